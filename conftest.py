@@ -1,0 +1,3 @@
+"""pytest's entry into the checkout: thin on purpose. Options and fixtures live in editsafety/plugin.py."""
+
+pytest_plugins = ["pytester"]

@@ -1,0 +1,109 @@
+"""Where each model family keeps its weights: one row of data per family, no code per family.
+
+Checked against models built from config under transformers 5; which way round a weight is stored is *not* said here
+but read off the module's class (see `sites`). The value that an MLP writes is taken at the output of its
+down-projection: bloom adds the residual inside its MLP module and opt has no MLP module at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from editsafety.errors import ModelError
+
+# The names that configs use for a number of experts.
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+
+
+class Part(Enum):
+    """A projection inside a decoder block."""
+
+    MLP_IN = "mlp_in"
+    MLP_OUT = "mlp_out"
+    ATTENTION_OUT = "attention_out"
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One family: `{}` in a name stands for the layer."""
+
+    model_type: str
+    block: str
+    mlp_in: tuple[str, ...]
+    mlp_out: str
+    attention_out: str
+    embed: str
+    final_norm: str
+
+    def block_of(self, layer: int) -> str:
+        """Module name of a decoder block."""
+        return self.block.format(layer)
+
+    def modules(self, part: Part, layer: int) -> tuple[str, ...]:
+        """Module names of a part of one block."""
+        names = {Part.MLP_IN: self.mlp_in, Part.MLP_OUT: (self.mlp_out,), Part.ATTENTION_OUT: (self.attention_out,)}
+        return tuple(f"{self.block_of(layer)}.{name}" for name in names[part])
+
+    @classmethod
+    def of(cls, config: Any) -> Architecture:
+        """The row of a transformers config.
+
+        Raises ModelError for a family without a row, a mixture of experts, and a quantised checkpoint.
+        """
+        text = config.get_text_config() if hasattr(config, "get_text_config") else config
+        kind = getattr(config, "model_type", None)
+        experts = next((name for name in EXPERTS if getattr(text, name, None)), None)
+        if experts:
+            raise ModelError(
+                f"{kind} is a mixture of experts ({experts} = {getattr(text, experts)}): one fact is spread over experts "
+                "and no published editor says which to write. Use a dense model."
+            )
+        if any(getattr(part, "quantization_config", None) is not None for part in (config, text)):
+            raise ModelError(
+                f"this {kind} checkpoint is quantised: a delta cannot be added to packed weights. "
+                "Load the unquantised checkpoint (--dtype bfloat16 halves the memory of float32)."
+            )
+        for row in ROWS:
+            if row.model_type == kind:
+                return row
+        raise ModelError(
+            f"no architecture row for model_type {kind!r}. Known: {', '.join(sorted(r.model_type for r in ROWS))}. "
+            "Add one row to editsafety/architectures.py: block, MLP projections, attention output."
+        )
+
+
+def _gpt(
+    kind: str, mlp_in: str, mlp_out: str, attention: str, embed: str = "wte", block: str = "transformer.h.{}"
+) -> Architecture:
+    return Architecture(kind, block, (mlp_in,), mlp_out, attention, f"transformer.{embed}", "transformer.ln_f")
+
+
+def _llama(kind: str, mlp_in: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj"), trunk: str = "model") -> Architecture:
+    block, embed, norm = f"{trunk}.layers.{{}}", f"{trunk}.embed_tokens", f"{trunk}.norm"
+    return Architecture(kind, block, mlp_in, "mlp.down_proj", "self_attn.o_proj", embed, norm)
+
+
+ROWS: tuple[Architecture, ...] = (
+    _gpt("gpt2", "mlp.c_fc", "mlp.c_proj", "attn.c_proj"),
+    _gpt("gpt_neo", "mlp.c_fc", "mlp.c_proj", "attn.attention.out_proj"),
+    _gpt("gptj", "mlp.fc_in", "mlp.fc_out", "attn.out_proj"),
+    _gpt("bloom", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", "self_attention.dense", "word_embeddings"),
+    _gpt("falcon", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", "self_attention.dense", "word_embeddings"),
+    Architecture(
+        "gpt_neox", "gpt_neox.layers.{}", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h", "attention.dense",
+        "gpt_neox.embed_in", "gpt_neox.final_layer_norm",
+    ),
+    *(_llama(kind) for kind in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "olmo2")),
+    _llama("gemma3", trunk="model.language_model"),  # text and images; `gemma3_text` is the text model alone
+    _llama("phi3", ("mlp.gate_up_proj",)),
+    Architecture(
+        "phi", "model.layers.{}", ("mlp.fc1",), "mlp.fc2", "self_attn.dense",
+        "model.embed_tokens", "model.final_layernorm",
+    ),
+    Architecture(
+        "opt", "model.decoder.layers.{}", ("fc1",), "fc2", "self_attn.out_proj",
+        "model.decoder.embed_tokens", "model.decoder.final_layer_norm",
+    ),
+)  # fmt: skip

@@ -1,0 +1,23 @@
+"""The commands, by what they are about."""
+
+from __future__ import annotations
+
+import typer
+
+from editsafety.cli import data, editing, mining, models, run
+
+app = typer.Typer(
+    name="editsafety",
+    help="Crash tests for language-model editing: did the edit take, does the model still work, what did it cost?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run.run)
+app.command("report")(run.report)
+app.command("edit")(editing.edit)
+app.command("ppl")(editing.ppl)
+app.command("prepare")(editing.prepare)
+app.command("mine")(mining.mine)
+app.add_typer(data.app, name="data")
+app.add_typer(models.app, name="models")

@@ -1,0 +1,45 @@
+"""`editsafety mine`: make a set of hard cases for a model and an editor out of a pool of requests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from editsafety.cli import options
+
+
+def mine(
+    model: options.Model,
+    pool: Annotated[str, typer.Option(help="requests to screen: a data set, LOADER:FILE or FILE.jsonl")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="where the hard cases go (.jsonl)")],
+    editor: options.Editor = "rome",
+    above: Annotated[float, typer.Option(help="keep edits that multiply the perplexity by more than this")] = 2.0,
+    limit: Annotated[int | None, typer.Option(help="screen only the first requests")] = None,
+    store: Annotated[Path | None, typer.Option(help="folder for results, to go on after an interruption")] = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "float32",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run all single edits of a pool and keep those that collapse the model."""
+    from editsafety import mining
+    from editsafety.lab import Lab
+    from editsafety.plan import RunPlan, Settings
+    from editsafety.progress import Progress
+    from editsafety.runs import STORE
+    from editsafety.store import Store
+
+    settings = Settings(
+        (model,), (editor,), normal=pool, limit=limit, device=device, dtype=dtype, seed=seed, controls=0, prepare=True
+    )
+    plan = RunPlan.of(settings)
+    folder = store or Path("reports") / f"mine-{plan.digest()[:12]}"
+    lab = Lab(plan, Store(folder / STORE), Progress(sys.stderr, "quiet" if quiet else "auto"))
+    found = mining.mine(lab, above=above)
+    mining.write(output, plan, found, above=above)
+    for name, figure in mining.summary(found):
+        typer.echo(f"{name}: {figure}")
+    typer.echo(f"written: {output}")

@@ -1,0 +1,47 @@
+"""`editsafety models`: the shipped pocket models, and what they are measured to be."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from editsafety.cli import options
+
+app = typer.Typer(help="Shipped models: list, check.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_() -> None:
+    """The shipped models, and the shapes that `random:` knows."""
+    from editsafety.models import RANDOM_CONFIGS, model_folder, pocket_models
+
+    table = Table("name", "what", title="models without a download", title_justify="left")
+    for name in pocket_models():
+        folder = model_folder(name)
+        assert folder is not None
+        size = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
+        table.add_row(name, f"trained, {size / 1e6:.1f} MB; card: {folder.name}/README.md")
+    for name, (kind, _) in RANDOM_CONFIGS.items():
+        table.add_row(f"random:{name}", f"random weights in the shape of {name} ({kind}); for cost figures only")
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="a pocket model")] = "pocket-neo",
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure what a pocket model promises: facts known, normal edits that take, hard edits that collapse."""
+    from editsafety import promises
+    from editsafety.progress import Progress
+
+    found = promises.measured(name, Progress(sys.stderr, "quiet" if quiet else "auto"))
+    table = Table("promise", "expected", "measured", "n", "", title=name, title_justify="left")
+    for one in found:
+        table.add_row(one.what, one.expected, one.shown, str(one.n), "kept" if one.kept else "BROKEN")
+    Console(highlight=False).print(table)
+    raise typer.Exit(0 if all(one.kept for one in found) else 1)

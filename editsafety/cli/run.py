@@ -1,0 +1,152 @@
+"""`editsafety run`: the suites as one command with one verdict; `editsafety report`: the same from a store."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import typer
+
+from editsafety import runs
+from editsafety.cli import options
+from editsafety.errors import StoreError
+from editsafety.judgement import RunReport
+from editsafety.plan import RunPlan, Settings
+from editsafety.policy import Policy
+from editsafety.reporting import as_json, as_markdown, terminal
+from editsafety.shipped import shipped
+from editsafety.store import Store
+
+SUITES = ("controls", "collapse", "efficacy", "integrity")
+
+
+class Listener:
+    """A pytest plugin that takes the finished safety session, and what went wrong before any test ran."""
+
+    def __init__(self) -> None:
+        self.safety: Any = None
+        self.trouble: list[str] = []
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A suite that cannot even be collected."""
+        if report.failed:
+            self.trouble.append(str(report.longrepr))
+
+    def pytest_internalerror(self, excrepr: Any) -> None:
+        """An error in pytest or in a plugin, ours included."""
+        self.trouble.append(str(excrepr))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """The report has been written by then."""
+        from editsafety.plugin import STASH
+
+        self.safety = session.config.stash.get(STASH, None)
+
+
+def run(
+    model: options.Models,
+    editor: options.Editors,
+    hard: Annotated[
+        str, typer.Option(help="requests that may collapse a model: data set, LOADER:FILE, FILE.jsonl")
+    ] = "",
+    normal: Annotated[str, typer.Option(help="ordinary requests, given likewise")] = "",
+    texts: Annotated[str, typer.Option(help="texts for perplexity, given likewise")] = "",
+    text_limit: Annotated[int | None, typer.Option(help="how many texts [default: 50]")] = None,
+    limit: Annotated[int | None, typer.Option(help="how many requests of each stream [default: all]")] = None,
+    hparams: Annotated[list[str] | None, typer.Option(help="FILE, or editor=FILE; repeatable")] = None,
+    policy: Annotated[str, typer.Option(help="default, or a .yaml file")] = "default",
+    device: options.Device = "auto",
+    dtype: options.Dtype = "float32",
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    trust_remote_code: options.Trust = False,
+    seed: options.Seed = 0,
+    batch_size: Annotated[int | None, typer.Option(help="texts per forward pass [default: 64]")] = None,
+    workers: Annotated[str | None, typer.Option("-n", help="pytest-xdist workers, or auto")] = None,
+    select: Annotated[str | None, typer.Option("-k", help="only cases whose id matches, as in pytest")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of this run [default: reports/<time>-<model>]")] = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="exit 0 when the job ran and the controls behaved")
+    ] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Crash-test editors on models and write a safety report.
+
+    Exit codes: 0 pass; 10 COLLAPSE; 11 INEFFECTIVE, DAMAGED or NO-OP; 13 ERROR or INCOMPLETE; 14 nothing judged;
+    2 interrupted; 4 the command cannot be meant. An interrupted run goes on when the same command is given again.
+    """
+    given: dict[str, Any] = {
+        "model": model, "editor": editor, "hparams": hparams, "hard": hard, "normal": normal, "texts": texts,
+        "text-limit": text_limit, "limit": limit, "policy": policy, "device": device, "dtype": dtype,
+        "revision": revision, "offline": offline, "trust-remote-code": trust_remote_code, "seed": seed,
+        "batch-size": batch_size, "out": out, "prepare": True, "quiet": quiet,
+    }  # fmt: skip
+    listener = Listener()
+    code = pytest.main(arguments(given, workers, select), plugins=[listener])
+    safety = listener.safety
+    for text in listener.trouble:
+        typer.echo(text, err=True)
+    if safety is None or code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERNAL_ERROR):
+        raise typer.Exit(int(code))
+    if safety.report is None:
+        typer.echo("editsafety: nothing was judged; no item matched.", err=True)
+        raise typer.Exit(2 if code == pytest.ExitCode.INTERRUPTED else 14)
+    if not quiet:
+        safety.show(sys.stdout)
+    if code == pytest.ExitCode.INTERRUPTED:
+        raise typer.Exit(2)
+    raise typer.Exit(0 if report_only and safety.report.sound else safety.report.exit_code)
+
+
+def arguments(given: dict[str, Any], workers: str | None = None, select: str | None = None) -> list[str]:
+    """What pytest is called with: our suites, our ini file, none of its terminal output."""
+    suites = shipped("suites")
+    args = [str(suites / name) for name in SUITES]
+    args += ["-c", str(suites / "pytest.ini"), "--rootdir", str(suites), "-p", "no:terminal", "-p", "no:cacheprovider"]
+    args += ["-n", workers] if workers else []
+    args += ["-k", select] if select else []
+    for name, value in given.items():
+        if value is True:
+            args.append(f"--editsafety-{name}")
+        elif isinstance(value, list | tuple):
+            args += [f"--editsafety-{name}={one}" for one in value]
+        elif value not in (None, False, ""):
+            args.append(f"--editsafety-{name}={value}")
+    return args
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="the folder of a run")],
+    policy: Annotated[str | None, typer.Option(help="judge by another policy")] = None,
+    format: Annotated[str, typer.Option("--format", "-f", help="terminal, json or markdown")] = "terminal",
+) -> None:
+    """Judge a stored run again, without a model, and show the report. Exits like `run`."""
+    from rich.console import Console
+
+    found = stored(folder, policy)
+    if format == "json":
+        typer.echo(json.dumps(as_json.document(found), indent=1, allow_nan=False, ensure_ascii=False))
+    elif format == "markdown":
+        typer.echo(as_markdown.text(found))
+    else:
+        terminal.render(found, Console(highlight=False), folder=folder, seconds=None)
+    raise typer.Exit(found.exit_code)
+
+
+def stored(folder: Path, policy: str | None = None) -> RunReport:
+    """The report of a run folder. Raises StoreError when there is no run in it."""
+    path = folder / runs.PLAN
+    if not path.is_file() or not (folder / runs.STORE).is_file():
+        raise StoreError(f"{folder}: holds no run (no {runs.PLAN} and {runs.STORE}). Give a folder under reports/.")
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    settings = Settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    plan = RunPlan.of(settings)
+    store = Store(folder / runs.STORE)
+    records = {record.case: record for record in store.records()}
+    wanted = set(store.get("wanted") or ())
+    planned = [case for case in plan.cases if case.id in wanted]
+    return RunReport.of(plan, Policy.read(policy or settings.policy), records, store.facts(""), planned=planned)

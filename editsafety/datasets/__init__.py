@@ -1,0 +1,129 @@
+"""Data sets: one published layout per file. A loader turns a file into requests or texts; nothing here knows torch.
+
+A file here or an entry point in group `editsafety.datasets`; it ends in `LOADER = TheClass()`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+from editsafety import discovery
+from editsafety.datasets import fetch
+from editsafety.errors import DataError, UnknownNameError, UsageError
+from editsafety.request import EditRequest
+from editsafety.shipped import shipped
+
+Holds = Literal["requests", "texts"]
+Item = TypeVar("Item")
+OWN: dict[Holds, str] = {"requests": "jsonl", "texts": "plain"}  # a module called "texts" would hide the function
+NO_LOADERS = ("fetch", "manifest")
+
+
+class Loader(Protocol):
+    """Reads one layout. `holds` says what comes out: `EditRequest`s, or plain texts."""
+
+    holds: ClassVar[Holds]
+
+    def read(self, path: Path) -> tuple[Any, ...]:
+        """Every row of the file, in order. Raises DataError naming file, row and field."""
+        ...
+
+
+def requests(spec: str, limit: int | None = None, seed: int = 0) -> tuple[EditRequest, ...]:
+    """The requests of a data set. `spec` is
+
+    - a shipped name: `pocket-world/normal`, `pocket-neo/hardcf`
+    - the path of a .jsonl file in our own layout (see `data/SOURCES.md`)
+    - `LOADER:PATH`, a file in a published layout: `counterfact:counterfact.json`, `hardcf:HardCF.json`
+    - the name of a fetched data set: `qaedit_1k` (`editsafety data fetch qaedit_1k` brings it)
+
+    `limit` takes the first n rows; with a `seed` other than 0, n rows drawn with that seed, in file order. Raises
+    DataError (file, row or field), UsageError, UnknownNameError.
+    """
+    rows: tuple[EditRequest, ...] = _read(spec, "requests")
+    seen: dict[str, EditRequest] = {}
+    for row in rows:
+        if row.id in seen:
+            first = seen[row.id].source
+            raise DataError(
+                f"{row.source}: the id {row.id!r} is already that of {first}. Change one: results are named by it."
+            )
+        seen[row.id] = row
+    return _limited(rows, limit, seed, spec)
+
+
+def texts(spec: str, limit: int | None = None) -> tuple[str, ...]:
+    """The texts of a data set, exactly as they are in the file (ME-PPL's begin with a space).
+
+    `spec` as for `requests`: `pocket-world/texts`, `me_ppl:ME-PPL_1k.json`, `me_ppl_50`, or the path of a .jsonl or
+    .txt file. `limit` takes the first n.
+    """
+    rows: tuple[str, ...] = _read(spec, "texts")
+    return _limited(rows, limit, 0, spec)
+
+
+def names() -> list[str]:
+    """Every name that can be given without a path: the shipped files and the data sets that can be fetched."""
+    return sorted([*_shipped(), *fetch.SOURCES])
+
+
+def loaders() -> list[str]:
+    """Every loader; imports none."""
+    return [name for name in discovery.names("datasets") if name not in NO_LOADERS]
+
+
+def load(name: str) -> Loader:
+    """The loader behind a name. Raises UnknownNameError."""
+    if name not in loaders():
+        raise UnknownNameError("loader", name, loaders())
+    loader: Loader = discovery.load("datasets", name, "LOADER")
+    return loader
+
+
+def _read(spec: str, wanted: Holds) -> tuple[Any, ...]:
+    name, path = _find(spec, wanted)
+    loader = load(name)
+    if loader.holds != wanted:
+        raise UsageError(f"{spec!r}: the layout {name!r} holds {loader.holds}, but {wanted} are needed here.")
+    rows = loader.read(path)
+    if not rows:
+        raise DataError(f"{path}: holds no rows.")
+    return rows
+
+
+def _find(spec: str, wanted: Holds) -> tuple[str, Path]:
+    """The loader and the file that a spec means."""
+    head, colon, tail = spec.partition(":")
+    if colon and head in loaders():
+        return head, Path(tail).expanduser()
+    if spec in _shipped():
+        return OWN[wanted], _shipped()[spec]
+    if spec in fetch.SOURCES:
+        return fetch.SOURCES[spec].loader, fetch.cached(spec)
+    if spec in fetch.ELSEWHERE:
+        raise UsageError(f"{spec!r} cannot be fetched: {fetch.ELSEWHERE[spec]}")
+    path = Path(spec).expanduser()
+    if path.suffix in (".jsonl", ".txt"):
+        return OWN[wanted], path
+    if path.suffix == ".json":
+        raise UsageError(f"{spec}: say which layout it has, LOADER:{spec} with one of {', '.join(loaders())}.")
+    hint = f"Or a .jsonl file of your own, or LOADER:PATH with one of {', '.join(loaders())}."
+    raise UnknownNameError("data set", spec, names(), hint)
+
+
+def _shipped() -> dict[str, Path]:
+    data = shipped("data")
+    return {path.relative_to(data).with_suffix("").as_posix(): path for path in sorted(data.glob("*/*.jsonl"))}
+
+
+def _limited(rows: Sequence[Item], limit: int | None, seed: int, spec: str) -> tuple[Item, ...]:
+    if limit is None:
+        return tuple(rows)
+    if limit < 1:
+        raise UsageError(f"limit {limit} selects no row of {spec!r}; give 1 or more, or none for all.")
+    if seed == 0 or limit >= len(rows):
+        return tuple(rows[:limit])
+    return tuple(rows[place] for place in sorted(random.Random(seed).sample(range(len(rows)), limit)))

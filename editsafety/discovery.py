@@ -1,0 +1,77 @@
+"""Find the members of a family: files in its package, entry points of other packages, or `path.py:Name`.
+
+Listing imports nothing; loading imports one file. A new member is one new file and no change anywhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from editsafety.errors import UnknownNameError, UsageError
+
+
+def names(family: str) -> list[str]:
+    """Names of every member of `editsafety.<family>`, sorted: its files and the entry points of that group."""
+    package = importlib.import_module(f"editsafety.{family}")
+    own = {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
+    return sorted(own | {point.name for point in entry_points(group=f"editsafety.{family}")})
+
+
+def load(family: str, name: str, attribute: str) -> Any:
+    """The member `name`: what its file calls `attribute` ("EDITOR"), an entry point's object, or `path.py:Name`.
+
+    Raises UnknownNameError or UsageError.
+    """
+    if ".py:" in name:
+        return _from_file(name)
+    package = importlib.import_module(f"editsafety.{family}")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name == name and not name.startswith("_"):
+            member = importlib.import_module(f"editsafety.{family}.{name}")
+            if not hasattr(member, attribute):
+                raise UsageError(f"editsafety/{family}/{name}.py does not define {attribute}.")
+            return getattr(member, attribute)
+    for point in entry_points(group=f"editsafety.{family}", name=name):
+        try:
+            return point.load()
+        except (ImportError, AttributeError) as error:
+            raise UsageError(f"{name}: the entry point {point.value!r} cannot be loaded: {error}") from error
+    raise UnknownNameError(family.rstrip("s"), name, names(family), "One of your own: path/to/file.py:ClassName.")
+
+
+def _from_file(name: str) -> Any:
+    place, _, attribute = name.rpartition(":")
+    path = Path(place).resolve()
+    if not path.is_file():
+        raise UsageError(f"{place}: there is no such file (needed for {name!r}).")
+    # One module per path and content: what an editor keeps in its module or class stays visible, an edited file is new.
+    module_name = f"editsafety_user_{path.stem}_{hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:16]}"
+    module = sys.modules.get(module_name) or _executed(module_name, path, place)
+    if not hasattr(module, attribute):
+        have = ", ".join(
+            sorted(n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name)
+        )
+        raise UsageError(f"{place}: has no {attribute!r}. Classes in it: {have or 'none'}.")
+    return getattr(module, attribute)
+
+
+def _executed(module_name: str, path: Path, place: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{place}: cannot be imported as Python.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        raise UsageError(f"{place}: fails while being imported: {type(error).__name__}: {error}") from error
+    return module

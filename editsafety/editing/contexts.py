@@ -1,0 +1,123 @@
+"""Context templates: "Some text. {}", sampled from the unedited model, so that a key does not hang on one position.
+
+A list begins with the bare `{}`. It depends on the model's weights, the settings and the seed and on nothing else, and
+is kept in the artifact store, so that every process and any order of edits reads the same one. (The published code
+samples unseeded, once per process, and keeps the list in a module's global for whatever model comes next.)
+
+Sampling is that of the published `generate_fast`: softmax, the five most likely, renormalised, one drawn. Three
+differences: every row sees its whole text (their mask of width one gives degenerate text under transformers 5), special
+tokens are never drawn (theirs end up in the template as text), and braces become spaces.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from editsafety import scoring
+from editsafety.artifacts import ArtifactKey, ArtifactStore
+from editsafety.errors import EditorError, ModelError
+from editsafety.models import ModelHandle
+from editsafety.request import SLOT
+
+STARTS = ("The", "Therefore", "Because", "I", "You")  # memit/memit_main.py at 80426fd; "" begins with BOS or EOS
+LENGTHS = ((5, 10), (10, 10))  # [length in tokens, how many], rome/hparams at 0874014
+MOST_LIKELY = 5
+
+Lengths = Sequence[tuple[int, int]]
+
+
+def stored(
+    handle: ModelHandle,
+    artifacts: ArtifactStore,
+    *,
+    lengths: Lengths = LENGTHS,
+    starts: Sequence[str] = STARTS,
+    seed: int = 0,
+) -> tuple[str, ...]:
+    """The bare `{}` and the sampled templates, from the store; sampled and kept when they are not there yet.
+
+    `lengths` are pairs (tokens including the start, number of templates); the number is dealt evenly to `starts`.
+    Raises EditorError when they would have to be sampled from a model that carries an edit.
+    """
+    settings = {"lengths": [list(pair) for pair in lengths], "starts": list(starts), "seed": seed}
+    key = ArtifactKey("contexts", handle.identity, settings)
+    found = artifacts.get(key)
+    if found is None:
+        if handle.fingerprint() != handle.identity:
+            raise EditorError(
+                f"the context templates for {handle.name} are not in the artifact store and cannot be sampled "
+                "now: the model carries an edit, and they come from the unedited one. Prepare the editor first."
+            )
+        texts = sample(handle, lengths=lengths, starts=starts, generator=torch.Generator().manual_seed(seed))
+        artifacts.put(key, {"texts": _packed(texts)})
+        return texts
+    return _unpacked(found["texts"])
+
+
+def prefixes(
+    handle: ModelHandle,
+    artifacts: ArtifactStore,
+    *,
+    lengths: Lengths = LENGTHS,
+    starts: Sequence[str] = STARTS,
+    seed: int = 0,
+) -> tuple[str, ...]:
+    """The same templates as texts to put before a prompt, the bare one left out: "Some text. ", with its space."""
+    templates = stored(handle, artifacts, lengths=lengths, starts=starts, seed=seed)
+    return tuple(template.removesuffix(SLOT) for template in templates[1:])
+
+
+def sample(
+    handle: ModelHandle, *, lengths: Lengths = LENGTHS, starts: Sequence[str] = STARTS, generator: torch.Generator
+) -> tuple[str, ...]:
+    """The bare `{}`, then for every length its templates. Raises ModelError when the tokenizer has no start token."""
+    rows: list[list[int]] = []
+    wanted: list[int] = []
+    for length, count in lengths:
+        for i in range(count):
+            rows.append(_start(handle, starts[i % len(starts)]))
+            wanted.append(length)
+    special = torch.tensor(sorted(set(handle.tokenizer.all_special_ids)), dtype=torch.long)
+    while True:
+        growing = [i for i, row in enumerate(rows) if len(row) < wanted[i]]
+        if not growing:
+            break
+        scores = scoring.next_logits(handle, [rows[i] for i in growing]).cpu()
+        scores[:, len(handle.tokenizer) :] = -torch.inf  # rows of the unembedding that no token owns
+        scores[:, special] = -torch.inf
+        likely, tokens = torch.softmax(scores, -1).topk(MOST_LIKELY)
+        drawn = torch.multinomial(likely / likely.sum(-1, keepdim=True), 1, generator=generator)
+        for i, token in zip(growing, tokens.gather(1, drawn).flatten().tolist(), strict=True):
+            rows[i].append(int(token))
+    return (SLOT, *(_template(handle.text(row)) for row in rows))
+
+
+def _start(handle: ModelHandle, word: str) -> list[int]:
+    if word:
+        return handle.ids(word)
+    first = handle.tokenizer.bos_token_id
+    first = handle.tokenizer.eos_token_id if first is None else first
+    if first is None:
+        raise ModelError(
+            f"the tokenizer of {handle.name} has neither BOS nor EOS to start texts with: name start words."
+        )
+    return [int(first)]
+
+
+def _template(text: str) -> str:
+    """One line, no braces, no halves of characters: safe to split at `{}`."""
+    for character in "{}\N{REPLACEMENT CHARACTER}\x00":
+        text = text.replace(character, " ")
+    return f"{' '.join(text.split())}. {SLOT}"
+
+
+def _packed(texts: Sequence[str]) -> Tensor:
+    return torch.frombuffer(bytearray(json.dumps(list(texts)).encode()), dtype=torch.uint8)
+
+
+def _unpacked(tensor: Tensor) -> tuple[str, ...]:
+    return tuple(json.loads(bytes(tensor.tolist())))

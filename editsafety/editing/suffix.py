@@ -1,0 +1,77 @@
+"""Run a batch from a chosen token of every row on, again and again; what stands before it is computed once.
+
+In a causal model a change at the subject's last token leaves every earlier position as it is, in every layer. Their
+keys and values are kept, padded on the *left* so that they join the rest of each row without a gap (sliding windows and
+relative positions then see true distances), and only the rest is run. Exact up to rounding; typically 3 to 4 times
+fewer operations than running whole rows.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from editsafety.models import Batch, ModelHandle
+
+
+class Suffix:
+    """The part of `rows` from token `starts[i]` on, ready to be run many times.
+
+    `batch.ids` is `[rows, seq]`, right-padded, first column = the chosen tokens; token t of row i is now at column
+    t - starts[i].
+    """
+
+    def __init__(self, handle: ModelHandle, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> None:
+        self.handle = handle
+        self.batch: Batch = handle.batch([row[start:] for row, start in zip(rows, starts, strict=True)])
+        self._options: dict[str, Any] = {"attention_mask": self.batch.mask, "use_cache": False}
+        self._cache: Any = None
+        if max(starts) > 0:
+            self._remember([row[:start] for row, start in zip(rows, starts, strict=True)])
+
+    def logits(self) -> Tensor:
+        """Logits of the suffix, float32 `[rows, seq, vocab]` (or what a hook makes of them)."""
+        options = dict(self._options)
+        if self._cache is not None:
+            options["past_key_values"] = _fresh(self._cache)
+        return torch.as_tensor(self.handle.model(input_ids=self.batch.ids, **options).logits).float()
+
+    @torch.no_grad()
+    def _remember(self, prefixes: Sequence[Sequence[int]]) -> None:
+        """Run the prefixes, left-padded, and keep their keys and values; those of padding are zeroed."""
+        width = max(len(prefix) for prefix in prefixes)
+        mask = torch.zeros(len(prefixes), width, dtype=torch.long)
+        ids = torch.zeros_like(mask)
+        for i, prefix in enumerate(prefixes):
+            if prefix:
+                ids[i, -len(prefix) :] = torch.tensor(list(prefix))
+                mask[i, -len(prefix) :] = 1
+        device = self.handle.device
+        mask, ids = mask.to(device), ids.to(device)
+        both = torch.cat([mask, self.batch.mask], 1)
+        places = (both.cumsum(1) - 1).clamp(min=0)
+        first: dict[str, Any] = {"attention_mask": mask, "use_cache": True}
+        self._options = {"attention_mask": both, "use_cache": True}
+        if "position_ids" in inspect.signature(self.handle.model.forward).parameters:
+            first["position_ids"] = places[:, :width]
+            self._options["position_ids"] = places[:, width:]
+        # The body without the unembedding: nobody reads logits of the prefix.
+        body = self.handle.model.base_model
+        self._cache = body(input_ids=ids, **first).past_key_values
+        for layer in self._cache.layers:
+            # Rows of padding only may hold NaN, and NaN times an attention weight of zero is NaN.
+            padding = mask[:, None, -layer.keys.shape[-2] :, None] == 0
+            layer.keys = layer.keys.masked_fill(padding.to(layer.keys.device), 0.0)
+            layer.values = layer.values.masked_fill(padding.to(layer.values.device), 0.0)
+
+
+def _fresh(cache: Any) -> Any:
+    """A cache that can grow without touching the kept one: its layers' tensors are replaced, never written into."""
+    grown = copy.copy(cache)
+    grown.layers = [copy.copy(layer) for layer in cache.layers]
+    return grown

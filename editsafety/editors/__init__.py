@@ -1,0 +1,134 @@
+"""Editors: one method per file. A file here, an entry point in group `editsafety.editors`, or `path.py:Class`.
+
+An editor turns requests into an Edit and keeps no state. Its file ends in `EDITOR = TheClass`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from editsafety import discovery, hparams
+from editsafety.artifacts import ArtifactStore
+from editsafety.edit import Edit, Sidecar
+from editsafety.errors import EditorError, UsageError
+from editsafety.hparams import Hparams
+from editsafety.models import ModelHandle
+from editsafety.request import EditRequest
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a method can do and where it comes from."""
+
+    batch: bool = False
+    sequential: bool = True
+    prepares: bool = False
+    changes: Literal["weights", "sidecar", "nothing"] = "weights"
+    paper: str = ""
+    reference: str = ""
+
+
+class Editor(ABC):
+    """A method of model editing.
+
+    `folder` is the name under `hparams/`; `overrides` are the numbers by which a registered variant differs. Drawing
+    random numbers: only from `self.generator(request)`, seeded by run seed and request, so that results do not depend
+    on the order of edits.
+    """
+
+    traits: ClassVar[Traits] = Traits()
+    Hparams: ClassVar[type[Hparams]] = Hparams
+    sidecars: ClassVar[Mapping[str, type[Sidecar]]] = {}
+    folder: ClassVar[str] = ""
+    overrides: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(
+        self, handle: ModelHandle, hparams: Any, artifacts: ArtifactStore, *, name: str, seed: int = 0
+    ) -> None:
+        self.handle = handle
+        self.hparams = hparams
+        self.artifacts = artifacts
+        self.name = name
+        self.seed = seed
+
+    def missing(self) -> str | None:
+        """What has to be prepared first, in words; None when the editor is ready."""
+        return None
+
+    def prepare(self) -> None:
+        """Make what `missing` names: slow, data-hungry, idempotent. Never started from inside a test."""
+
+    @abstractmethod
+    def edit(self, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None) -> Edit:
+        """The edit that writes `requests` into the model as it is now; the model is left as it was.
+
+        Raises NotPreparedError when `prepare` has to run first.
+        """
+
+    def generator(self, request: EditRequest) -> torch.Generator:
+        """Random numbers (CPU) for one request: the same in any order of edits."""
+        digest = hashlib.sha256(f"{self.seed}:{request.digest()}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def names() -> list[str]:
+    """Every editor that can be asked for by name; imports none."""
+    return discovery.names("editors")
+
+
+def load(name: str) -> type[Editor]:
+    """The class behind a name or `path.py:Class`."""
+    kind = discovery.load("editors", name, "EDITOR")
+    if not (isinstance(kind, type) and issubclass(kind, Editor)):
+        raise UsageError(
+            f"{name!r} is {kind!r}, expected a subclass of editsafety.editors.Editor with an edit() method."
+        )
+    return kind
+
+
+def label(name: str) -> str:
+    """The short name of an editor for ids and tables: `c_rome`, or the class name of `path.py:Class`."""
+    return name.rpartition(":")[2] if ".py:" in name else name
+
+
+def read_hparams(name: str, slug: str, path: Path | None = None, changes: Mapping[str, Any] | None = None) -> Hparams:
+    """Hyperparameters of an editor for a model, with the variant's overrides and then `changes` on top."""
+    kind = load(name)
+    found = hparams.load(kind.Hparams, label(name), kind.folder or label(name), slug, path)
+    both = {**kind.overrides, **(changes or {})}
+    return (
+        hparams.validated(kind.Hparams, {**found.model_dump(), **both}, f"hyperparameters of {label(name)}")
+        if both
+        else found
+    )
+
+
+def make(
+    name: str,
+    handle: ModelHandle,
+    artifacts: ArtifactStore,
+    *,
+    path: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Editor:
+    """An editor for a model, with its hyperparameters read and checked."""
+    values = read_hparams(name, handle.name, path, changes)
+    return load(name)(handle, values, artifacts, name=label(name), seed=seed)
+
+
+def code_version(name: str) -> str:
+    """sha256 of the file that defines an editor: another code, another result."""
+    source = inspect.getsourcefile(load(name))
+    if source is None:
+        raise EditorError(f"the source of editor {name!r} cannot be found; results could not be told apart.")
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()

@@ -1,0 +1,82 @@
+"""The exceptions that editsafety raises on purpose.
+
+    EditSafetyError
+    ├── UsageError            an option, a name or a limit that cannot be meant
+    │   └── UnknownNameError  a name that is not known; says which are
+    ├── DataError             a row, a file or a download that cannot be used
+    │   └── ChecksumError     bytes that are not the pinned ones
+    ├── ModelError            a model that cannot be loaded or edited here
+    ├── EditError             an edit that cannot be saved, loaded or applied
+    ├── EditorError           an editor that broke its contract
+    │   └── NotPreparedError  an editor whose slow part has not been run; names the command
+    ├── UndoError             something survived the end of a session
+    └── StoreError            results that cannot be read or written
+
+Every message says what is wrong with which value, what was expected, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EditSafetyError(Exception):
+    """Base of everything raised here on purpose; its text is meant for the user."""
+
+
+class UsageError(EditSafetyError):
+    """The request itself cannot be meant: a bad option, limit or combination."""
+
+
+class UnknownNameError(UsageError):
+    """A name that is not known. The message suggests the nearest and lists the rest."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        known = sorted(known)
+        close = difflib.get_close_matches(name, known, n=1)
+        suggestion = f"; did you mean {close[0]!r}?" if close else "."
+        listing = f" Known {kind}s: {', '.join(known)}." if known else f" No {kind}s are known."
+        super().__init__(f"no {kind} named {name!r}{suggestion}{listing}{' ' + hint if hint else ''}")
+
+
+class DataError(EditSafetyError):
+    """A data file or row that cannot be used. The message names file, row and field."""
+
+
+class ChecksumError(DataError):
+    """A file whose bytes are not the pinned ones."""
+
+
+class ModelError(EditSafetyError):
+    """A model that cannot be loaded, or has no weight where an editor needs one."""
+
+
+class EditError(EditSafetyError):
+    """An edit that cannot be saved, loaded or applied to this model."""
+
+
+class EditorError(EditSafetyError):
+    """An editor that broke its contract (returned no edit, read a wrong shape ...)."""
+
+
+class NotPreparedError(EditorError):
+    """The slow, data-hungry part of an editor has not been run yet."""
+
+    def __init__(self, editor: str, model: str, missing: str) -> None:
+        super().__init__(
+            f"{editor} on {model} needs {missing}, which has not been made yet. "
+            f"Run: editsafety prepare --model {model} --editor {editor}"
+        )
+
+
+class UndoError(EditSafetyError):
+    """Something that was changed inside a session is still changed after it."""
+
+    def __init__(self, findings: Iterable[str]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("the model is not what it was before the edit: " + "; ".join(self.findings))
+
+
+class StoreError(EditSafetyError):
+    """Results that cannot be read or written."""

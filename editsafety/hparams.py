@@ -1,0 +1,90 @@
+"""Hyperparameters: one YAML file per editor and model, holding the method's numbers only, each with its source.
+
+No module paths (architectures know them), no devices (options know them). Unknown keys are refused with the known ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from editsafety.errors import UsageError
+from editsafety.shipped import shipped
+
+
+class Hparams(BaseModel):
+    """Base of every editor's hyperparameters: frozen, nothing unknown and no NaN or infinity accepted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+H = TypeVar("H", bound=Hparams)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The numbers in a YAML or JSON file, without the list of models it is for. Raises UsageError."""
+    values = _mapping(path)
+    values.pop("models", None)
+    return values
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: there is no such hyperparameter file.") from error
+    except OSError as error:
+        raise UsageError(f"{path}: this hyperparameter file cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected 'name: number' lines, found {type(values).__name__}.")
+    return {str(key): value for key, value in values.items()}
+
+
+def validated(kind: type[H], values: Mapping[str, Any], source: str) -> H:
+    """Check values against an editor's hyperparameters. Raises UsageError naming the key, the value and the known keys."""
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(sorted(kind.model_fields))
+        if first["type"] == "extra_forbidden":
+            raise UsageError(f"{source}: unknown hyperparameter {key!r}. Known: {known}.") from error
+        if first["type"] == "missing":
+            raise UsageError(f"{source}: hyperparameter {key!r} is missing. Needed and known: {known}.") from error
+        raise UsageError(f"{source}: {key} = {first['input']!r}: {first['msg'].lower()}.") from error
+
+
+def find(folder: str, slug: str) -> Path | None:
+    """The shipped file of an editor's folder for a model: by file name, or by the list `models` inside."""
+    place = shipped("hparams") / folder
+    exact = place / f"{slug}.yaml"
+    if exact.is_file():
+        return exact
+    for path in sorted(place.glob("*.yaml")):
+        if slug in [str(name).lower() for name in _mapping(path).get("models") or []]:
+            return path
+    return None
+
+
+def load(kind: type[H], editor: str, folder: str, slug: str, path: Path | None = None) -> H:
+    """Hyperparameters of `editor` for a model: from `path` when given, else the shipped file, else the defaults.
+
+    Raises UsageError when there is no file and the editor has a number without a default.
+    """
+    source = path or find(folder, slug)
+    if source is not None:
+        return validated(kind, read(source), str(source.name if path is None else path))
+    if any(field.is_required() for field in kind.model_fields.values()):
+        have = ", ".join(sorted(p.stem for p in (shipped("hparams") / folder).glob("*.yaml"))) or "none"
+        raise UsageError(
+            f"no hyperparameters of {editor} for {slug}; shipped are those for: {have}. "
+            f"Write a YAML file with {', '.join(kind.model_fields)} and give it with --hparams FILE."
+        )
+    return kind()

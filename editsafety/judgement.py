@@ -1,0 +1,199 @@
+"""RunReport: what a run came to. One object, from which line, table, JSON, Markdown, JUnit and exit code are made.
+
+No torch here: it is made of a plan, a policy and records alone, so reports can be rebuilt on any machine.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from editsafety.checks import CaseVerdict, Check, judge_case, judge_group
+from editsafety.group import WHOLE, Group, order
+from editsafety.plan import Case, RunPlan, label, slug
+from editsafety.policy import Policy
+from editsafety.record import CaseRecord
+from editsafety.spelling import counting, span
+from editsafety.verdict import NOTHING_JUDGED, Verdict
+
+TINY = 0.1  # a denominator below this share of the usual one explains a blow-up
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control editor on the hard cases: what it must come to, and whether it did."""
+
+    model: str
+    editor: str
+    expected: Verdict
+    found: tuple[Verdict, ...]
+    sentence: str
+
+    @property
+    def behaved(self) -> bool:
+        """Whether every case came out as expected (a stable control may also warn)."""
+        allowed = {self.expected, Verdict.WARN} if self.expected is Verdict.PASS else {self.expected}
+        return bool(self.found) and set(self.found) <= allowed
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """Everything that is said about a run."""
+
+    plan: RunPlan
+    policy: Policy
+    groups: tuple[Group, ...]
+    controls: tuple[Control, ...]
+    facts: Mapping[str, Any]
+    interrupted: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        plan: RunPlan,
+        policy: Policy,
+        records: Mapping[str, CaseRecord],
+        facts: Mapping[str, Any],
+        *,
+        planned: Iterable[Case] | None = None,
+        interrupted: bool = False,
+    ) -> RunReport:
+        """Judge the records (by case id) of the planned cases; `facts` are those of the store.
+
+        Where facts named `judged:<check>` say which checks were asked for (a part of the suites was run), only those
+        are judged, so that report and exit code of pytest agree. A control case in `planned` must have a result too.
+        """
+        wanted = tuple(plan.cases if planned is None else planned)
+        cases = [case for case in wanted if not case.control]
+        controls = {case.id for case in wanted if case.control}
+        blocks = tuple(dict.fromkeys(case.block for case in cases))
+        groups = tuple(_group(policy, [c for c in cases if c.block == block], records, facts) for block in blocks)
+        return cls(plan, policy, groups, _controls(plan, policy, records, controls), facts, interrupted)
+
+    @property
+    def judged(self) -> int:
+        """Number of judged cases."""
+        return sum(len(group.cases) for group in self.groups)
+
+    @property
+    def planned(self) -> int:
+        """Number of planned cases."""
+        return sum(len(group.cases) + len(group.missing) for group in self.groups)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The worst of all groups; ERROR when a control misbehaved; None when nothing was judged."""
+        found = [Verdict.ERROR for control in self.controls if not control.behaved]
+        if self.judged:
+            found += [group.verdict for group in self.groups]
+            found += [Verdict.INCOMPLETE] if self.interrupted else []
+        return Verdict.worst(found) if found else None
+
+    @property
+    def worst_groups(self) -> list[Group]:
+        """Groups by severity, then by their worst perplexity ratio, both descending."""
+        return sorted(
+            self.groups, key=lambda g: (-g.verdict.severity, -max(g.ratios(), default=-1.0), g.model, g.editor)
+        )
+
+    @property
+    def sound(self) -> bool:
+        """Whether the job itself ran: something judged, nothing missing or in error, every control as expected."""
+        return self.verdict not in (None, Verdict.ERROR, Verdict.INCOMPLETE)
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 10 COLLAPSE, 11 INEFFECTIVE, DAMAGED or NO-OP, 13 ERROR or INCOMPLETE, 14 nothing judged."""
+        return NOTHING_JUDGED if self.verdict is None else self.verdict.exit_code
+
+    @property
+    def worst(self) -> CaseVerdict | None:
+        """The worst case of the run."""
+        cases = [group.worst_first()[0] for group in self.groups if group.cases]
+        return max(cases, key=lambda c: (c.verdict.severity, order(c.ratio)), default=None)
+
+    def cause(self, case: CaseVerdict) -> str | None:
+        """A sentence naming the likely cause of a collapse from the evidence, or None."""
+        group = next((g for g in self.groups if case in g.cases), None)
+        own = _number(case.record.notes.get("denominator"))
+        if group is None or own is None or case.verdict is not Verdict.COLLAPSE:
+            return None
+        stays = [c.record.notes.get("denominator") for c in group.cases if c.verdict is not Verdict.COLLAPSE]
+        fine = [abs(number) for note in stays if (number := _number(note)) is not None]
+        if not fine or abs(own) >= TINY * statistics.median(fine):
+            return None
+        first = ": the subject is one token in first place" if case.record.notes.get("first_token") is True else ""
+        advice = "; keys from prefixed contexts (c_rome) avoid it" if group.editor == "rome" else ""
+        low, high = min(fine), max(fine)
+        return f"denominator {abs(own):.2g} where edits that stay have {low:.2g} to {high:.2g}{first}{advice}"
+
+
+def _group(policy: Policy, cases: Sequence[Case], records: Mapping[str, CaseRecord], facts: Mapping[str, Any]) -> Group:
+    model, editor = slug(cases[0].model), label(cases[0].editor)
+    found = [records[case.id] for case in cases if case.id in records]
+    checks: dict[str, tuple[Check, ...]] = {}
+    for stream in dict.fromkeys(case.stream for case in cases):
+        rows = [records[case.id] for case in cases if case.stream == stream and case.id in records]
+        checks[stream] = tuple(check for check in judge_group(policy, rows) if _asked(check.name, facts))
+    missing = tuple(case.id for case in cases if case.id not in records)
+    checks[WHOLE] = tuple(_whole(model, editor, facts, complete=not missing))
+    judged = [judge_case(policy, record) for record in found]
+    kept = [tuple(c for c in one.checks if one.record.failure or _asked(c.name, facts)) for one in judged]
+    verdicts = tuple(CaseVerdict(record, checks) for record, checks in zip(found, kept, strict=True))
+    return Group(model, editor, verdicts, checks, missing, Counter(case.stream for case in cases))
+
+
+def _asked(check: str, facts: Mapping[str, Any]) -> bool:
+    """Whether a check was asked for; without any word on that, all were."""
+    return f"judged:{check}" in facts or not any(name.startswith("judged:") for name in facts)
+
+
+def _whole(model: str, editor: str, facts: Mapping[str, Any], *, complete: bool) -> list[Check]:
+    checks = []
+    order = facts.get(f"order:{model}:{editor}")
+    if order is not None and order["compared"]:
+        same = not order["different"]
+        said = f"{order['compared']} cases are the same bytes in another order"
+        failed = f"not the same bytes when computed alone in another order: {', '.join(order['different'])}"
+        checks.append(Check("order", Verdict.PASS if same else Verdict.ERROR, said if same else failed))
+    if facts.get(f"drift:{model}:{editor}"):
+        checks.append(Check("restore", Verdict.ERROR, "the model's fingerprint had changed after the last case"))
+    problem = facts.get(f"problem:{model}:{editor}")
+    if problem and not complete:  # with every case there, it has been mended since
+        checks.append(Check("prepared", Verdict.ERROR, problem))
+    return checks
+
+
+def _controls(
+    plan: RunPlan, policy: Policy, records: Mapping[str, CaseRecord], wanted: Collection[str]
+) -> tuple[Control, ...]:
+    controls = []
+    for model, editor, expected in dict.fromkeys((c.model, c.editor, c.control) for c in plan.controls):
+        cases = [c for c in plan.controls if (c.model, c.editor) == (model, editor)]
+        found = [judge_case(policy, records[c.id]) for c in cases if c.id in records]
+        missing = sum(c.id in wanted and c.id not in records for c in cases)
+        if not found and not missing:
+            continue  # not part of this session (a single suite was selected)
+        verdicts = (*(case.verdict for case in found), *[Verdict.INCOMPLETE] * missing)
+        ratios = [case.ratio for case in found if case.ratio is not None]
+        told = f" ({span(ratios)})" if ratios else ""
+        said = ", ".join(f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts)
+        on = counting(len(verdicts), f"{cases[0].stream} ")
+        control = Control(slug(model), label(editor), Verdict(expected), verdicts, "")
+        outcome = (
+            "as expected" if control.behaved else f"but {expected} was expected, so no other verdict can be trusted"
+        )
+        sentence = f"{label(editor)} on {on} of {slug(model)}: {said}{told}, {outcome}"
+        controls.append(replace(control, sentence=sentence))
+    return tuple(controls)
+
+
+def _number(note: object) -> float | None:
+    """A finite number that an editor noted, or None: notes are somebody else's and may hold anything."""
+    if isinstance(note, bool) or not isinstance(note, int | float):
+        return None
+    return float(note) if math.isfinite(note) else None

@@ -1,0 +1,224 @@
+"""Lab: runs cases and keeps their records. Whoever wants a record asks here; nobody computes a case twice.
+
+A missing case has its whole block (same model, same editor) computed at once, so that a model is loaded once and an
+editor made once. Several processes may share a store: each claims a few cases at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from editsafety import __version__, editors, measures, trial
+from editsafety.artifacts import ArtifactStore, default_root
+from editsafety.editing import contexts
+from editsafety.editors import Editor
+from editsafety.errors import NotPreparedError
+from editsafety.measurement import Measurement
+from editsafety.models import ModelHandle, ModelSpec, model_folder
+from editsafety.plan import Case, RunPlan, label, slug, text_digest
+from editsafety.policy import Policy
+from editsafety.progress import Progress
+from editsafety.record import CaseRecord
+from editsafety.seal import Keepsake
+from editsafety.store import Store
+from editsafety.trial import Bench
+
+CHUNK = 4  # cases that one of several workers claims at a time
+
+
+class Lab:
+    """`wanted` are the cases of this session (all planned ones by default); `workers` share the store and the cores."""
+
+    def __init__(self, plan: RunPlan, store: Store, progress: Progress, *, workers: int = 1) -> None:
+        self.plan = plan
+        self.store = store
+        self.progress = progress
+        self.workers = workers
+        self.wanted: Sequence[Case] = (*plan.cases, *plan.controls)
+        self._bench: Bench | None = None
+        self._made: dict[tuple[str, str], Editor] = {}
+        self._keys: dict[str, str] = {}
+        if workers > 1:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+    def record(self, case: Case) -> CaseRecord:
+        """The record of a case, computed with its block when it is missing. Raises NotPreparedError."""
+        key = self.key(case)
+        while (found := self.store.record(key)) is None:
+            block = {self.key(other): other for other in (case, *self.wanted) if other.block == case.block}
+            claimed = self.store.claim(list(block), len(block) if self.workers == 1 else CHUNK)
+            if claimed:
+                self._compute([block[k] for k in claimed])
+            else:
+                time.sleep(0.05)  # another process is at it
+        return found
+
+    def finished(self, cases: Iterable[Case]) -> dict[str, CaseRecord]:
+        """The records that exist of these cases, by case id; computes nothing and loads no model."""
+        found = {}
+        for case in cases:
+            if self.store.get(f"model:{slug(case.model)}") is not None:
+                record = self.store.record(self.key(case))
+                if record is not None:
+                    found[case.id] = record
+        return found
+
+    def bench(self, model: str) -> Bench:
+        """The model, loaded and measured unedited; one model at a time is kept."""
+        if self._bench is None or self._bench.handle.spec.name != model:
+            self._bench = None
+            self._made.clear()
+            self._bench = self._load(model)
+        return self._bench
+
+    def editor(self, model: str, name: str) -> Editor:
+        """An editor for a model, with its hyperparameters. Raises UsageError."""
+        if (model, name) not in self._made:
+            bench = self.bench(model)
+            settings = self.plan.settings
+            self._made[model, name] = self._new_editor(bench.handle, name)
+            found = self._made[model, name]
+            self.store.put_new(
+                f"editor:{slug(model)}:{label(name)}",
+                {
+                    "hparams": found.hparams.model_dump(mode="json"),
+                    "file": str(settings.hparams_of(name) or ""),
+                    "code": editors.code_version(name),
+                    "paper": found.traits.paper,
+                    "reference": found.traits.reference,
+                },
+            )
+        return self._made[model, name]
+
+    def prepare(self, model: str, name: str) -> bool:
+        """Run the slow part of an editor if it is missing. True when something was done."""
+        editor = self.editor(model, name)
+        if editor.missing() is None:
+            return False
+        editor.prepare()
+        return True
+
+    def same_in_any_order(self, model: str, editor: str) -> tuple[bool, str]:
+        """Whether the last and the first case, computed alone by a new editor in reverse order, give the same bytes."""
+        name = f"order:{slug(model)}:{label(editor)}"
+        known = self.store.get(name)
+        if known is None:
+            cases = [case for case in self.plan.cases if case.block == (model, editor)]
+            records = [(case, self.record(case)) for case in dict.fromkeys((cases[-1], cases[0]))]
+            handle = self.bench(model).handle
+            different = []
+            for case, record in records:
+                if record.edit_id is None:
+                    continue
+                edit, _, _ = trial.compute(handle, self._new_editor(handle, editor), (case.request,))
+                if edit.id != record.edit_id:
+                    different.append(case.id)
+            compared = sum(record.edit_id is not None for _, record in records)
+            known = {"different": different, "compared": compared}
+            self.store.put(name, known)
+        if not known["compared"]:
+            return False, f"{label(editor)} on {slug(model)}: no case gave an edit, so nothing can be compared"
+        if known["different"]:
+            names = ", ".join(known["different"])
+            return False, f"{label(editor)} on {slug(model)}: {names} came out differently alone, in another order"
+        return True, f"{label(editor)} on {slug(model)}: {known['compared']} cases are the same bytes in another order"
+
+    def key(self, case: Case) -> str:
+        """sha256 of everything that can change the result of a case (the policy cannot)."""
+        shared = self._shared_key(case)
+        return hashlib.sha256(f"{shared}:{case.request.digest()}:{case.id}".encode()).hexdigest()
+
+    def _shared_key(self, case: Case) -> str:
+        name = "/".join(case.block)
+        if name not in self._keys:
+            settings = self.plan.settings
+            model = self.store.get(f"model:{slug(case.model)}") or self._describe(self.bench(case.model).handle)
+            path = settings.hparams_of(case.editor)
+            body = {
+                "version": __version__,
+                "model": model["fingerprint"],
+                "device": model["device"],
+                "dtype": model["dtype"],
+                "attention": model["attention"],
+                "editor": [case.editor, editors.code_version(case.editor)],
+                "hparams": editors.read_hparams(case.editor, slug(case.model), path).model_dump(mode="json"),
+                "texts": text_digest(self.plan.texts[case.model]),
+                "seed": settings.seed,
+                "batch": settings.batch_size,
+                "measures": {n: measures.load(n).version for n in measures.names()},
+            }
+            self._keys[name] = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        return self._keys[name]
+
+    def _compute(self, cases: Sequence[Case]) -> None:
+        model, name = cases[0].block
+        bench, editor = self.bench(model), self.editor(model, name)
+        if self.plan.settings.prepare:
+            self.prepare(model, name)
+        missing = editor.missing()
+        if missing is not None:
+            error = NotPreparedError(label(name), slug(model), missing)
+            self.store.put(f"problem:{slug(model)}:{label(name)}", str(error))
+            raise error
+        with self.progress.task(f"{label(name)} on {slug(model)}", len(cases)) as task:
+            for case in cases:
+                record = trial.run(bench, editor, case)
+                self.store.finish(self.key(case), record)
+                task.step(case.id)
+        if bench.handle.fingerprint() != bench.handle.identity:
+            self.store.put(f"drift:{slug(model)}:{label(name)}", True)
+            bench.repair()
+
+    def _new_editor(self, handle: ModelHandle, name: str) -> Editor:
+        settings = self.plan.settings
+        return editors.make(name, handle, artifacts_for(handle), path=settings.hparams_of(name), seed=settings.seed)
+
+    def _load(self, model: str) -> Bench:
+        settings = self.plan.settings
+        spec = ModelSpec(
+            model, settings.device, settings.dtype, settings.revision, settings.offline, settings.trust_remote_code
+        )
+        handle = ModelHandle.load(spec)
+        about = self._describe(handle)
+        known = self.store.get(f"model:{slug(model)}")
+        if known is not None and known["fingerprint"] != about["fingerprint"]:
+            self._keys.clear()  # other weights under the same name: nothing that was kept applies
+        prefixes = contexts.prefixes(handle, artifacts_for(handle), seed=settings.seed)
+        bench = Bench(handle, self.plan.texts[model], prefixes, settings.batch_size, Keepsake.of(handle))
+        base = self.store.get(f"base:{slug(model)}:{about['fingerprint']}")
+        if base is None:
+            bench.measure_base()
+            base = {"noise": bench.noise, "found": {name: m.as_json() for name, m in bench.base.items()}}
+            self.store.put(f"base:{slug(model)}:{about['fingerprint']}", base)
+        else:
+            bench.noise = base["noise"]
+            bench.base = {name: Measurement.from_json(row) for name, row in base["found"].items()}
+        Policy.read(settings.policy).refuse_below_noise(bench.noise)
+        self.store.put(f"model:{slug(model)}", {**about, "noise": bench.noise})
+        return bench
+
+    def _describe(self, handle: ModelHandle) -> dict[str, Any]:
+        device = torch.cuda.get_device_name(handle.device) if handle.device.type == "cuda" else handle.device.type
+        return {
+            "fingerprint": handle.identity,
+            "parameters": handle.parameters,
+            "device": device,
+            "attention": str(handle.model.config._attn_implementation),
+            "family": handle.architecture.model_type,
+            "threads": torch.get_num_threads(),
+            **{name: value for name, value in asdict(handle.spec).items() if name not in ("device", "offline")},
+        }
+
+
+def artifacts_for(handle: ModelHandle) -> ArtifactStore:
+    """The user's artifacts, and those shipped with a pocket model."""
+    folder = model_folder(handle.spec.name)
+    return ArtifactStore(default_root(), (folder / "artifacts",) if folder else ())

@@ -1,0 +1,105 @@
+"""Measurement: a number, or the reason why there is none. No torch here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a measure found. Exactly one of `value` and `reason` is set.
+
+    `items` are the per-item values in data order (`None` where an item has none), so that mean, median, worst and
+    weighted figures can be recomputed; `answers` are the texts behind them where a model was asked something.
+    `broken` says that the *model* gave non-finite numbers: a finding that judges as collapse, not a failed measurement.
+    """
+
+    name: str
+    version: int
+    unit: str
+    value: float | None
+    reason: str | None = None
+    n: int = 0
+    stderr: float | None = None
+    broken: bool = False
+    items: tuple[float | None, ...] = ()
+    answers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.reason is None):
+            raise ValueError(f"measurement {self.name!r} needs a value or a reason, and not both")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(
+                f"measurement {self.name!r}: {self.value} is no value; give None, a reason and broken=True"
+            )
+        if not all(item is None or math.isfinite(item) for item in (*self.items, self.stderr)):
+            raise ValueError(f"measurement {self.name!r}: an item or the error is not finite; give None instead")
+
+    @classmethod
+    def missing(
+        cls, name: str, version: int, unit: str, reason: str, *, broken: bool = False, n: int = 0, **more: Any
+    ) -> Self:
+        """A measurement without a value. `broken` when the model's own numbers are the reason."""
+        return cls(name, version, unit, None, reason, n=n, broken=broken, **more)
+
+    @classmethod
+    def mean_of(
+        cls, name: str, version: int, unit: str, items: Sequence[float], *, answers: Sequence[str] = ()
+    ) -> Self:
+        """Mean and standard error of per-item values; no items is a reason, not 0."""
+        if not items:
+            return cls.missing(name, version, unit, "no items to measure")
+        n = len(items)
+        mean = _mean(items)
+        if not math.isfinite(mean):
+            kept = tuple(x if math.isfinite(x) else None for x in items)
+            bad = sum(x is None for x in kept)
+            reason = f"{bad} of {n} items are not finite" if bad else "the mean overflows"
+            return cls.missing(name, version, unit, reason, broken=True, n=n, items=kept, answers=tuple(answers))
+        spread = _stderr(items, mean) if n > 1 else None
+        return cls(name, version, unit, mean, n=n, stderr=spread, items=tuple(items), answers=tuple(answers))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, every number finite; defaults are left out."""
+        row = asdict(self)
+        defaults = {each.name: each.default for each in fields(self)}
+        return {key: value for key, value in row.items() if key == "value" or value != defaults[key]}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """The inverse of `as_json`."""
+        values = dict(row)
+        values["items"] = tuple(values.get("items", ()))
+        values["answers"] = tuple(values.get("answers", ()))
+        return cls(**values)
+
+
+def _mean(items: Sequence[float]) -> float:
+    try:
+        return math.fsum(items) / len(items)
+    except (OverflowError, ValueError):  # the sum is too large, or holds infinities of both signs
+        return math.nan
+
+
+def _stderr(items: Sequence[float], mean: float) -> float | None:
+    """Standard error of the mean; scaled, since the square of a collapsed model's perplexity may overflow."""
+    scale = max(abs(x - mean) for x in items)
+    if not 0.0 < scale < math.inf:
+        return 0.0 if scale == 0.0 else None
+    n = len(items)
+    return scale * math.sqrt(math.fsum(((x - mean) / scale) ** 2 for x in items) / (n - 1) / n)
+
+
+def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson score interval of a rate (Wilson 1927); (0, 1) when nothing was counted."""
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} cannot be")
+    if n == 0:
+        return 0.0, 1.0
+    rate = successes / n
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,0 +1,56 @@
+"""Measures: one per file. A measure turns a model (edited or not) into measurements.
+
+A file here or an entry point in group `editsafety.measures`; it ends in `MEASURE = TheClass()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol
+
+from editsafety import discovery
+from editsafety.edit import Edit
+from editsafety.measurement import Measurement
+from editsafety.models import ModelHandle
+from editsafety.request import EditRequest
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a measure may look at besides the model.
+
+    `texts` for perplexity, `requests` of the case, `prefixes` (one context per request, "Some text. ") for prompts in
+    the middle of a text, `edit` when the model is edited, `before` with the same measure's results on the unedited
+    model.
+    """
+
+    requests: Sequence[EditRequest] = ()
+    texts: Sequence[str] = ()
+    prefixes: Sequence[str] = ()
+    edit: Edit | None = None
+    before: Mapping[str, Measurement] = field(default_factory=dict)
+    batch_size: int = 64
+
+
+class Measure(Protocol):
+    """`scope` "model": one result per model, whatever the case; "case": depends on the requests; "edit": on an edit."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    scope: ClassVar[Literal["model", "case", "edit"]]
+
+    def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
+        """What was found; always the same names, whether there are values or reasons."""
+        ...
+
+
+def names() -> list[str]:
+    """Every measure; imports none."""
+    return discovery.names("measures")
+
+
+def load(name: str) -> Measure:
+    """The measure behind a name."""
+    measure: Measure = discovery.load("measures", name, "MEASURE")
+    return measure

@@ -1,0 +1,41 @@
+"""Generalisation: does the edited model say the new target when asked in other words?"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+from editsafety.measurement import Measurement
+from editsafety.measures import Inputs
+from editsafety.measures._asking import ask, expecting, grade, with_gaps
+from editsafety.models import ModelHandle
+
+
+class Generalisation:
+    """The exact match of `efficacy` on rephrasings: mean over a request's rephrasings, then over requests.
+
+    Items: one per request (`None` without rephrasings); answers: one per rephrasing, in order. CounterFact's paraphrase
+    score compares two probabilities instead and comes out higher.
+    """
+
+    name: ClassVar[str] = "generalisation"
+    version: ClassVar[int] = 1
+    scope: ClassVar[Literal["model", "case", "edit"]] = "case"
+
+    def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
+        """One figure, over all rephrasings."""
+        asked = [
+            expecting(handle, text, request.target_new, f"request {request.id!r}, rephrasing {number}")
+            for request in inputs.requests
+            for number, text in enumerate(request.rephrasings, 1)
+        ]
+        answers = ask(handle, asked, batch_size=inputs.batch_size, whole_characters=True)
+        left = iter(answers)
+        items: list[float | None] = []
+        for request in inputs.requests:
+            marks = [grade(next(left), request.target_new) for _ in request.rephrasings]
+            items.append(math.fsum(marks) / len(marks) if marks else None)
+        return (with_gaps(self.name, "rate", items, "no request has rephrasings", answers=answers),)
+
+
+MEASURE = Generalisation()

@@ -1,0 +1,137 @@
+"""Perplexity of plain texts: the signal of collapse.
+
+    nll_i = mean over tokens 2..n of -ln P(token | tokens before)        nats per token of text i
+    me_ppl = mean_i exp(nll_i)                                           ME-PPL's own definition
+
+No special tokens, no BOS, no truncation; log-probabilities in float32, sums in float64. `me_ppl` is what "The Butterfly
+Effect of Model Editing" (arXiv 2402.09656, `ppl.py`) reports; one broken text dominates it. ROME's repository divides
+by n instead of n - 1 and comes out lower. Computed in nats, so that a text at 800 nats per token is still a number
+where its perplexity is none.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from editsafety.errors import DataError
+from editsafety.measurement import Measurement
+from editsafety.measures import Inputs
+from editsafety.models import ModelHandle
+from editsafety.scoring import token_nll
+
+NAMES = {
+    "me_ppl": "perplexity",
+    "nll_per_token": "nat",
+    "ppl_median": "perplexity",
+    "ppl_worst": "perplexity",
+    "ppl_token_weighted": "perplexity",
+}
+
+
+class Perplexity:
+    """`me_ppl`, `nll_per_token` (mean over all tokens), and of the texts' perplexities the median and the worst.
+
+    `ppl_token_weighted` is exp(nll_per_token). Items: perplexities per text (`me_ppl`), nats per text
+    (`nll_per_token`). Logits that are not finite, or a perplexity past float64 (709.8 nats), are a finding: no value,
+    `broken`. Raises DataError, before anything is run, for a text of fewer than 2 tokens or past the model's context.
+    """
+
+    name: ClassVar[str] = "perplexity"
+    version: ClassVar[int] = 1
+    scope: ClassVar[Literal["model", "case", "edit"]] = "model"
+
+    def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
+        """The five figures of the texts."""
+        if not inputs.texts:
+            return tuple(Measurement.missing(name, self.version, unit, "no texts") for name, unit in NAMES.items())
+        rows = _tokenised(handle, inputs.texts)
+        scored = [values.double() for values in token_nll(handle, rows, batch_size=inputs.batch_size)]
+        nats = [float(values.mean()) for values in scored]
+        counts = [len(values) for values in scored]
+        ppl = [_exp(nll) for nll in nats]
+        per_token = sum(nll * count for nll, count in zip(nats, counts, strict=True)) / sum(counts)
+        spread = _ratio_error(nats, counts, per_token)
+        weighted = _exp(per_token)
+        return (
+            self._found("me_ppl", _mean(ppl), nats, items=ppl, stderr=_error(ppl)),
+            self._found("nll_per_token", per_token, nats, items=nats, stderr=spread),
+            self._found("ppl_median", _median(ppl), nats),
+            self._found("ppl_worst", math.nan if any(math.isnan(x) for x in ppl) else max(ppl), nats),
+            self._found("ppl_token_weighted", weighted, nats, stderr=None if spread is None else weighted * spread),
+        )
+
+    def _found(
+        self,
+        name: str,
+        value: float,
+        nats: Sequence[float],
+        *,
+        items: Sequence[float] = (),
+        stderr: float | None = None,
+    ) -> Measurement:
+        kept = tuple(item if math.isfinite(item) else None for item in items)
+        if math.isfinite(value):
+            error = stderr if stderr is not None and math.isfinite(stderr) else None
+            return Measurement(name, self.version, NAMES[name], value, n=len(nats), stderr=error, items=kept)
+        reason = _reason(nats)
+        return Measurement.missing(name, self.version, NAMES[name], reason, broken=True, n=len(nats), items=kept)
+
+
+def _tokenised(handle: ModelHandle, texts: Sequence[str]) -> list[list[int]]:
+    rows = [handle.ids(text, special=False) for text in texts]
+    for number, (row, text) in enumerate(zip(rows, texts, strict=True), 1):
+        if not 2 <= len(row) <= handle.context:
+            limits = f"perplexity on {handle.name} needs 2 to {handle.context}"
+            advice = "Leave it out." if len(row) < 2 else "Nothing is cut off silently: split it or leave it out."
+            raise DataError(f"text {number} of {len(texts)} has {len(row)} token(s), {limits}: {text[:60]!r}. {advice}")
+    return rows
+
+
+def _reason(nats: Sequence[float]) -> str:
+    bad = [number for number, nll in enumerate(nats, 1) if not math.isfinite(nll)]
+    if bad:
+        return f"the logits are not finite on {len(bad)} of {len(nats)} texts, first on text {bad[0]}"
+    return f"the perplexity overflows: text {nats.index(max(nats)) + 1} is at {max(nats):.1f} nats per token"
+
+
+def _exp(nats: float) -> float:
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Arithmetic mean of numbers up to the largest float: scaled, because their sum would overflow."""
+    top = max(values)
+    if not all(math.isfinite(value) for value in values):
+        return math.nan
+    return top * (math.fsum(value / top for value in values) / len(values))
+
+
+def _error(values: Sequence[float]) -> float | None:
+    """Standard error of the mean; None for a single value."""
+    mean, top, n = _mean(values), max(values), len(values)
+    if n < 2 or not math.isfinite(mean):
+        return None
+    return top * math.sqrt(math.fsum(((value - mean) / top) ** 2 for value in values) / (n - 1) / n)
+
+
+def _ratio_error(nats: Sequence[float], counts: Sequence[int], mean: float) -> float | None:
+    """Standard error of the token-weighted mean, with texts (not tokens) as what was sampled."""
+    n = len(nats)
+    if n < 2 or not math.isfinite(mean):
+        return None
+    squares = math.fsum((count * (nll - mean)) ** 2 for nll, count in zip(nats, counts, strict=True))
+    return math.sqrt(squares * n / (n - 1)) / sum(counts)
+
+
+def _median(values: Sequence[float]) -> float:
+    """NaN when one text has none: where it would stand in the order is not known."""
+    return math.nan if any(math.isnan(value) for value in values) else statistics.median(values)
+
+
+MEASURE = Perplexity()

@@ -1,0 +1,187 @@
+"""Weights: what an edit does to the matrices, known before any text is run.
+
+Everything is about dW = W_after - W on the model that holds W. Collapse and normal edits of ROME differ 70 to 500 fold
+in ||dW||_F (arXiv 2406.11263, table 1); the large share is the relative change of arXiv 2401.04700 (RECT).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from editsafety.edit import Delta, Edit, LowRank
+from editsafety.errors import EditError
+from editsafety.measurement import Measurement
+from editsafety.measures import Inputs
+from editsafety.models import ModelHandle
+
+LARGE = 0.077  # |dW / W|: a single ROME edit has a fifth of its entries above it (arXiv 2401.04700)
+NORMS = {
+    "delta_norm": "frobenius",
+    "delta_relative": "ratio",
+    "delta_per_entry": "frobenius/entry",
+    "delta_large_share": "share",
+    "spectral_norm": "spectral",
+    "norm_growth": "ratio",
+}
+NOTES = {"numerator": "norm", "denominator": "1", "key_cosine": "cosine", "first_token": "bool"}
+FINITE = "weights_finite"
+
+
+@dataclass(frozen=True)
+class Change:
+    """dW of one parameter. Norms are NaN when dW or W is not finite; ratios to ||W|| are None where W is all zero."""
+
+    norm: float
+    spectral: float
+    relative: float | None
+    growth: float | None
+    large: float
+    entries: int
+    finite: bool
+
+
+class Weights:
+    """Per edit:
+
+    - `delta_norm`: sqrt of the sum over parameters of ||dW||_F^2
+    - `delta_relative`: ||dW||_F / ||W||_F, the largest over parameters
+    - `norm_growth`: ||W + dW||_F / ||W||_F, the largest over parameters; 1 for an edit that changes no weight
+    - `delta_per_entry`: ||dW||_F / number of entries, the largest over parameters
+    - `delta_large_share`: share of the entries of all changed parameters with |dW| > 0.077 |W|
+    - `spectral_norm`: largest singular value of dW, the largest over parameters
+    - `numerator`, `denominator`, `key_cosine`, `first_token`: what the editor noted about itself
+    - `weights_finite`: 1, or 0 (and broken) when the edit would leave a weight that is not finite in the model's dtype
+
+    Items: one per changed parameter, in the order of `Edit.parameters`. Expects the *unedited* weights in the handle.
+    """
+
+    name: ClassVar[str] = "weights"
+    version: ClassVar[int] = 1
+    scope: ClassVar[Literal["model", "case", "edit"]] = "edit"
+
+    def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
+        """The ten figures of the edit."""
+        edit = inputs.edit
+        if edit is None:
+            every = {**NORMS, **NOTES, FINITE: "bool"}
+            return tuple(Measurement.missing(name, 1, unit, "no edit was given") for name, unit in every.items())
+        changes = [_change(handle, name, deltas) for name, deltas in _by_parameter(edit).items()]
+        finite = [float(change.finite) for change in changes]
+        finite += [float(_is_finite(tensor)) for car in edit.sidecars for tensor in car.tensors().values()]
+        whole = min(finite, default=1.0)
+        return (
+            *_norms(changes),
+            *(_note(edit, name, unit) for name, unit in NOTES.items()),
+            Measurement(FINITE, 1, "bool", whole, n=len(finite), broken=whole == 0.0, items=tuple(finite)),
+        )
+
+
+def _norms(changes: Sequence[Change]) -> list[Measurement]:
+    entries = sum(change.entries for change in changes)
+    norms = [change.norm for change in changes]
+    shares = [change.large for change in changes]
+    share = sum(change.large * change.entries for change in changes) / max(entries, 1)
+    return [
+        _measured("delta_norm", norms, lambda found: math.hypot(*found)),
+        _measured("delta_relative", [change.relative for change in changes], max),
+        _measured("delta_per_entry", [change.norm / change.entries for change in changes], max),
+        _measured("delta_large_share", shares, lambda _: share),
+        _measured("spectral_norm", [change.spectral for change in changes], max),
+        _measured("norm_growth", [change.growth for change in changes], max) if changes else _unchanged(),
+    ]
+
+
+def _unchanged() -> Measurement:
+    return Measurement("norm_growth", 1, NORMS["norm_growth"], 1.0, n=1)
+
+
+def _measured(name: str, items: Sequence[float | None], combine: Callable[[Sequence[float]], float]) -> Measurement:
+    present = [item for item in items if item is not None]
+    kept = tuple(item if item is not None and math.isfinite(item) else None for item in items)
+    if not present:
+        reason = "every changed weight was all zero" if items else "the edit changes no weight"
+        return Measurement.missing(name, 1, NORMS[name], reason, n=len(items))
+    if not all(math.isfinite(item) for item in present):
+        reason = f"{sum(not math.isfinite(item) for item in present)} of {len(items)} changed weights are not finite"
+        return Measurement.missing(name, 1, NORMS[name], reason, broken=True, n=len(items), items=kept)
+    return Measurement(name, 1, NORMS[name], combine(present), n=len(items), items=kept)
+
+
+def _note(edit: Edit, name: str, unit: str) -> Measurement:
+    if name not in edit.notes:
+        return Measurement.missing(name, 1, unit, f"{edit.editor} notes no {name}")
+    try:
+        value = float(edit.notes[name])  # a saved edit holds what is not finite as its name, "nan" or "inf"
+    except ValueError:
+        return Measurement.missing(name, 1, unit, f"{edit.editor} notes {edit.notes[name]!r} as {name}, no number")
+    if not math.isfinite(value):
+        return Measurement.missing(name, 1, unit, f"the {name} of {edit.editor} is {value}", broken=True)
+    return Measurement(name, 1, unit, value, n=1)
+
+
+def _by_parameter(edit: Edit) -> dict[str, list[Delta]]:
+    return {name: [delta for delta in edit.deltas if delta.parameter == name] for name in edit.parameters}
+
+
+@torch.no_grad()
+def _change(handle: ModelHandle, name: str, deltas: Sequence[Delta]) -> Change:
+    weights = dict(handle.model.named_parameters(remove_duplicate=False))
+    if name not in weights:
+        raise EditError(
+            f"this edit changes {name!r}, which {handle.name} does not have. Was it made for another model?"
+        )
+    weight = weights[name].detach()
+    after = weight
+    for delta in deltas:
+        after = delta.on(after)
+    finite, entries = _is_finite(after), weight.numel()
+    low = [delta for delta in deltas if isinstance(delta, LowRank)]
+    if len(low) == len(deltas):  # several deltas of one weight are one delta of a larger rank
+        left, right = torch.cat([d.left for d in low], 1), torch.cat([d.right for d in low], 0)
+        norm, spectral = _factored(_wide(left), _wide(right))
+        dense = low[0].site.stored(left @ right).to(weight.device).float()
+    else:
+        dense = _wide(after) - _wide(weight)
+        norm, spectral = float(torch.linalg.vector_norm(dense)), _largest_singular_value(dense)
+    base = float(torch.linalg.vector_norm(_wide(weight)))
+    if not math.isfinite(norm) or not math.isfinite(base):
+        return Change(norm, spectral, math.nan, math.nan, math.nan, entries, finite)
+    large = dense.abs() > LARGE * weight.to(dense.device, dense.dtype).abs()
+    growth = float(torch.linalg.vector_norm(_wide(after))) / base if base else None
+    return Change(norm, spectral, norm / base if base else None, growth, float(large.double().mean()), entries, finite)
+
+
+def _factored(left: Tensor, right: Tensor) -> tuple[float, float]:
+    """Frobenius and spectral norm of left @ right from the small factors: QR leaves an r x r core of equal norms."""
+    if not (_is_finite(left) and _is_finite(right)):
+        return math.nan, math.nan
+    core = torch.linalg.qr(left).R @ torch.linalg.qr(right.T).R.T
+    values = torch.linalg.svdvals(core)
+    return float(torch.linalg.vector_norm(values)), float(values.max())
+
+
+def _largest_singular_value(dense: Tensor) -> float:
+    """From the Gram matrix of the shorter side, in float64: far cheaper than an SVD, exact to about 1e-8."""
+    if not _is_finite(dense):
+        return math.nan
+    matrix = dense.reshape(1, -1) if dense.ndim < 2 else dense.reshape(dense.shape[0], -1)
+    matrix = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    return math.sqrt(max(float(torch.linalg.eigvalsh(matrix @ matrix.T)[-1]), 0.0))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """float64, where the tensor is if that device knows float64."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).detach().double()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
+
+
+MEASURE = Weights()

@@ -1,0 +1,71 @@
+"""Time and memory of a step, right on a GPU too (kernels run behind the caller's back until synchronised)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass
+class Reading:
+    """Filled in when the block ends: seconds, and peak bytes above what was in use before (None where unknown)."""
+
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+
+
+@contextmanager
+def metered(device: torch.device, *, memory: bool = False) -> Iterator[Reading]:
+    """Measure the block. Memory on CUDA is the allocator's peak; on Linux CPUs the rise of the resident set.
+
+    The resident set grows in pages that the allocator keeps and reuses: of several equal steps the first shows the need,
+    so report the maximum over steps.
+    """
+    reading = Reading()
+    before = _memory_before(device) if memory else None
+    synchronise(device)
+    start = time.perf_counter()
+    try:
+        yield reading
+    finally:
+        synchronise(device)
+        reading.seconds = time.perf_counter() - start
+        if before is not None:
+            peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
+            reading.peak_bytes = None if peak is None else max(0, peak - before)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _memory_before(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return int(torch.cuda.memory_allocated(device))
+    if device.type != "cpu":
+        return None
+    try:
+        RESET.write_text("5")  # Linux: forget the peak of the resident set so far
+    except OSError:
+        return None
+    return _status("VmRSS")
+
+
+def _status(field: str) -> int | None:
+    try:
+        lines = STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)

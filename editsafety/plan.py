@@ -1,0 +1,192 @@
+"""RunPlan: which cases a run consists of, worked out from options and data files alone. No torch, no model here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from editsafety import __version__, datasets
+from editsafety.errors import UsageError
+from editsafety.request import EditRequest
+from editsafety.shipped import shipped
+
+CONTROLS = {"rome": "COLLAPSE", "c_rome": "PASS", "noop": "NO-OP"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of a run, as given. Empty data specifications mean "what is shipped for that model"."""
+
+    models: tuple[str, ...]
+    editors: tuple[str, ...]
+    hard: str = ""
+    normal: str = ""
+    texts: str = ""
+    text_limit: int = 50
+    limit: int | None = None
+    hparams: tuple[str, ...] = ()
+    policy: str = "default"
+    device: str = "auto"
+    dtype: str = "float32"
+    revision: str | None = None
+    offline: bool = False
+    trust_remote_code: bool = False
+    seed: int = 0
+    batch_size: int = 64
+    controls: int = 3
+    prepare: bool = False
+
+    def hparams_of(self, editor: str) -> Path | None:
+        """The user's hyperparameter file of an editor: `FILE` for all, `editor=FILE` for one."""
+        for given in self.hparams:
+            name, separator, path = given.partition("=")
+            if not separator or name == editor:
+                return Path(path if separator else given)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """The unit that is run, stored, resumed and judged: one editor, one model, one request, restored afterwards."""
+
+    model: str
+    editor: str
+    stream: str
+    request: EditRequest
+    control: str = ""
+
+    @property
+    def id(self) -> str:
+        """`pocket-neo-rome-hardcf-0017`: stable, and selectable with -k."""
+        return f"{slug(self.model)}-{label(self.editor)}-{self.request.slug}"
+
+    @property
+    def block(self) -> tuple[str, str]:
+        """Cases of one block share model and editor, and are computed together."""
+        return self.model, self.editor
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Settings, cases in run order, control cases, and the texts for perplexity of each model."""
+
+    settings: Settings
+    cases: tuple[Case, ...]
+    controls: tuple[Case, ...]
+    texts: Mapping[str, tuple[str, ...]]
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Settings) -> RunPlan:
+        """Read the data and lay out every case. Raises UsageError or DataError before any model is loaded."""
+        if not settings.models:
+            raise UsageError(
+                "no model was given. Name one: --model pocket-neo, a hub id, a local folder, random:gpt2-xl."
+            )
+        if not settings.editors:
+            raise UsageError("no editor was given. Name one: --editor rome, or path/to/file.py:ClassName.")
+        cases: list[Case] = []
+        controls: list[Case] = []
+        texts: dict[str, tuple[str, ...]] = {}
+        sources: dict[str, str] = {}
+        for model in dict.fromkeys(settings.models):
+            specs = streams(settings, model)
+            rows = {name: datasets.requests(spec, limit=settings.limit) for name, spec in specs.items() if spec}
+            if not rows:
+                raise UsageError(
+                    f"nothing to edit on {model}: no requests ship for it. "
+                    "Give some: --normal counterfact:FILE.json, --hard hardcf:FILE.json, or FILE.jsonl."
+                )
+            spec = text_source(settings, model)
+            texts[model] = datasets.texts(spec, limit=settings.text_limit)
+            sources |= {f"{slug(model)} {name}": spec for name, spec in {**specs, "texts": spec}.items() if spec}
+            for editor in dict.fromkeys(settings.editors):
+                cases += [Case(model, editor, stream, row) for stream in rows for row in rows[stream]]
+            if "hard" in rows:
+                few = rows["hard"][: settings.controls]
+                for editor, expected in CONTROLS.items():
+                    controls += [
+                        Case(model, editor, "hard", row, expected) for row in (few[:1] if editor == "noop" else few)
+                    ]
+        _refuse_duplicates(cases)
+        return cls(settings, tuple(cases), tuple(controls), texts, sources)
+
+    @property
+    def blocks(self) -> tuple[tuple[str, str], ...]:
+        """(model, editor) pairs in run order."""
+        return tuple(dict.fromkeys(case.block for case in self.cases))
+
+    def case(self, case_id: str) -> Case:
+        """A planned case or control by id. Raises KeyError."""
+        return next(case for case in (*self.cases, *self.controls) if case.id == case_id)
+
+    def digest(self) -> str:
+        """sha256 of what would be run: equal digests, the same run (that is how an interrupted one is found again)."""
+        body = {
+            "version": __version__,
+            "settings": asdict(self.settings),
+            "cases": [[case.id, case.request.digest()] for case in (*self.cases, *self.controls)],
+            "texts": {model: text_digest(found) for model, found in self.texts.items()},
+            "files": {name: _file_digest(name) for name in (*self.settings.editors, *self.settings.hparams)},
+        }
+        return hashlib.sha256(json.dumps(body, sort_keys=True, default=list).encode()).hexdigest()
+
+    def about(self) -> dict[str, Any]:
+        """The settings and data sources as JSON values, for reports."""
+        return {"settings": asdict(self.settings), "data": dict(self.sources), "digest": self.digest()}
+
+
+def slug(model: str) -> str:
+    """A model's short name: the last part of its path, lower case."""
+    return model.removeprefix("random:").rstrip("/").split("/")[-1].lower()
+
+
+def label(editor: str) -> str:
+    """An editor's short name: the class of `path.py:Class`, else the name itself."""
+    return editor.rpartition(":")[2] if ".py:" in editor else editor
+
+
+def streams(settings: Settings, model: str) -> dict[str, str]:
+    """The data of the hard and the normal stream for a model; "" where there is none."""
+    hard, normal = settings.hard, settings.normal
+    if not hard and not normal:
+        if (shipped("data") / model / "hardcf.jsonl").is_file():
+            hard = f"{model}/hardcf"
+        if model.startswith(("pocket-", "random:")):
+            normal = "pocket-world/normal"
+    return {"hard": hard, "normal": normal}
+
+
+def text_source(settings: Settings, model: str) -> str:
+    """The texts whose perplexity is measured."""
+    if settings.texts:
+        return settings.texts
+    if model.startswith(("pocket-", "random:")):
+        return "pocket-world/texts"
+    return "me_ppl_50"
+
+
+def text_digest(texts: Sequence[str]) -> str:
+    """sha256 of a list of texts."""
+    return hashlib.sha256(json.dumps(list(texts), ensure_ascii=False).encode()).hexdigest()
+
+
+def _file_digest(name: str) -> str:
+    path = Path(name.partition(".py:")[0] + ".py" if ".py:" in name else name.rpartition("=")[2])
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _refuse_duplicates(cases: Sequence[Case]) -> None:
+    seen: dict[str, Case] = {}
+    for case in cases:
+        if case.id in seen:
+            other = seen[case.id]
+            raise UsageError(
+                f"two cases are called {case.id}: {other.request.source or other.model} and "
+                f"{case.request.source or case.model}. Give requests, editors and models different names."
+            )
+        seen[case.id] = case

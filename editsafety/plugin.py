@@ -1,0 +1,307 @@
+"""The pytest plugin: options, fixtures, hooks. Imports nothing heavy when pytest starts.
+
+Items only judge; the lab computes. State lives in one `SafetySession` in pytest's stash.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from editsafety.errors import EditSafetyError
+
+if TYPE_CHECKING:
+    from editsafety.editors import Editor
+    from editsafety.models import ModelHandle
+    from editsafety.plan import Case, RunPlan
+    from editsafety.record import CaseRecord
+    from editsafety.safety_session import GroupKey, SafetySession
+    from editsafety.session import EditSession
+
+STASH = pytest.StashKey["SafetySession"]()
+Judge = Callable[[str], None]
+
+# name, kind, help: each is an option --editsafety-<name> and an ini value editsafety_<name>.
+OPTIONS: tuple[tuple[str, str, str], ...] = (
+    ("model", "many", "pocket-..., a hub id, a local folder or random:<config>; may be repeated"),
+    ("editor", "many", "an editor's name or path/to/file.py:Class; may be repeated"),
+    ("hard", "text", "requests that may collapse a model: a data set, LOADER:FILE or FILE.jsonl"),
+    ("normal", "text", "ordinary requests, given likewise"),
+    ("texts", "text", "texts for perplexity, given likewise"),
+    ("text-limit", "number", "how many texts (default 50)"),
+    ("limit", "number", "how many requests of each stream (default all)"),
+    ("hparams", "many", "FILE, or editor=FILE: hyperparameters in place of the shipped ones"),
+    ("policy", "text", "default, or a .yaml file"),
+    ("device", "text", "auto, cpu, cuda, cuda:N or mps"),
+    ("dtype", "text", "float32, bfloat16 or float16"),
+    ("revision", "text", "revision of the model on the hub"),
+    ("offline", "flag", "never ask the network"),
+    ("trust-remote-code", "flag", "run code from the model's repository (the report says so)"),
+    ("seed", "number", "seed of everything random (default 0)"),
+    ("batch-size", "number", "texts per forward pass (default 64)"),
+    ("controls", "number", "how many hard cases the control editors get (default 3)"),
+    ("prepare", "flag", "run the slow part of an editor first where it is missing"),
+    ("out", "text", "folder of this run (default reports/<time>-<model>)"),
+    ("quiet", "flag", "no progress and no summary"),
+)
+
+INI_TYPES: dict[str, Literal["linelist", "bool", "string"]] = {
+    "many": "linelist",
+    "flag": "bool",
+    "text": "string",
+    "number": "string",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Every option has the prefix `--editsafety-`; the ini file may hold the same."""
+    group = parser.getgroup("editsafety", "crash tests for model editing")
+    for name, kind, text in OPTIONS:
+        dest = f"editsafety_{name.replace('-', '_')}"
+        action = {"many": "append", "flag": "store_true"}.get(kind, "store")
+        more: dict[str, Any] = {"type": int} if kind == "number" else {}
+        group.addoption(f"--editsafety-{name}", action=action, dest=dest, default=None, help=text, **more)
+        parser.addini(dest, text, type=INI_TYPES[kind], default=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Work out the plan (text only) when a model is named; take one GPU per xdist worker."""
+    config.addinivalue_line("markers", "editsafety: a safety check of an edited model")
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        _one_gpu(worker["workerid"])
+    if option(config, "model"):
+        from editsafety.safety_session import SafetySession
+
+        try:
+            config.stash[STASH] = SafetySession.of(config, option, worker)
+        except EditSafetyError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell every xdist worker which folder this run uses."""
+    safety = node.config.stash.get(STASH, None)
+    if safety is not None:
+        node.workerinput["editsafety_folder"] = str(safety.folder)
+        node.workerinput["editsafety_workers"] = len(node.config.getoption("tx", None) or [1])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """`-n auto` for safety runs: one worker per GPU when there are GPUs."""
+    if STASH not in config.stash or option(config, "device") == "cpu":
+        return None
+    import torch
+
+    return torch.cuda.device_count() or None
+
+
+def option(config: pytest.Config, name: str) -> Any:
+    """An option's value: the command line, else the ini file, else None."""
+    dest = f"editsafety_{name.replace('-', '_')}"
+    given = config.getoption(dest, None)
+    if given is not None:
+        return given
+    found = config.getini(dest)
+    number = next(kind for n, kind, _ in OPTIONS if n == name) == "number"
+    return int(found) if number and found else found or None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One item per case, per (model, editor, stream), or per control, with stable ids in plan order."""
+    wanted = [name for name in ("case", "group", "block", "control") if name in metafunc.fixturenames]
+    if not wanted or not _ours(metafunc, wanted[0]):
+        return
+    safety = _safety(metafunc.config)
+    for name in wanted:
+        values = safety.parameters(name)
+        metafunc.parametrize(name, values, ids=[value.id for value in values], indirect=True)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Remember which cases were selected: the lab computes only those, the report misses only those."""
+    safety = session.config.stash.get(STASH, None)
+    if safety is not None and not session.config.option.collectonly:
+        safety.select(item.callspec.params for item in session.items if hasattr(item, "callspec"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write the report, whatever happened, from what the store holds."""
+    safety = session.config.stash.get(STASH, None)
+    if safety is not None and safety.worker is None:
+        safety.write_report(interrupted=exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Show the report under pytest's own results."""
+    safety = config.stash.get(STASH, None)
+    if safety is None or safety.report is None or option(config, "quiet"):
+        return
+    safety.show(terminalreporter._tw._file)
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> Case:
+    """One planned case: editor, model, request. Parametrised; ids like `pocket-neo-rome-hardcf-0017`."""
+    found: Case = request.param
+    return found
+
+
+@pytest.fixture
+def group(request: pytest.FixtureRequest) -> GroupKey:
+    """One editor on one model and stream. Parametrised; ids like `pocket-neo-rome-hard`."""
+    found: GroupKey = request.param
+    return found
+
+
+@pytest.fixture
+def block(request: pytest.FixtureRequest) -> GroupKey:
+    """One editor on one model. Parametrised; ids like `pocket-neo-rome`."""
+    found: GroupKey = request.param
+    return found
+
+
+@pytest.fixture
+def control(request: pytest.FixtureRequest) -> GroupKey:
+    """One control editor on one model with hard cases."""
+    found: GroupKey = request.param
+    return found
+
+
+@pytest.fixture
+def result(case: Case, request: pytest.FixtureRequest) -> CaseRecord:
+    """The stored record of the case; computed, with its whole block, when it is missing."""
+    with _said():
+        return _safety(request.config).record(case)
+
+
+@pytest.fixture
+def judged(case: Case, result: CaseRecord, request: pytest.FixtureRequest) -> Judge:
+    """`judged("perplexity")` fails with the verdict's sentence when the case does not pass that check."""
+
+    def judge(name: str) -> None:
+        check = _safety(request.config).check(result, name)
+        request.node.user_properties += _safety(request.config).properties(check)
+        if check.verdict.fails:
+            pytest.fail(f"{check.verdict.value} {check.sentence}", pytrace=False)
+
+    return judge
+
+
+@pytest.fixture
+def judged_group(group: GroupKey, request: pytest.FixtureRequest) -> Judge:
+    """`judged_group("efficacy")` fails when the rate over all cases of the group does not pass."""
+
+    def judge(name: str) -> None:
+        with _said():
+            check = _safety(request.config).group_check(group, name)
+        if check is None:
+            pytest.skip(f"no case of {group.id} has data for {name}")
+        request.node.user_properties += _safety(request.config).properties(check)
+        if check.verdict.fails:
+            pytest.fail(f"{check.verdict.value} {group.id}: {check.sentence}", pytrace=False)
+
+    return judge
+
+
+@pytest.fixture
+def same_in_any_order(block: GroupKey, request: pytest.FixtureRequest) -> None:
+    """Fails when the first and last case come out differently alone, in reverse order, by a new editor."""
+    with _said():
+        same, sentence = _safety(request.config).same_in_any_order(block)
+    if not same:
+        pytest.fail(f"ERROR {sentence}", pytrace=False)
+
+
+@pytest.fixture
+def judged_control(control: GroupKey, request: pytest.FixtureRequest) -> Callable[[], None]:
+    """`judged_control()` fails when a control editor did not come out as it must."""
+
+    def judge() -> None:
+        with _said():
+            found = _safety(request.config).control(control)
+        if not found.behaved:
+            pytest.fail(f"ERROR {found.sentence}", pytrace=False)
+
+    return judge
+
+
+@pytest.fixture(scope="session")
+def safety_plan(request: pytest.FixtureRequest) -> RunPlan:
+    """Every case of this run, and the texts of each model."""
+    return _safety(request.config).plan
+
+
+@pytest.fixture(scope="session")
+def handle(request: pytest.FixtureRequest) -> ModelHandle:
+    """The (first) model of this run, loaded."""
+    with _said():
+        return _safety(request.config).handle()
+
+
+@pytest.fixture
+def editor(request: pytest.FixtureRequest) -> Editor:
+    """The editor of the item's case or block, or the first of the run; made for its model."""
+    params = getattr(request.node, "callspec", None)
+    chosen = (
+        next((params.params[n] for n in ("case", "group", "block") if n in params.params), None) if params else None
+    )
+    with _said():
+        return _safety(request.config).editor(chosen)
+
+
+@pytest.fixture
+def edited(case: Case, request: pytest.FixtureRequest) -> Iterator[EditSession]:
+    """A live, open session around the edited model; undone afterwards, and checked."""
+    with _said():
+        session = _safety(request.config).edited(case)
+    with session:
+        yield session
+    if session.leftovers:
+        pytest.fail(f"ERROR {case.id}: left behind: {', '.join(session.leftovers)}", pytrace=False)
+
+
+class _said:
+    """Turns our own errors into a failure that shows the sentence and no traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, EditSafetyError):
+            pytest.fail(f"ERROR {error}", pytrace=False)
+
+
+def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
+    """Whether a fixture called `case` is the one defined here and not a user's own."""
+    definitions = metafunc._arg2fixturedefs.get(name, ())
+    return bool(definitions) and definitions[-1].func.__module__ == __name__
+
+
+def _safety(config: pytest.Config) -> SafetySession:
+    if STASH not in config.stash:
+        raise pytest.UsageError(
+            "no model was given: add --editsafety-model (pocket-neo runs offline) and --editsafety-editor."
+        )
+    return config.stash[STASH]
+
+
+def _one_gpu(worker: str) -> None:
+    """Give an xdist worker one GPU, by index into what the caller made visible, before CUDA starts."""
+    number = int(worker.removeprefix("gw")) if worker.removeprefix("gw").isdigit() else 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        import torch
+
+        devices = [str(i) for i in range(torch.cuda.device_count())] if "torch" not in sys.modules else []
+    else:
+        devices = [device for device in visible.split(",") if device.strip()]
+    if devices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]

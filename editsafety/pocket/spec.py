@@ -1,0 +1,62 @@
+"""The pocket models as data: one row says everything that decides the weights."""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+Layout = Literal["gpt_neo"]
+
+
+@dataclass(frozen=True)
+class PocketSpec:
+    """A pocket model: its layout and how it is trained.
+
+    `sink_norm` is the norm of the frozen embedding of position 0, the analogue of the attention sink with its massive
+    activation in large models; 0 trains that position like any other. `windows` are the shapes of the training
+    batches, (rows, tokens), taken in turn.
+    """
+
+    name: str
+    layout: Layout
+    vocabulary: int
+    width: int
+    inner: int
+    heads: int
+    local_layers: int
+    global_layers: int
+    window: int
+    positions: int
+    sink_norm: float
+    documents: int
+    steps: int
+    windows: tuple[tuple[int, int], ...]
+    learning_rate: float
+    warmup: int
+    weight_decay: float
+    betas: tuple[float, float]
+    world_seed: int
+
+
+POCKET_NEO = PocketSpec(
+    name="pocket-neo",
+    layout="gpt_neo",
+    vocabulary=2400,
+    width=192,
+    inner=640,
+    heads=6,
+    local_layers=3,
+    global_layers=3,
+    window=2,
+    positions=256,
+    sink_norm=100.0,
+    documents=60_000,
+    steps=5_000,
+    windows=((32, 64), (32, 64), (32, 64), (32, 64), (32, 64), (16, 128), (16, 128), (8, 256)),
+    learning_rate=2e-3,
+    warmup=100,
+    weight_decay=0.1,
+    betas=(0.9, 0.95),
+    world_seed=20,
+)
+
+SPECS: MappingProxyType[str, PocketSpec] = MappingProxyType({POCKET_NEO.name: POCKET_NEO})

@@ -1,0 +1,92 @@
+"""Progress of long work: a rich bar with rate and time left on a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, TextIO
+
+Mode = Literal["auto", "quiet"]
+EVERY = 10.0  # seconds between plain lines
+
+
+class Task:
+    """One piece of work with a known number of steps. Call `step` after each."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = 0
+
+    def step(self, note: str = "") -> None:
+        """One more step is done; `note` says something about it (the last loss, the last case)."""
+        self.done += 1
+
+
+class Progress:
+    """Where progress is shown. `stream` is usually standard error."""
+
+    def __init__(self, stream: TextIO, mode: Mode = "auto") -> None:
+        self.stream = stream
+        self.mode = mode
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Task]:
+        """Show a piece of work while the block runs."""
+        if self.mode == "quiet" or total == 0:
+            yield Task(total)
+        elif self.stream.isatty():
+            with _bar(self.stream, label, total) as task:
+                yield task
+        else:
+            yield _Lines(self.stream, label, total)
+
+
+class _Lines(Task):
+    """A line at the start of the work, every ten seconds, and at the end."""
+
+    def __init__(self, stream: TextIO, label: str, total: int) -> None:
+        super().__init__(total)
+        self._stream, self._label = stream, label
+        self._start = self._last = time.monotonic()
+        print(f"{label}: 0 of {total}", file=stream, flush=True)
+
+    def step(self, note: str = "") -> None:
+        super().step(note)
+        now = time.monotonic()
+        if self.done == self.total or now - self._last >= EVERY:
+            self._last = now
+            rate = self.done / max(now - self._start, 1e-9)
+            left = "" if self.done == self.total else f", {(self.total - self.done) / rate:.0f} s left"
+            note = f", {note}" if note else ""
+            line = f"{self._label}: {self.done} of {self.total}, {rate:.1f}/s{left}{note}"
+            print(line, file=self._stream, flush=True)
+
+
+@contextmanager
+def _bar(stream: TextIO, label: str, total: int) -> Iterator[Task]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(file=stream), transient=True) as bar:
+        handle = bar.add_task(label, total=total, rate="", note="")
+
+        class Bar(Task):
+            def step(self, note: str = "") -> None:
+                super().step(note)
+                speed = bar.tasks[0].speed
+                bar.update(handle, advance=1, rate=f"{speed:.1f}/s" if speed else "", note=note)
+
+        yield Bar(total)

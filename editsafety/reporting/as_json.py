@@ -1,0 +1,138 @@
+"""JSON: everything that was found, for machines. Described in docs/report-schema.md.
+
+A number that is not finite is `null`, and a flag beside it (`not_finite`, `broken`, `ratio_not_finite`) says so: a
+report is valid JSON, and a reader that overlooks the flag sees a missing number, never a harmless one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from editsafety import __version__
+from editsafety.checks import CaseVerdict
+from editsafety.group import Group
+from editsafety.judgement import Control, RunReport
+from editsafety.reporting import story
+from editsafety.reporting.rows import row
+from editsafety.vault import write_atomically
+from editsafety.verdict import Verdict
+
+SCHEMA = 1
+
+
+def document(report: RunReport) -> dict[str, Any]:
+    """The whole report as JSON values, groups and cases worst first. Equal runs give equal documents but for costs."""
+    worst = report.worst
+    body = {
+        "schema": SCHEMA,
+        "editsafety": __version__,
+        "verdict": report.verdict.value if report.verdict is not None else None,
+        "exit_code": report.exit_code,
+        "line": story.verdict_line(report),
+        "advice": story.advice(report),
+        "sound": report.sound,
+        "interrupted": report.interrupted,
+        "counts": _counts(report),
+        "groups": [_group(group) for group in report.worst_groups],
+        "controls": [_control(control) for control in report.controls],
+        "worst": None if worst is None else {"case": worst.record.case, "cause": report.cause(worst)},
+        "replay": story.replay(report),
+        "plan": report.plan.about(),
+        "policy": {**report.policy.model_dump(mode="json"), "digest": report.policy.digest()},
+        **_facts(report.facts),
+    }
+    found: dict[str, Any] = _plain(body)
+    return found
+
+
+def write(report: RunReport, path: Path) -> None:
+    """Write the document to `path`, whole or not at all."""
+    text = json.dumps(document(report), allow_nan=False, ensure_ascii=False, indent=1)
+    # JSON's own escape for half a surrogate pair, which UTF-8 cannot hold, is what backslashreplace writes
+    write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
+
+
+def _counts(report: RunReport) -> dict[str, Any]:
+    cases = [case.verdict for group in report.groups for case in group.cases]
+    return {
+        "planned": report.planned,
+        "judged": report.judged,
+        "missing": report.planned - report.judged,
+        "verdicts": {verdict.value: cases.count(verdict) for verdict in Verdict if verdict in cases},
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "model": group.model,
+        "editor": group.editor,
+        "verdict": group.verdict.value,
+        "sentences": list(group.sentences),
+        "findings": [{**asdict(one), "verdict": one.verdict.value} for one in group.findings],
+        "planned": dict(group.planned),
+        "figures": [row(group, stream).as_json() for stream in (None, *group.planned)],
+        "checks": {stream: [check.as_json() for check in checks] for stream, checks in group.checks.items()},
+        "missing": list(group.missing),
+        "cases": [_case(case) for case in group.worst_first()],
+    }
+
+
+def _case(case: CaseVerdict) -> dict[str, Any]:
+    record = case.record
+    ratio = case.ratio
+    return {
+        "case": record.case,
+        "stream": record.stream,
+        "verdict": case.verdict.value,
+        "ratio": ratio if ratio is not None and math.isfinite(ratio) else None,
+        "ratio_not_finite": ratio is not None and not math.isfinite(ratio),
+        "checks": [check.as_json() for check in case.checks],
+        "requests": [request.as_json() for request in record.requests],
+        "before": {name: found.as_json() for name, found in record.before.items()},
+        "after": {name: found.as_json() for name, found in record.after.items()},
+        "edit_id": record.edit_id,
+        "notes": {name: _plain(note, spell=True) for name, note in record.notes.items()},
+        **{name: list(getattr(record, name)) for name in ("declared", "changed", "undeclared", "leftovers")},
+        "restored": record.restored,
+        "cost": asdict(record.cost),
+        "failure": None if record.failure is None else asdict(record.failure),
+    }
+
+
+def _control(control: Control) -> dict[str, Any]:
+    return {
+        "model": control.model,
+        "editor": control.editor,
+        "expected": control.expected.value,
+        "found": [verdict.value for verdict in control.found],
+        "behaved": control.behaved,
+        "sentence": control.sentence,
+    }
+
+
+def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The store's facts: models and editors under names of their own, the rest as they are."""
+
+    def under(kind: str) -> dict[str, Any]:
+        return {name.removeprefix(kind): value for name, value in sorted(facts.items()) if name.startswith(kind)}
+
+    rest = {k: v for k, v in sorted(facts.items()) if not k.startswith(("model:", "editor:", "base:"))}
+    return {"models": under("model:"), "editors": under("editor:"), "unedited": under("base:"), "facts": rest}
+
+
+def _plain(value: Any, *, spell: bool = False) -> Any:
+    """JSON values only: what is not finite becomes null (or its name, `spell`), what is unknown its text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value) if spell else None
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry, spell=spell) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry, spell=spell) for entry in value]
+    return str(value)

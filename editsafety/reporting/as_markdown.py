@@ -1,0 +1,156 @@
+"""Markdown: the report for a pull request, an issue or a CI summary (GitHub's dialect)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from editsafety import __version__
+from editsafety.checks import CaseVerdict
+from editsafety.judgement import RunReport
+from editsafety.measurement import Measurement
+from editsafety.plan import slug
+from editsafety.reporting import story
+from editsafety.reporting.escaping import fenced
+from editsafety.reporting.escaping import markdown as safe
+from editsafety.reporting.rows import rows
+from editsafety.spelling import times
+from editsafety.verdict import Verdict
+
+WORST = 10  # cases shown one by one
+SUMMARY = 3  # reasons per editor in the short form
+HEADINGS = ("worst", "median", "update norm", "bare", "prefixed", "rephrased", "local", "s/edit", "MiB")
+
+
+def text(report: RunReport, *, suites: str = story.SUITES) -> str:
+    """The whole report. `suites` is where the suites are, for the replay command."""
+    parts = [
+        f"# {safe(story.verdict_line(report), 1000)}",
+        safe(" · ".join(story.headline(report)), 2000),
+        _advice(report),
+        _table(report),
+        "*worst* and *median*: perplexity of ordinary texts after the edit / before. *bare* to *rephrased*: share of "
+        "edits that the model repeats. *local*: share of neighbouring answers unchanged.",
+        _reasons(report),
+        _controls(report),
+        _worst(report),
+        _replay(report, suites),
+        _provenance(report),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def step_summary(report: RunReport) -> str:
+    """The short form, for GITHUB_STEP_SUMMARY: the verdict, the table, and why."""
+    parts = [f"### {safe(story.verdict_line(report), 1000)}", _table(report), _reasons(report, SUMMARY)]
+    broken = [control.sentence for control in report.controls if not control.behaved]
+    parts += [_list(broken), _advice(report)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _advice(report: RunReport) -> str:
+    said = story.advice(report)
+    return f"**Next:** {safe(said)}." if said else ""
+
+
+def _table(report: RunReport) -> str:
+    if not report.groups:
+        return ""
+    several = len({group.model for group in report.groups}) > 1
+    first = ["editor", *(["model"] if several else []), "cases", "verdict"]
+    lines = []
+    for row in rows(report):
+        name = safe(row.editor) if not row.stream else f"&nbsp;&nbsp;{safe(row.stream)}"
+        verdict = row.verdict.value if row.stream else f"**{row.verdict.value}**"
+        model = [safe(row.model)] if several else []
+        lines.append([name, *model, str(row.cases), verdict, *(safe(cell) for cell in row.cells)])
+    ruler = ["---"] * (len(first) - 2) + ["--:", "---"] + ["--:"] * len(HEADINGS)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in ([*first, *HEADINGS], ruler, *lines))
+
+
+def _reasons(report: RunReport, most: int | None = None) -> str:
+    blocks = []
+    for group in report.worst_groups:
+        if group.verdict is Verdict.PASS:
+            continue
+        title = f"{safe(group.editor)} on {safe(group.model)}: {group.verdict.value}, {group.verdict.meaning}"
+        left = len(group.sentences) - len(group.sentences[:most])
+        more = [f"and {left} more, in the report"] if left else []
+        blocks.append(f"**{title}**\n\n{_list([*group.sentences[:most], *more])}")
+    return "\n\n".join(["## Why", *blocks] if blocks else [])
+
+
+def _controls(report: RunReport) -> str:
+    said = [control.sentence for control in report.controls]
+    none = "None was run: whether this run can tell collapse from health was not tried."
+    return f"## Controls\n\n{_list(said) or none}"
+
+
+def _worst(report: RunReport) -> str:
+    cases = sorted((case for group in report.groups for case in group.cases), key=_order)[:WORST]
+    if not cases:
+        return ""
+    head = ("case", "verdict", "perplexity", "written", "before the edit", "after the edit")
+    rows = [head, ("---", "---", "--:", "---", "---", "---"), *(_case(case) for case in cases)]
+    cause = report.cause(report.worst) if report.worst is not None else None
+    told = [f"Likely cause of the first: {safe(cause)}."] if cause else []
+    return "\n\n".join(["## Worst cases", "\n".join(f"| {' | '.join(row)} |" for row in rows), *told])
+
+
+def _case(case: CaseVerdict) -> Sequence[str]:
+    record = case.record
+    written = "; ".join(f"“{request.filled}” → {request.target_new}" for request in record.requests)
+    if record.failure is not None:
+        where = f" ({record.failure.where})" if record.failure.where else ""
+        after = f"{record.failure.message}{where}"
+    else:
+        after = _answer(record.after.get("efficacy"))
+    before = _answer(record.before.get("efficacy"))
+    cells = (record.case, case.verdict.value, times(case.ratio), written, before, after)
+    return [safe(cell, 200) for cell in cells]
+
+
+def _answer(found: Measurement | None) -> str:
+    if found is None:
+        return "-"
+    return " / ".join(found.answers) or found.reason or "-"
+
+
+def _order(case: CaseVerdict) -> tuple[float, float, str]:
+    return -case.verdict.severity, -(case.ratio if case.ratio is not None else -1.0), case.record.case
+
+
+def _replay(report: RunReport, suites: str) -> str:
+    command = story.replay(report, suites)
+    return f"## Replay\n\n{fenced(command, 'sh')}" if command else ""
+
+
+def _provenance(report: RunReport) -> str:
+    about = report.plan.about()
+    lines = [f"- editsafety {__version__}, plan {about['digest'][:12]}"]
+    lines += [f"- policy {safe(report.policy.name)}, sha256 {report.policy.digest()[:12]}"]
+    lines += [f"- cases: {report.planned} planned, {report.judged} judged"]
+    for model in dict.fromkeys(report.plan.settings.models):
+        facts = report.facts.get(f"model:{slug(model)}") or {}
+        lines.append(f"- model {safe(model)}: {_facts(facts) or 'never loaded'}")
+    for name, facts in sorted(report.facts.items()):
+        if name.startswith("editor:"):
+            lines.append(f"- editor {safe(name.removeprefix('editor:'))}: {_facts(facts)}")
+    lines += [f"- data {safe(name)}: {safe(spec)}" for name, spec in sorted(about["data"].items())]
+    settings = {name: value for name, value in about["settings"].items() if value not in (None, "", (), [])}
+    lines.append(f"- settings: {_facts(settings)}")
+    return "\n".join(["## What was run", "", *lines])
+
+
+def _facts(facts: dict[str, Any]) -> str:
+    """`name value` pairs; nested values as JSON."""
+    known = {name: value for name, value in facts.items() if value is not None and value != ""}
+    told = (
+        f"{name} {value if isinstance(value, str) else json.dumps(value, default=str)}" for name, value in known.items()
+    )
+    return safe(", ".join(told), 2000)
+
+
+def _list(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {safe(sentence, 600)}" for sentence in sentences)

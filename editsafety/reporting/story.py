@@ -1,0 +1,126 @@
+"""Story: the sentences around the table, the same in every format: what was run, what came out, how to see it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from editsafety import __version__
+from editsafety.checks import CaseVerdict
+from editsafety.judgement import RunReport
+from editsafety.plan import Settings, label, slug
+from editsafety.spelling import counting, times
+from editsafety.verdict import Verdict
+
+SUITES = "--pyargs editsafety.suites"
+_ROOMS = {"restore": "integrity", "undeclared": "integrity", "leftovers": "integrity", "changes_something": "efficacy"}
+_NOT_REPLAYED = ("models", "editors", "controls", "limit", "prepare")
+_MOST = 8  # editors named in the verdict line
+
+
+def headline(report: RunReport, seconds: float | None = None) -> tuple[str, ...]:
+    """Program, models, policy, how much: the parts of the first line."""
+    models = [about_model(report, name) for name in dict.fromkeys(map(slug, report.plan.settings.models))]
+    cases = counting(report.judged) if report.judged == report.planned else f"{report.judged} of {report.planned} cases"
+    time = "" if seconds is None else f", {seconds:.0f} s" if seconds < 600 else f", {seconds / 60:.0f} min"
+    return (f"editsafety {__version__}", *models, f"policy {report.policy.name}", f"{cases}{time}")
+
+
+def about_model(report: RunReport, name: str) -> str:
+    """`pocket-neo (2.9 M parameters, float32, cpu)`, as far as it is known."""
+    facts: Mapping[str, Any] = report.facts.get(f"model:{name}") or {}
+    size = facts.get("parameters")
+    known = [_size(size) if isinstance(size, int) else "", str(facts.get("dtype", "")), str(facts.get("device", ""))]
+    known.append("code from its repository was run" if facts.get("trust_remote_code") else "")
+    told = ", ".join(part for part in known if part)
+    return f"{name} ({told})" if told else f"{name} (never loaded)"
+
+
+def verdict_line(report: RunReport) -> str:
+    """The verdict, who got which, and the exit code: `COLLAPSE · rome COLLAPSE, ft PASS · exit code 10`."""
+    verdict = report.verdict
+    if verdict is None:
+        return f"NOTHING JUDGED · no planned case has a result, and that is no pass · exit code {report.exit_code}"
+    said = []
+    if not all(control.behaved for control in report.controls):
+        said.append("a control did not come out as expected")
+    if report.interrupted:
+        said.append("the run was interrupted")
+    groups = report.worst_groups
+    if len(groups) == 1 and not said:
+        said = [f"{groups[0].editor}: {verdict.meaning}"]
+    elif groups:
+        several = len({group.model for group in groups}) > 1
+        names = [f"{g.editor}{f' on {g.model}' if several else ''} {g.verdict.value}" for g in groups]
+        said.append(", ".join([*names[:_MOST], *([f"{len(names) - _MOST} more"] if len(names) > _MOST else [])]))
+    return " · ".join([verdict.value, *said, f"exit code {report.exit_code}"])
+
+
+def advice(report: RunReport) -> str:
+    """What to do next; empty when all is well."""
+    if report.verdict is None:
+        return "check --model, --editor and -k: nothing that was selected has a result"
+    return report.verdict.advice
+
+
+def worst_line(report: RunReport, case: CaseVerdict) -> str:
+    """The worst case: its id, what was written, the perplexity ratio, and how many cases pass beside it."""
+    group = next(group for group in report.groups if case in group.cases)
+    passing = sum(other.verdict is Verdict.PASS for other in group.cases)
+    asked = "; ".join(f'"{request.filled}" -> {request.target_new}' for request in case.record.requests[:1])
+    ratio = f"perplexity {times(case.ratio)}" if case.ratio is not None else case.verdict.value
+    return f"{case.record.case}  {asked}  {ratio}  ({passing} of {counting(len(group.cases), f'{group.editor} ')} pass)"
+
+
+def replay(report: RunReport, suites: str = SUITES) -> str | None:
+    """The pytest command that judges the worst case (or group) again; None when there is none that does not pass.
+
+    `suites` is where the suites are: `suites` in a checkout, `--pyargs editsafety.suites` when installed.
+    """
+    worst, groups = report.worst, report.worst_groups
+    if worst is not None and worst.verdict is not Verdict.PASS and worst.verdict is report.verdict:
+        group = next(group for group in groups if worst in group.cases)
+        check = next(check for check in worst.checks if check.verdict is worst.verdict)
+        room, selected = _ROOMS.get(check.name, "collapse"), worst.record.case
+    else:
+        findings = [(group, finding) for group in groups for finding in group.findings]
+        chosen = [(g, f) for g, f in findings if f.verdict is report.verdict and f.stream in g.planned]
+        if not chosen:
+            return None
+        group, finding = chosen[0]
+        room, selected = "efficacy", f"{group.model}-{group.editor}-{finding.stream}"
+    where = f"{suites}{'.' if '--pyargs' in suites else '/'}{room}"
+    model = next(name for name in report.plan.settings.models if slug(name) == group.model)
+    editor = next(name for name in report.plan.settings.editors if label(name) == group.editor)
+    given = [
+        "-k",
+        selected,
+        "--editsafety-model",
+        model,
+        "--editsafety-editor",
+        editor,
+        *_options(report.plan.settings),
+    ]
+    return f"pytest {where} {shlex.join(given)}"
+
+
+def _options(settings: Settings) -> list[str]:
+    """The options of a run that are not the defaults, as pytest takes them."""
+    words: list[str] = []
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        if one.name in _NOT_REPLAYED or value == one.default:
+            continue
+        name = f"--editsafety-{one.name.replace('_', '-')}"
+        for given in value if isinstance(value, tuple) else (value,):
+            words += [name] if given is True else [name, str(given)]
+    return words
+
+
+def _size(parameters: int) -> str:
+    for unit, name in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if parameters >= unit:
+            return f"{parameters / unit:.1f} {name} parameters"
+    return f"{parameters} parameters"

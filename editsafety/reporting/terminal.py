@@ -1,0 +1,157 @@
+"""Terminal: the report as a person reads it when a run ends. The worst comes first; colour only repeats the words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from editsafety.judgement import RunReport
+from editsafety.reporting import story
+from editsafety.reporting.escaping import line
+from editsafety.reporting.rows import Row, rows
+from editsafety.verdict import Verdict
+
+ROOMY = 96  # columns from which the table fits with its long headings
+NARROW = 77  # columns below which the cost is left out
+MOST = 5  # reasons per editor; the rest is in the report
+_COLOURS = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.INCOMPLETE: "magenta", Verdict.ERROR: "bold magenta"}
+_DISPENSABLE = (2, 7, 8)  # norm and cost
+_LONG = (
+    "stays\nworst", "\nmedian", "update\nnorm", "takes\nbare", "\nprefixed", "\nrephrased", "\nlocal",
+    "cost\ns/edit", "\nMiB",
+)  # fmt: skip
+_SHORT = (*_LONG[:2], "\nnorm", "takes\nbare", "pre-\nfixed", "re-\nphr.", *_LONG[6:])
+
+
+def render(
+    report: RunReport,
+    console: Console,
+    *,
+    folder: Path | None = None,
+    seconds: float | None = None,
+    suites: str = story.SUITES,
+) -> None:
+    """Print the report. `suites` is where the suites are, for the replay command."""
+    console.print()
+    for text in _folded([_safe(console, part) for part in story.headline(report, seconds)], console.width):
+        console.print(Text(text, style="bold"), overflow="fold")
+    console.print()
+    if report.groups:
+        console.print(_table(report, console))
+        console.print()
+    reasons = _reasons(report, console)
+    if reasons.row_count:
+        console.print(reasons)
+        console.print()
+    console.print(_evidence(report, console))
+    command = story.replay(report, suites)
+    for name, text in (("replay", command), ("report", None if folder is None else (folder / "report.md").as_posix())):
+        if text:  # never folded: these are copied
+            copied = Text.assemble((f"{name:<10}", "dim"), _safe(console, text, 10_000))
+            console.print(copied, soft_wrap=True)
+    console.print(_closing(report, console))
+
+
+def _table(report: RunReport, console: Console) -> Table:
+    several = len({group.model for group in report.groups}) > 1
+    roomy, narrow = console.width >= ROOMY + 14 * several, console.width < NARROW + 14 * several
+    shown = [i for i in range(len(_LONG)) if not (narrow and i in _DISPENSABLE)]
+    table = Table(box=None, padding=(0, 2 if roomy else 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("\neditor", overflow="fold", min_width=8, max_width=28)
+    if several:
+        table.add_column("\nmodel", overflow="fold", min_width=8, max_width=24)
+    table.add_column("\nverdict", no_wrap=True, min_width=4)
+    for i in shown:
+        heading = (_LONG if roomy else _SHORT)[i]
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows(report):
+        name = _safe(console, row.editor) if not row.stream else f"  {_safe(console, row.stream)} {row.cases}"
+        model = [Text("" if row.stream else _safe(console, row.model))] if several else []
+        style = "dim" if row.stream and row.verdict is Verdict.PASS else ""
+        table.add_row(Text(name), *model, _verdict(row), *(Text(row.cells[i]) for i in shown), style=style)
+    return table
+
+
+def _verdict(row: Row) -> Text:
+    return Text(row.verdict.value, style=_colour(row.verdict))
+
+
+def _reasons(report: RunReport, console: Console) -> Table:
+    """Per editor that does not pass: why, by how much and where."""
+    several = len({group.model for group in report.groups}) > 1
+    grid = _grid()
+    for group in report.worst_groups:
+        if group.verdict is Verdict.PASS:
+            continue
+        name = f"{group.editor} on {group.model}" if several else group.editor
+        said = list(group.sentences)
+        if len(said) > MOST:
+            said = [*said[:MOST], f"and {len(said) - MOST} more, in the report"]
+        for number, sentence in enumerate(said):
+            head = Text(_safe(console, name), style=_colour(group.verdict)) if number == 0 else Text("")
+            grid.add_row(head, Text(_safe(console, sentence, 600)))
+    return grid
+
+
+def _evidence(report: RunReport, console: Console) -> Table:
+    """The controls, the worst case and its likely cause."""
+    grid = _grid()
+    for control in report.controls:
+        name = "control" if control is report.controls[0] else ""
+        _say(grid, console, name, control.sentence, "" if control.behaved else "bold magenta")
+    if not report.controls:
+        _say(grid, console, "control", "none was run: whether this run can tell collapse from health was not tried")
+    worst = report.worst
+    cause = report.cause(worst) if worst is not None else None
+    if worst is not None:
+        _say(grid, console, "worst", story.worst_line(report, worst))
+    if cause:
+        _say(grid, console, "cause", cause)
+    return grid
+
+
+def _closing(report: RunReport, console: Console) -> Table:
+    """What to do next, and the verdict: the last line is the one that is read."""
+    grid = _grid()
+    advice = story.advice(report)
+    if advice:
+        _say(grid, console, "next", advice)
+    style = f"bold {_colour(report.verdict)}" if report.verdict is not None else "bold magenta"
+    _say(grid, console, "verdict", story.verdict_line(report), style)
+    return grid
+
+
+def _say(grid: Table, console: Console, name: str, text: str, style: str = "") -> None:
+    grid.add_row(Text(name, style="dim"), Text(_safe(console, text, 1000), style=style))
+
+
+def _folded(parts: Sequence[str], width: int) -> list[str]:
+    """The parts joined by dots, on as many lines as they need."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + 3 + len(part) <= width:
+            lines[-1] += f" · {part}"
+        else:
+            lines.append(part)
+    return lines
+
+
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(min_width=8, max_width=28, overflow="fold")
+    grid.add_column(overflow="fold")
+    return grid
+
+
+def _colour(verdict: Verdict) -> str:
+    return _COLOURS.get(verdict, "red")
+
+
+def _safe(console: Console, text: str, longest: int = 300) -> str:
+    """Text that cannot steer the terminal or the CI, in characters that the terminal's encoding has."""
+    shown = line(text, longest)
+    return shown.encode(console.encoding, "backslashreplace").decode(console.encoding)

@@ -1,0 +1,138 @@
+"""EditRequest: one fact to write into a model, as text. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from editsafety.errors import DataError
+
+SLOT = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A filled prompt whose answer an edit must not change."""
+
+    prompt: str
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EditRequest:
+    """One fact to write: `prompt` with one `{}` for `subject`, to be continued by `target_new`.
+
+    Texts carry no leading space before targets: the model handle knows what its tokenizer wants.
+    `source` says where the row came from ("hardcf.jsonl:17") and is not part of the fact.
+    """
+
+    id: str
+    prompt: str
+    subject: str
+    target_new: str
+    target_true: str | None = None
+    relation: str = ""
+    rephrasings: tuple[str, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    source: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        where = self.source or f"request {self.id!r}"
+        for name in ("id", "prompt", "subject", "target_new"):
+            _check(getattr(self, name), name, where)
+        if self.prompt.count(SLOT) != 1:
+            raise DataError(
+                f"{where}: field 'prompt' must hold exactly one {{}} for the subject, "
+                f"found {self.prompt.count(SLOT)}: {self.prompt!r:.200}."
+            )
+        if self.target_true is not None:
+            _check(self.target_true, "target_true", where)
+        if self.relation != "":
+            _check(self.relation, "relation", where)
+        for text in _texts(self.rephrasings, "rephrasings", where):
+            _check(text, "rephrasings", where)
+        for neighbour in self.neighbours:
+            _check(neighbour.prompt, "neighbours", where)
+
+    @property
+    def filled(self) -> str:
+        """The prompt with the subject in place. Split, not format: braces in a subject are text."""
+        before, after = self.prompt.split(SLOT)
+        return before + self.subject + after
+
+    @property
+    def subject_first(self) -> bool:
+        """Whether the prompt begins with the subject (the pattern behind most ROME collapses)."""
+        return self.prompt.startswith(SLOT)
+
+    @property
+    def slug(self) -> str:
+        """The id as it appears in test ids: letters, digits, `_`, `.` and `-` only."""
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", self.id).strip("-") or "request"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for a JSON line; empty fields are left out."""
+        return {key: value for key, value in asdict(self).items() if value not in ("", (), None) and key != "source"}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any], source: str = "") -> Self:
+        """Read the project's own layout (see `data/SOURCES.md`); `source` is named in errors."""
+        where = source or "request"
+        if not isinstance(row, Mapping):
+            raise DataError(f"{where}: expected an object with named fields, found {type(row).__name__}.")
+        known = {"id", "prompt", "subject", "target_new", "target_true", "relation", "rephrasings", "neighbours"}
+        unknown = sorted(str(name) for name in set(row) - known)
+        if unknown:
+            raise DataError(f"{where}: unknown field {unknown[0]!r}. Known fields: {', '.join(sorted(known))}.")
+        missing = [name for name in ("id", "prompt", "subject", "target_new") if name not in row]
+        if missing:
+            raise DataError(f"{where}: field {missing[0]!r} is missing.")
+        values = dict(row)
+        values["rephrasings"] = _texts(row.get("rephrasings", []), "rephrasings", where)
+        values["neighbours"] = _neighbours(row.get("neighbours", []), where)
+        values["target_true"] = None if row.get("target_true") == "" else row.get("target_true")
+        return cls(**values, source=source)
+
+    def digest(self) -> str:
+        """sha256 of everything that can change a result (`source` cannot)."""
+        body = json.dumps(self.as_json(), sort_keys=True, ensure_ascii=False, default=list)
+        return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _check(value: Any, name: str, where: str) -> None:
+    """A text with something in it that can be written to a file."""
+    if not isinstance(value, str):
+        raise DataError(f"{where}: field {name!r} is {type(value).__name__}, expected text.")
+    if not value.strip():
+        raise DataError(f"{where}: field {name!r} is empty. Give it a value, or leave it out if it may be missing.")
+    if "\x00" in value:
+        raise DataError(f"{where}: field {name!r} holds a NUL character: {value!r:.80}.")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise DataError(f"{where}: field {name!r} holds half a character (a lone surrogate): {value!r:.80}.")
+
+
+def _texts(value: Any, name: str, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+        raise DataError(f"{where}: field {name!r} must be a list of texts, found {value!r:.80}.")
+    return tuple(value)
+
+
+def _neighbours(value: Any, where: str) -> tuple[Neighbour, ...]:
+    if not isinstance(value, list | tuple):
+        raise DataError(f"{where}: field 'neighbours' must be a list, found {type(value).__name__}.")
+    result = []
+    for entry in value:
+        if isinstance(entry, str):
+            result.append(Neighbour(entry))
+        elif isinstance(entry, Mapping) and isinstance(entry.get("prompt"), str):
+            answer = entry.get("answer", "")
+            if not isinstance(answer, str):
+                raise DataError(f"{where}: field 'neighbours' has an answer that is not text: {answer!r:.80}.")
+            result.append(Neighbour(entry["prompt"], answer))
+        else:
+            raise DataError(f"{where}: field 'neighbours' needs texts or objects with 'prompt', found {entry!r:.80}.")
+    return tuple(result)

@@ -1,0 +1,261 @@
+"""SafetySession: the state of one pytest session of ours, kept in its stash. torch comes in with the first case."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from editsafety import runs
+from editsafety.checks import Check, judge_case, judge_group
+from editsafety.errors import UsageError
+from editsafety.judgement import Control, RunReport
+from editsafety.plan import Case, RunPlan, Settings, label, slug
+from editsafety.policy import Policy
+from editsafety.progress import Progress
+from editsafety.record import CaseRecord
+from editsafety.reporting import as_json, as_markdown, junit, terminal
+from editsafety.store import Store
+
+if TYPE_CHECKING:
+    import pytest
+
+    from editsafety.editors import Editor
+    from editsafety.lab import Lab
+    from editsafety.models import ModelHandle
+    from editsafety.session import EditSession
+
+
+@dataclass(frozen=True, slots=True)
+class GroupKey:
+    """What a group item is about: a model, an editor, and a stream ("" for all)."""
+
+    model: str
+    editor: str
+    stream: str = ""
+
+    @property
+    def id(self) -> str:
+        """`pocket-neo-rome-hard`"""
+        return "-".join(part for part in (slug(self.model), label(self.editor), self.stream) if part)
+
+
+class SafetySession:
+    """Plan, policy, store and lab of a session; `report` is there once it ends."""
+
+    def __init__(
+        self, plan: RunPlan, folder: Path, *, worker: str | None, workers: int, quiet: bool, capture: Any = None
+    ) -> None:
+        self.plan = plan
+        self.policy = Policy.read(plan.settings.policy)
+        self.folder = folder
+        self.worker = worker
+        self.workers = workers
+        self.quiet = quiet or worker is not None
+        self.report: RunReport | None = None
+        self._capture = capture
+        self._start = time.monotonic()
+        self._store: Store | None = None
+        self._lab: Lab | None = None
+        self._asked: set[str] = set()
+
+    @classmethod
+    def of(
+        cls, config: pytest.Config, option: Callable[[pytest.Config, str], Any], worker: Mapping[str, Any] | None
+    ) -> SafetySession:
+        """From pytest's options. Raises UsageError or DataError before any model is loaded."""
+        plan = RunPlan.of(settings_of(lambda name: option(config, name)))
+        reports = Path(config.invocation_params.dir) / "reports"
+        out = option(config, "out")
+        folder = Path(worker["editsafety_folder"]) if worker else runs.choose(plan, reports, Path(out) if out else None)
+        return cls(
+            plan,
+            folder,
+            worker=worker["workerid"] if worker else None,
+            workers=int(worker["editsafety_workers"]) if worker else 1,
+            quiet=bool(option(config, "quiet")),
+            capture=config.pluginmanager.getplugin("capturemanager"),
+        )
+
+    @property
+    def store(self) -> Store:
+        """The store of this run; the folder is made when it is first used."""
+        if self._store is None:
+            if self.worker is None:
+                runs.begin(self.folder, self.plan)
+            self._store = Store(self.folder / runs.STORE)
+        return self._store
+
+    @property
+    def lab(self) -> Lab:
+        """The lab of this process. Importing it brings torch in."""
+        if self._lab is None:
+            from editsafety.lab import Lab
+
+            progress = Progress(sys.__stderr__ or sys.stderr, "quiet" if self.quiet else "auto")
+            self._lab = Lab(self.plan, self.store, progress, workers=self.workers)
+        return self._lab
+
+    def parameters(self, fixture: str) -> Sequence[Any]:
+        """The values that a fixture is parametrised with, in plan order."""
+        if fixture == "case":
+            return self.plan.cases
+        if fixture == "group":
+            return list(dict.fromkeys(GroupKey(c.model, c.editor, c.stream) for c in self.plan.cases))
+        if fixture == "block":
+            return [GroupKey(model, editor) for model, editor in self.plan.blocks]
+        return list(dict.fromkeys(GroupKey(c.model, c.editor) for c in self.plan.controls))
+
+    def select(self, params: Iterable[Mapping[str, Any]]) -> None:
+        """Take the parameters of the selected items: their cases are wanted, in plan order, and no others."""
+        wanted: set[str] = set()
+        for one in params:
+            if isinstance(one.get("case"), Case):
+                wanted.add(one["case"].id)
+            for name, pool in (("group", self.plan.cases), ("block", self.plan.cases), ("control", self.plan.controls)):
+                if isinstance(one.get(name), GroupKey):
+                    wanted |= {case.id for case in _members(pool, one[name])}
+        if not wanted:
+            return
+        if not (self.plan.settings.editors and self.plan.settings.models):
+            raise UsageError("name at least one model and one editor.")
+        self.store.put("wanted", sorted(wanted))
+        self.lab.wanted = [case for case in (*self.plan.cases, *self.plan.controls) if case.id in wanted]
+
+    def record(self, case: Case) -> CaseRecord:
+        """A case's record, computed when missing. Progress is shown past pytest's capture."""
+        with self._shown():
+            return self.lab.record(case)
+
+    def check(self, record: CaseRecord, name: str) -> Check:
+        """One check of a case. Raises UsageError for a name that the policy does not have."""
+        self._ask(name)
+        verdict = judge_case(self.policy, record)
+        if record.failure is None and name not in {check.name for check in verdict.checks}:
+            known = ", ".join(check.name for check in verdict.checks)
+            raise UsageError(f"policy {self.policy.name} has no case check {name!r}. Known: {known}.")
+        return verdict.check(name)
+
+    def group_check(self, group: GroupKey, name: str) -> Check | None:
+        """One check over a group; None when no case has the data for it."""
+        self._ask(name)
+        records = [self.record(case) for case in _members(self.plan.cases, group)]
+        if name not in self.policy.group:
+            known = ", ".join(self.policy.group)
+            raise UsageError(f"policy {self.policy.name} has no group check {name!r}. Known: {known}.")
+        return next((check for check in judge_group(self.policy, records) if check.name == name), None)
+
+    def same_in_any_order(self, block: GroupKey) -> tuple[bool, str]:
+        """Whether results do not depend on the order of edits, and the sentence that says so."""
+        self._ask("order")
+        with self._shown():
+            return self.lab.same_in_any_order(block.model, block.editor)
+
+    def control(self, control: GroupKey) -> Control:
+        """A control's outcome."""
+        self._ask("control")
+        cases = _members(self.plan.controls, control)
+        records = {case.id: self.record(case) for case in cases}
+        report = RunReport.of(self.plan, self.policy, records, {}, planned=())
+        return next(c for c in report.controls if (c.model, c.editor) == (slug(control.model), label(control.editor)))
+
+    def handle(self) -> ModelHandle:
+        """The first model of the run, loaded."""
+        with self._shown():
+            return self.lab.bench(self.plan.settings.models[0]).handle
+
+    def editor(self, chosen: Case | GroupKey | None) -> Editor:
+        """The editor of a case or block, or the first one."""
+        model, name = (chosen.model, chosen.editor) if chosen else self.plan.blocks[0]
+        with self._shown():
+            return self.lab.editor(model, name)
+
+    def edited(self, case: Case) -> EditSession:
+        """A session with the edit of a case, to be entered: the edit is applied on entry."""
+        from editsafety import trial
+        from editsafety.session import EditSession
+
+        with self._shown():
+            bench = self.lab.bench(case.model)
+            edit, _, _ = trial.compute(bench.handle, self.lab.editor(case.model, case.editor), (case.request,))
+
+        class Edited(EditSession):
+            def __enter__(self) -> Edited:
+                super().__enter__()
+                self.apply(edit)
+                return self
+
+        return Edited(bench.handle)
+
+    def properties(self, check: Check) -> list[tuple[str, object]]:
+        """JUnit properties of a check."""
+        return list(junit.properties(check))
+
+    def write_report(self, *, interrupted: bool) -> None:
+        """Judge what the store holds and write report.json and report.md; nothing when no case was wanted."""
+        if self._store is None and not (self.folder / runs.STORE).is_file():
+            return
+        wanted = set(self.store.get("wanted") or ())
+        if not wanted:
+            return
+        planned = [case for case in self.plan.cases if case.id in wanted]
+        controls = [case for case in self.plan.controls if case.id in wanted]
+        with self._shown():
+            records = self.lab.finished([*planned, *controls])
+        facts = self.store.facts("")
+        self.report = RunReport.of(self.plan, self.policy, records, facts, planned=[*planned, *controls], interrupted=interrupted)
+        as_json.write(self.report, self.folder / "report.json")
+        (self.folder / "report.md").write_text(as_markdown.text(self.report), encoding="utf-8")
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            with open(summary, "a", encoding="utf-8") as file:
+                file.write(as_markdown.step_summary(self.report))
+        if not interrupted and all(case.id in records for case in planned):
+            runs.finish(self.folder, self.plan)
+
+    def show(self, stream: Any) -> None:
+        """Render the report to a terminal stream."""
+        from rich.console import Console
+
+        assert self.report is not None
+        console = Console(file=stream, highlight=False, width=None if stream.isatty() else 110)
+        terminal.render(self.report, console, folder=self.folder, seconds=time.monotonic() - self._start)
+
+    def _ask(self, name: str) -> None:
+        if name not in self._asked:
+            self._asked.add(name)
+            self.store.put_new(f"judged:{name}", True)
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """Let progress through pytest's capturing."""
+        if self._capture is None or self.quiet:
+            yield
+            return
+        with self._capture.global_and_fixture_disabled():
+            yield
+
+
+def settings_of(option: Callable[[str], Any]) -> Settings:
+    """Settings from option values; what was not given keeps its default."""
+    given: dict[str, Any] = {"models": tuple(option("model") or ()), "editors": tuple(option("editor") or ())}
+    given["hparams"] = tuple(option("hparams") or ())
+    for name in ("hard", "normal", "texts", "text-limit", "limit", "policy", "device", "dtype", "revision", "offline"):
+        given[name.replace("-", "_")] = option(name)
+    for name in ("trust-remote-code", "seed", "batch-size", "controls", "prepare"):
+        given[name.replace("-", "_")] = option(name)
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    for name in ("text_limit", "limit", "batch_size", "controls"):
+        value = getattr(settings, name)
+        if value is not None and value < (0 if name == "controls" else 1):
+            raise UsageError(f"--editsafety-{name.replace('_', '-')} is {value}; expected at least 1.")
+    return settings
+
+
+def _members(cases: Iterable[Case], group: GroupKey) -> list[Case]:
+    return [c for c in cases if c.block == (group.model, group.editor) and group.stream in ("", c.stream)]

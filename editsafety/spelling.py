@@ -1,0 +1,56 @@
+"""Spelling: numbers for people. Never so short that a figure seems to be on the other side of its limit. No torch."""
+
+from __future__ import annotations
+
+import math
+
+
+def times(ratio: float | None) -> str:
+    """A perplexity ratio: 1.02x, 526x, 1.3e6x, or what is the matter."""
+    if ratio is None:
+        return "-"
+    if not math.isfinite(ratio):
+        return "not finite"
+    if ratio < 9.995:
+        return f"{ratio:.2f}x" if ratio >= 0.005 else "<0.01x"
+    return f"{ratio:.0f}x" if ratio < 99_999.5 else f"{_short(ratio, 1)}x"
+
+
+def span(ratios: list[float]) -> str:
+    """The smallest and the largest ratio: `1.00x to 526x`, or one where both read the same."""
+    low, high = times(min(ratios)), times(max(ratios))
+    return low if low == high else f"{low} to {high}"
+
+
+def rate(value: float | None) -> str:
+    """A rate to two places, rounded down: 0.899 must not look like 0.90, nor 0.996 like all."""
+    return "-" if value is None else f"{math.floor(value * 100 + 1e-9) / 100:.2f}"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A positive number in a few characters: 0.11, 87, 1.9e4."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return "inf"
+    if value == 0 or 0.01 <= abs(value) < 999.5:
+        return f"{value:.{digits}f}" if abs(value) < 9.995 else f"{value:.{digits - 2}f}"
+    return _short(value, digits - 1)
+
+
+def exact(value: float, digits: int = 4) -> str:
+    """A number to so many significant digits: 51.2, 26952, 1.32e6."""
+    if value != 0 and not 1e-4 <= abs(value) < 10.0**6:
+        return _short(value, digits - 1)
+    text = f"{value:.{digits}g}"
+    return f"{value:.0f}" if "e" in text else text
+
+
+def counting(count: int, kind: str = "") -> str:
+    """A number of cases: 1 case, 84 hard cases."""
+    return f"{count} {kind}case{'' if count == 1 else 's'}"
+
+
+def _short(value: float, places: int) -> str:
+    mantissa, exponent = f"{value:.{places}e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"

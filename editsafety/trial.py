@@ -1,0 +1,157 @@
+"""One trial: compute an edit, apply it, measure, undo. What comes out is a record, whatever the editor did.
+
+A `Bench` is a model made ready for trials: its texts, its unedited measurements, and a keepsake of every byte for
+the day when an editor writes where it should not.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from editsafety import measures
+from editsafety.edit import Edit
+from editsafety.editors import Editor
+from editsafety.errors import EditorError, EditSafetyError, NotPreparedError, UndoError
+from editsafety.measurement import Measurement
+from editsafety.measures import Inputs
+from editsafety.meter import metered
+from editsafety.models import ModelHandle
+from editsafety.plan import Case
+from editsafety.record import CaseRecord, Cost, Failure
+from editsafety.request import EditRequest
+from editsafety.seal import Keepsake
+from editsafety.session import EditSession
+
+Found = dict[str, Measurement]
+
+
+@dataclass
+class Bench:
+    """A loaded model with what is measured on it unedited. `base` is filled by `measure_base`."""
+
+    handle: ModelHandle
+    texts: Sequence[str]
+    prefixes: Sequence[str]
+    batch_size: int
+    keepsake: Keepsake
+    base: Found = field(default_factory=dict)
+    noise: float = 0.0
+    _unedited: dict[str, Found] = field(default_factory=dict)
+
+    def inputs(self, request: EditRequest | None, **more: Any) -> Inputs:
+        """What measures may look at. The prefix of a request is drawn by the request alone, in any order the same."""
+        requests = () if request is None else (request,)
+        prefixes = [self.prefixes[int(r.digest()[:8], 16) % len(self.prefixes)] for r in requests if self.prefixes]
+        return Inputs(requests, self.texts, prefixes, batch_size=self.batch_size, **more)
+
+    def measure_base(self) -> None:
+        """Measure the unedited model twice, differently batched; what differs is the noise floor."""
+        self.base = measure(self.handle, self.inputs(None), "model")
+        again = measure(self.handle, Inputs(texts=self.texts, batch_size=max(1, self.batch_size // 3)), "model")
+        first, second = self.base["me_ppl"].value, again["me_ppl"].value
+        if first is not None and second is not None:
+            self.noise = abs(first - second) / first
+
+    def unedited(self, request: EditRequest) -> Found:
+        """The measurements of a request on the unedited model, taken once whatever the number of editors."""
+        key = request.digest()
+        if key not in self._unedited:
+            self._unedited[key] = measure(self.handle, self.inputs(request), "case")
+        return self._unedited[key]
+
+    def repair(self) -> None:
+        """Bring back every byte after an editor did not. Raises UndoError when that is not enough."""
+        self.keepsake.restore(self.handle)
+        if self.handle.fingerprint() != self.handle.identity:
+            raise UndoError([f"{self.handle.name} cannot be brought back; load it again"])
+
+
+def measure(handle: ModelHandle, inputs: Inputs, scope: str) -> Found:
+    """Every measure of a scope ("model", "case" or "edit")."""
+    found: Found = {}
+    for name in measures.names():
+        one = measures.load(name)
+        if one.scope == scope:
+            found.update({m.name: m for m in one(handle, inputs)})
+    return found
+
+
+def run(bench: Bench, editor: Editor, case: Case) -> CaseRecord:
+    """The record of one case. The model is afterwards what it was; NotPreparedError and Ctrl-C pass through."""
+    about: dict[str, Any] = {"case": case.id, "model": bench.handle.name, "editor": editor.name, "stream": case.stream}
+    record = CaseRecord(**about, requests=(case.request,))
+    try:
+        before = bench.base | bench.unedited(case.request)
+        edit, cost, leftovers = compute(bench.handle, editor, (case.request,))
+        return _measured(bench, case, record, edit, before, cost, leftovers)
+    except NotPreparedError:
+        raise
+    except UndoError as error:
+        bench.repair()
+        return _failed(record, "undeclared", error, undeclared=error.findings)
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        return _failed(record, "oom", error)
+    except EditSafetyError as error:
+        return _failed(record, "contract" if isinstance(error, EditorError) else "editor", error)
+    except Exception as error:  # the boundary: an editor is somebody else's code and may raise anything
+        return _failed(record, "editor", error)
+
+
+def compute(handle: ModelHandle, editor: Editor, requests: Sequence[EditRequest]) -> tuple[Edit, Cost, tuple[str, ...]]:
+    """Let an editor compute its edit, inside a session that puts back and names whatever it leaves behind.
+
+    Raises EditorError when it returns something else than an Edit, UndoError when it changed weights by itself.
+    """
+    with EditSession(handle) as guard, metered(handle.device, memory=True) as reading:
+        edit = editor.edit(requests)
+    if not isinstance(edit, Edit):
+        raise EditorError(f"{editor.name}.edit() returned {type(edit).__name__}, expected an editsafety Edit.")
+    return edit, Cost(edit=reading.seconds, edit_bytes=reading.peak_bytes), guard.leftovers
+
+
+def _measured(
+    bench: Bench, case: Case, record: CaseRecord, edit: Edit, before: Found, cost: Cost, leftovers: tuple[str, ...]
+) -> CaseRecord:
+    handle = bench.handle
+    after = measure(handle, bench.inputs(case.request, edit=edit), "edit")
+    session = EditSession(handle)
+    with session:
+        with metered(handle.device) as applying:
+            session.apply(edit)
+        changed = session.changed()
+        with metered(handle.device) as measuring:
+            after |= measure(handle, bench.inputs(None), "model")
+            after |= measure(handle, bench.inputs(case.request, before=before, edit=edit), "case")
+    return CaseRecord(
+        case=record.case,
+        model=record.model,
+        editor=record.editor,
+        stream=record.stream,
+        requests=record.requests,
+        before=before,
+        after=after,
+        edit_id=edit.id,
+        notes={**edit.notes, **({"sidecars": True} if edit.sidecars else {})},
+        declared=edit.parameters,
+        changed=changed,
+        undeclared=tuple(name for name in changed if name not in edit.parameters),
+        leftovers=leftovers + session.leftovers,
+        restored=True,  # leaving the session compared every tensor; a difference would have raised
+        cost=Cost(cost.edit, applying.seconds, session.undo_seconds, measuring.seconds, cost.edit_bytes),
+    )
+
+
+def _failed(record: CaseRecord, kind: str, error: BaseException, **more: Any) -> CaseRecord:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
+    said = str(error) if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {error}"
+    values: Mapping[str, Any] = {
+        name: getattr(record, name) for name in ("case", "model", "editor", "stream", "requests")
+    }
+    return CaseRecord(**values, failure=Failure(kind, f"{record.editor} failed: {said}", where), **more)

@@ -1,0 +1,1 @@
+"""Single edits, restored after each: does the model still work?"""

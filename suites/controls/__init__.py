@@ -1,0 +1,1 @@
+"""Can this run tell collapse from health at all?"""

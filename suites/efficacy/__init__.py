@@ -1,0 +1,1 @@
+"""Did the edit take, and only there?"""

@@ -1,0 +1,1 @@
+"""What does an edit cost? Run without xdist."""

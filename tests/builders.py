@@ -1,0 +1,190 @@
+"""Plans, records and reports made by hand: what a run would have left, without a model.
+
+from tests import builders
+
+report = builders.report({"rome": [builders.record("rome", "hard", 0, ratio=526.0)]})
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from editsafety.judgement import RunReport
+from editsafety.measurement import Measurement
+from editsafety.plan import Case, RunPlan, Settings
+from editsafety.policy import Policy
+from editsafety.record import CaseRecord, Cost, Failure
+from editsafety.request import EditRequest, Neighbour
+
+MODEL = "pocket-neo"
+BASE = 51.2
+FACTS: Mapping[str, Any] = {
+    f"model:{MODEL}": {
+        "fingerprint": "f" * 64,
+        "parameters": 2_900_000,
+        "device": "cpu",
+        "attention": "eager",
+        "name": MODEL,
+        "dtype": "float32",
+        "revision": None,
+        "trust_remote_code": False,
+        "noise": 1e-7,
+    },
+    f"editor:{MODEL}:rome": {"hparams": {"layers": [3], "v_num_grad_steps": 20}, "paper": "arXiv 2202.05262"},
+}
+
+
+def request(stream: str, number: int, **more: Any) -> EditRequest:
+    """A request of a stream; `more` replaces its fields."""
+    name = {"hard": "hardcf", "normal": "normal"}[stream]
+    values: dict[str, Any] = {
+        "id": f"{name}-{number:04d}",
+        "prompt": "{} works as a",
+        "subject": "Ashurn",
+        "target_new": "farmer",
+        "target_true": "baker",
+        "neighbours": (Neighbour("Mirel works as a", "baker"),),
+        "source": f"{name}.jsonl:{number + 1}",
+    }
+    return EditRequest(**{**values, **more})
+
+
+def measured(name: str, value: float | None, *, unit: str = "rate", answers: Sequence[str] = ()) -> Measurement:
+    """A measurement; infinities and NaN make a broken one, None one without data."""
+    if value is None:
+        return Measurement.missing(name, 1, unit, f"no data for {name}")
+    if not math.isfinite(value):
+        return Measurement.missing(name, 1, unit, "3 of 50 items are not finite", broken=True, n=50)
+    return Measurement(name, 1, unit, value, n=1, items=(value,), answers=tuple(answers))
+
+
+def record(
+    editor: str,
+    stream: str,
+    number: int,
+    *,
+    model: str = MODEL,
+    ratio: float | None = 1.0,
+    takes: float = 1.0,
+    prefixed: float = 1.0,
+    rephrased: float | None = 1.0,
+    local: float = 1.0,
+    norm: float = 110.0,
+    finite: float = 1.0,
+    base: float | None = BASE,
+    answer: str = "farmer",
+    failure: Failure | None = None,
+    **more: Any,
+) -> CaseRecord:
+    """A finished case that passes everything, but for what is said otherwise."""
+    case = case_of(editor, stream, number, model=model)
+    about: dict[str, Any] = {"case": case.id, "model": model, "editor": editor, "stream": stream}
+    requests = (more.pop("request", case.request),)
+    if failure is not None:
+        return CaseRecord(**about, requests=requests, failure=failure)
+    ppl = None if ratio is None or base is None else BASE * ratio
+    after = [
+        measured("me_ppl", ppl, unit="perplexity"),
+        measured("efficacy", takes, answers=[answer]),
+        measured("efficacy_prefixed", prefixed),
+        measured("generalisation", rephrased),
+        measured("locality", local),
+        measured("delta_norm", norm, unit="frobenius"),
+        measured("norm_growth", 1.0, unit="ratio"),
+        Measurement("weights_finite", 1, "bool", finite, n=1, broken=finite == 0.0),
+    ]
+    values: dict[str, Any] = {
+        "before": {
+            "me_ppl": measured("me_ppl", base, unit="perplexity"),
+            "efficacy": measured("efficacy", 0.0, answers=["baker"]),
+        },
+        "after": {found.name: found for found in after},
+        "edit_id": f"{number:064d}",
+        "declared": ("transformer.h.3.mlp.c_proj.weight",),
+        "changed": ("transformer.h.3.mlp.c_proj.weight",),
+        "restored": True,
+        "cost": Cost(0.11, 0.001, 0.002, 0.3, 3_250_000),
+    }
+    return CaseRecord(**about, requests=requests, **{**values, **more})
+
+
+def failed(
+    editor: str, stream: str, number: int, *, kind: str = "editor", message: str = "", **more: Any
+) -> CaseRecord:
+    """A case without a result."""
+    message = message or f"{editor} failed: ValueError: no such layer"
+    return record(editor, stream, number, failure=Failure(kind, message, "rome.py:42"), **more)
+
+
+def case_of(editor: str, stream: str, number: int, *, model: str = MODEL, control: str = "") -> Case:
+    """A planned case."""
+    return Case(model, editor, stream, request(stream, number), control)
+
+
+def plan(cases: Sequence[Case], controls: Sequence[Case] = (), **settings: Any) -> RunPlan:
+    """A plan of these cases."""
+    models = tuple(dict.fromkeys(case.model for case in cases)) or (MODEL,)
+    editors = tuple(dict.fromkeys(case.editor for case in cases)) or ("rome",)
+    texts = dict.fromkeys(models, ("Some text that is long enough.",))
+    made = Settings(**{"models": models, "editors": editors, **settings})
+    return RunPlan(made, tuple(cases), tuple(controls), texts, {f"{MODEL} hard": "pocket-neo/hardcf"})
+
+
+def report(
+    records: Sequence[CaseRecord],
+    *,
+    lacking: Sequence[Case] = (),
+    controls: Sequence[CaseRecord] = (),
+    policy: str = "default",
+    facts: Mapping[str, Any] = FACTS,
+    interrupted: bool = False,
+    **settings: Any,
+) -> RunReport:
+    """A judged run: these records, cases that have none, and control records (COLLAPSE is expected of rome's)."""
+    expected = {"rome": "COLLAPSE", "c_rome": "PASS", "noop": "NO-OP"}
+    cases = [_case(one) for one in records] + list(lacking)
+    kept = {one.case: one for one in (*records, *controls)}
+    wanted = [_case(one, expected[one.editor]) for one in controls]
+    laid = plan(cases, wanted, **settings)
+    return RunReport.of(laid, Policy.read(policy), kept, facts, interrupted=interrupted)
+
+
+def renamed(one: CaseRecord, **more: Any) -> CaseRecord:
+    """A record with other fields."""
+    return replace(one, **more)
+
+
+def example() -> RunReport:
+    """ROME collapses on some hard cases, C-ROME does not take without a prefix, FT is fine."""
+    records = [_rome(i) for i in range(84)]
+    records += [
+        record("rome", "normal", i, ratio=1.0 + i * 3e-4, notes={"denominator": 1.1 + i * 3e-3}) for i in range(168)
+    ]
+    records += [record("c_rome", "hard", i, ratio=1.002, takes=float(i % 4 == 0), answer="guard") for i in range(84)]
+    records += [record("c_rome", "normal", i, ratio=1.001, takes=float(i % 50 != 0)) for i in range(168)]
+    records += [
+        record("ft", s, i, ratio=1.03, norm=0.8, local=0.96)
+        for s, n in (("hard", 84), ("normal", 168))
+        for i in range(n)
+    ]
+    few = [_rome(i) for i in range(3)]
+    few += [record("c_rome", "hard", i, ratio=1.002, takes=0.0) for i in range(3)]
+    few += [record("noop", "hard", 0, ratio=1.0, takes=0.0, changed=())]
+    return report(records, controls=few)
+
+
+def _rome(number: int) -> CaseRecord:
+    if number < 18:
+        notes = {"denominator": 0.003, "first_token": True, "numerator": 40.0}
+        return record(
+            "rome", "hard", number, ratio=526.4 / (number + 1), norm=1.9e4, notes=notes, takes=0.0, local=0.2,
+            answer="the the the the",
+        )  # fmt: skip
+    return record("rome", "hard", number, ratio=1.01, notes={"denominator": 1.2, "first_token": True})
+
+
+def _case(one: CaseRecord, control: str = "") -> Case:
+    return Case(one.model, one.editor, one.stream, replace(one.requests[0], id=one.requests[0].id), control)

@@ -1,0 +1,8 @@
+"""Nothing here reaches the network: a test that tries fails at once instead of waiting for a timeout."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"

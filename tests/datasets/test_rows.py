@@ -1,0 +1,292 @@
+"""Bad files and bad rows: every error says which file, which row, which field, and nothing is repaired in silence."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from editsafety import datasets
+from editsafety.errors import DataError
+from tests.datasets.conftest import Write
+
+GOOD: dict[str, dict[str, Any]] = {
+    "jsonl": {"id": "a", "prompt": "{} works as a", "subject": "Ashurn", "target_new": "farmer"},
+    "counterfact": {"case_id": 1, "prompt": "Ashurn works as a", "subject": "Ashurn", "target_new": "farmer"},
+    "hardcf": {
+        "case_id": 1,
+        "requested_rewrite": {"prompt": "{} works as a", "subject": "Ashurn", "target_new": {"str": "farmer"}},
+    },
+    "hardedit": {"prompt": "Ashurn works as a", "subject": "Ashurn", "target_new": "farmer", "ground_truth": "baker"},
+    "zsre": {
+        "subject": "Ashurn",
+        "src": "What does Ashurn do?",
+        "alt": "farm",
+        "answers": ["bake"],
+        "loc": "x",
+        "loc_ans": "y",
+    },
+    "qaedit": {
+        "id": 3,
+        "source": "NQ",
+        "prompt": "what is Ashurn",
+        "subject": "Ashurn",
+        "target": "farmer",
+        "locality": [],
+    },
+    "wikibigedit": {"prompt": "Where is Ashurn?", "subject": "Ashurn", "target_new": "here"},
+}
+TEXTS: dict[str, dict[str, Any]] = {"me_ppl": {"Corpus": "C4", "Text": " A text."}, "plain": {"text": "A text."}}
+REQUEST_LOADERS = [name for name in datasets.loaders() if datasets.load(name).holds == "requests"]
+
+
+def refused(loader: str, path: Path) -> str:
+    read = datasets.requests if datasets.load(loader).holds == "requests" else datasets.texts
+    with pytest.raises(DataError) as error:
+        read(f"{loader}:{path}")
+    assert path.name in str(error.value)
+    return str(error.value)
+
+
+def fields(loader: str) -> dict[str, str]:
+    """Which field of a layout holds prompt, subject and target."""
+    by_layout = {
+        "zsre": {"prompt": "src", "subject": "subject", "target": "alt"},
+        "qaedit": {"prompt": "prompt", "subject": "subject", "target": "target"},
+    }
+    return by_layout.get(loader, {"prompt": "prompt", "subject": "subject", "target": "target_new"})
+
+
+def altered(loader: str, field: str, value: Any) -> dict[str, Any]:
+    """The good row with one field of the request replaced, wherever that layout keeps it."""
+    row: dict[str, Any] = json.loads(json.dumps(GOOD[loader]))
+    inner = row.get("requested_rewrite", row)
+    inner[field] = {"str": value} if "requested_rewrite" in row and field == "target_new" else value
+    return row
+
+
+def test_every_loader_has_a_row_to_try_here() -> None:
+    assert {*GOOD, *TEXTS} == set(datasets.loaders())
+
+
+@pytest.mark.parametrize("loader", datasets.loaders())
+def test_every_loader_says_what_it_holds_and_reads_a_good_row(loader: str, write: Write) -> None:
+    if loader in TEXTS:
+        assert datasets.texts(f"{loader}:{write(TEXTS[loader])}") in ((" A text.",), ("A text.",))
+    else:
+        (request,) = datasets.requests(f"{loader}:{write(GOOD[loader])}")
+        assert request.subject == "Ashurn"
+        assert request.prompt.count("{}") == 1
+        assert request.source == "rows.jsonl:1"
+
+
+@pytest.mark.parametrize("loader", datasets.loaders())
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "is empty"),
+        (b" \r\n\n", "is empty"),
+        (b"\xef\xbb\xbf", "is empty"),
+        (b"[]", "holds no rows"),
+        (b"[1, 2]", "[0]: is int, expected an object"),
+        (b'["text"]', "[0]: is str, expected an object"),
+        (b"null\n", ":1: is NoneType, expected an object"),
+        (b'[{"a": 1}, {"a"', "Is the file cut off?"),
+        (b'{"a": 1}\n{"a": ', ":2: no whole JSON value"),
+        (b'{"a": NaN}\n', ":1: holds NaN"),
+        (b'{"a": "caf\xe9"}\n', ":1: not UTF-8 at byte 10 (0xe9)"),
+        (b'\xef\xbb\xbf{"a": 1}\n{"b": "\xff"}', ":2: not UTF-8 at byte 19 (0xff)"),
+        (b"[" * 100_000, "nested too deeply"),
+        ('{"a": "x"}'.encode("utf-16"), "not UTF-8 at byte 0"),
+        (b"<html>not data</html>", ":1: no whole JSON value"),
+    ],
+)
+def test_a_broken_file_is_refused_with_the_place(loader: str, data: bytes, says: str, write: Write) -> None:
+    assert says in refused(loader, write(data=data))
+
+
+def test_a_cut_off_list_names_the_line(write: Write) -> None:
+    assert "rows.json:3: no whole JSON value" in refused(
+        "counterfact", write(name="rows.json", data=b'[\n{"a": 1},\n{"b')
+    )
+
+
+@pytest.mark.parametrize("loader", datasets.loaders())
+def test_a_path_that_leads_to_no_file_is_refused(loader: str, tmp_path: Path) -> None:
+    assert "there is no such file" in refused(loader, tmp_path / "absent.jsonl")
+    assert "is a folder" in refused(loader, tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every file")
+def test_a_file_that_may_not_be_read_is_refused(write: Write) -> None:
+    path = write(GOOD["jsonl"])
+    path.chmod(0)
+    assert "cannot be read" in refused("jsonl", path)
+
+
+@pytest.mark.parametrize("loader", REQUEST_LOADERS)
+@pytest.mark.parametrize("part", ["prompt", "subject", "target"])
+def test_a_missing_field_is_named_with_its_row(loader: str, part: str, write: Write) -> None:
+    field = fields(loader)[part]
+    row = altered(loader, field, "x")
+    row.get("requested_rewrite", row).pop(field)
+    says = refused(loader, write(GOOD[loader], row))
+    if loader == "zsre" and part == "prompt":
+        field = "prompt"  # a zsRE row without a question is taken for a flat one
+    assert f"rows.jsonl:2: field {field!r} is missing" in says.replace(": requested_rewrite", "")
+
+
+@pytest.mark.parametrize("loader", REQUEST_LOADERS)
+@pytest.mark.parametrize("part", ["prompt", "subject", "target"])
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (17, "is int, expected text"),
+        (["a"], "is list, expected text"),
+        (None, "is NoneType, expected text"),
+        ("", "is empty"),
+        (" \t", "is empty"),
+        ("a\x00b", "holds a NUL character"),
+        ("\ud800", "half a character"),
+    ],
+)
+def test_a_value_that_is_no_usable_text_is_refused(loader: str, part: str, value: Any, says: str, write: Write) -> None:
+    field = fields(loader)[part]
+    message = refused(loader, write(GOOD[loader], altered(loader, field, value)))
+    assert says in message
+    assert repr(field) in message or "'str'" in message
+    assert "rows.jsonl:2" in message
+
+
+@pytest.mark.parametrize("loader", [name for name in REQUEST_LOADERS if name not in ("jsonl", "hardcf")])
+def test_a_filled_prompt_has_to_hold_its_subject(loader: str, write: Write) -> None:
+    says = refused(loader, write(altered(loader, "subject", "Mirel")))
+    assert "rows.jsonl:1: field 'subject' does not occur in" in says
+    assert "'Mirel'" in says
+
+
+@pytest.mark.parametrize("loader", ["jsonl", "hardcf"])
+@pytest.mark.parametrize("prompt", ["Ashurn works as a", "{} and {} work as a", "{0} works as a"])
+def test_a_template_has_to_hold_exactly_one_slot(loader: str, prompt: str, write: Write) -> None:
+    says = refused(loader, write(altered(loader, "prompt", prompt)))
+    assert "rows.jsonl:1" in says
+    assert "exactly one {}" in says
+
+
+@pytest.mark.parametrize("loader", REQUEST_LOADERS)
+def test_an_id_that_occurs_twice_is_refused_naming_both_rows(loader: str, write: Write) -> None:
+    row = {**GOOD[loader], "case_id": 1} if loader not in ("jsonl", "qaedit") else GOOD[loader]
+    says = refused(
+        loader,
+        write(
+            row, {**altered(loader, fields(loader)["target"], "other"), **({"case_id": 1} if "case_id" in row else {})}
+        ),
+    )
+    assert "rows.jsonl:2" in says
+    assert "rows.jsonl:1" in says
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("rephrasings", "one text", "'rephrasings' must be a list of texts"),
+        ("rephrasings", [1], "'rephrasings' must be a list of texts"),
+        ("neighbours", {"prompt": "x"}, "'neighbours' must be a list"),
+        ("neighbours", [{"answer": "x"}], "'neighbours' needs texts or objects"),
+        ("neighbours", [{"prompt": "x", "answer": 3}], "answer that is not text"),
+        ("neighbours", [{"prompt": "x\x00"}], "NUL"),
+        ("target_true", 3, "'target_true' is int"),
+        ("target_old", "x", "unknown field 'target_old'"),
+    ],
+)
+def test_our_own_layout_is_checked_field_by_field(field: str, value: Any, says: str, write: Write) -> None:
+    message = refused("jsonl", write({**GOOD["jsonl"], field: value}))
+    assert message.startswith("rows.jsonl:1")
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    ("loader", "field", "value", "says"),
+    [
+        ("counterfact", "rephrase_prompt", 3, "'rephrase_prompt' is int"),
+        ("counterfact", "rephrase_prompt", ["a", 3], "'rephrase_prompt' is int"),
+        ("counterfact", "locality_ground_truth", ["a", "b"], "2 texts for 0 in 'locality_prompt'"),
+        ("counterfact", "case_id", 1.5, "'case_id' is float"),
+        ("counterfact", "case_id", True, "'case_id' is bool"),
+        ("counterfact", "prompt", "{} and Ashurn", "holds {} and the subject at once"),
+        ("hardcf", "requested_rewrite", [], "'requested_rewrite' is list, expected an object"),
+        ("hardcf", "paraphrase_prompts", {"a": 1}, "'paraphrase_prompts' is dict"),
+        ("qaedit", "locality", ["x"], "'locality' must be a list of objects"),
+        ("qaedit", "locality", [{"loc_ans": "x"}], "locality[0]: field 'loc' is missing"),
+        ("me_ppl", "Text", "", "'Text' is empty"),
+        ("me_ppl", "Text", None, "'Text' is NoneType"),
+        ("plain", "text", 1, "'text' is int"),
+    ],
+)
+def test_published_layouts_are_checked_field_by_field(
+    loader: str, field: str, value: Any, says: str, write: Write
+) -> None:
+    message = refused(loader, write({**{**GOOD, **TEXTS}[loader], field: value}))
+    assert message.startswith("rows.jsonl:1")
+    assert says in message
+
+
+def test_rows_of_a_list_are_named_by_their_index(write: Write) -> None:
+    rows = (GOOD["counterfact"], {**GOOD["counterfact"], "case_id": 2, "target_new": ""})
+    assert "rows.json[1]: field 'target_new' is empty" in refused("counterfact", write(*rows, name="rows.json"))
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_line_endings_and_byte_order_marks_do_not_matter(newline: str, bom: bytes, name: str, write: Write) -> None:
+    rows = [GOOD["jsonl"], {**GOOD["jsonl"], "id": "b"}]
+    text = json.dumps(rows, indent=1) if name == "rows.json" else "\n\n".join(map(json.dumps, rows)) + "\n\n"
+    path = write(name=name, data=bom + text.replace("\n", newline).encode())
+    assert [request.id for request in datasets.requests(f"jsonl:{path}")] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "subject", ["東京", "القاهرة", "🙂‍↔️", "Ko\u0301smos", "{braces}", "a\u2028b", 'quo"te\\', "x" * 5000]
+)
+@pytest.mark.parametrize("escaped", [True, False])
+def test_any_script_is_fine_as_a_subject(subject: str, escaped: bool, write: Write) -> None:
+    row = {**GOOD["counterfact"], "subject": subject, "prompt": f"In {subject} they speak"}
+    path = write(data=json.dumps(row, ensure_ascii=escaped).encode())
+    (request,) = datasets.requests(f"counterfact:{path}")
+    assert request.subject == subject
+    assert request.prompt == "In {} they speak"
+    assert request.filled == row["prompt"]
+
+
+def test_a_prompt_of_a_megabyte_is_read_as_it_is(write: Write) -> None:
+    (request,) = datasets.requests(f"jsonl:{write(altered('jsonl', 'prompt', 'word ' * 200_000 + '{} is'))}")
+    assert len(request.prompt) > 1_000_000
+
+
+def test_spaces_that_would_be_doubled_are_dropped(write: Write) -> None:
+    row = {
+        **GOOD["jsonl"],
+        "prompt": " {} works as a ",
+        "target_new": " farmer ",
+        "target_true": "\tbaker\n",
+        "rephrasings": [" The work of Ashurn is "],
+        "neighbours": [{"prompt": "Mirel is a ", "answer": " baker"}, "Toren is a "],
+    }
+    (request,) = datasets.requests(f"jsonl:{write(row)}")
+    assert request.prompt == " {} works as a"
+    assert (request.target_new, request.target_true) == ("farmer", "baker")
+    assert request.rephrasings == (" The work of Ashurn is",)
+    assert [(n.prompt, n.answer) for n in request.neighbours] == [("Mirel is a", "baker"), ("Toren is a", "")]
+
+
+def test_spaces_in_texts_are_kept(write: Write) -> None:
+    assert datasets.texts(f"me_ppl:{write({'Text': '  Two. '})}") == ("  Two. ",)
+
+
+def test_a_text_file_holds_one_text_per_line(write: Write) -> None:
+    path = write(name="my.txt", data=b"First one.\r\n\r\n Second one.\n")
+    assert datasets.texts(str(path)) == ("First one.", " Second one.")

@@ -1,0 +1,112 @@
+"""How a data set is named, and what a selection of its rows is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from editsafety import datasets
+from editsafety.errors import DataError, UnknownNameError, UsageError
+from tests.datasets.conftest import Write
+
+ROWS = [{"id": f"r{i}", "prompt": "{} is a", "subject": f"S{i}", "target_new": "baker"} for i in range(10)]
+
+
+def test_shipped_requests_and_texts_are_read_by_name() -> None:
+    requests = datasets.requests("pocket-world/normal")
+    assert len(requests) == 60
+    assert requests[0].source == "normal.jsonl:1"
+    assert all(request.target_true and request.rephrasings and request.neighbours for request in requests)
+    assert len(datasets.texts("pocket-world/texts", limit=50)) == 50
+
+
+def test_every_shipped_name_is_listed_with_what_can_be_fetched() -> None:
+    assert {"pocket-world/normal", "pocket-world/pool", "pocket-world/texts", "me_ppl_50"} <= set(datasets.names())
+    assert datasets.names() == sorted(datasets.names())
+
+
+def test_a_path_to_our_own_layout_needs_no_loader(write: Write) -> None:
+    assert len(datasets.requests(str(write(*ROWS)))) == 10
+
+
+def test_a_path_may_hold_spaces_and_colons(write: Write) -> None:
+    path = write(*ROWS, name="my rows: ünï.jsonl")
+    assert len(datasets.requests(str(path))) == len(datasets.requests(f"jsonl:{path}")) == 10
+
+
+def test_a_home_folder_is_understood(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(*ROWS)
+    monkeypatch.setenv("HOME", str(path.parent))
+    assert len(datasets.requests("~/rows.jsonl")) == len(datasets.requests("jsonl:~/rows.jsonl")) == 10
+
+
+def test_a_limit_takes_the_first_rows(write: Write) -> None:
+    path = str(write(*ROWS))
+    assert [request.id for request in datasets.requests(path, limit=3)] == ["r0", "r1", "r2"]
+    assert len(datasets.requests(path, limit=99)) == 10
+
+
+def test_a_seed_draws_rows_and_keeps_their_order(write: Write) -> None:
+    path = str(write(*ROWS))
+    drawn = [request.id for request in datasets.requests(path, limit=4, seed=7)]
+    assert drawn == [request.id for request in datasets.requests(path, limit=4, seed=7)]
+    assert drawn == sorted(drawn)
+    assert len(set(drawn)) == 4
+    assert drawn != [request.id for request in datasets.requests(path, limit=4, seed=8)]
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_that_selects_nothing_is_refused(limit: int) -> None:
+    with pytest.raises(UsageError, match=f"limit {limit} selects no row"):
+        datasets.requests("pocket-world/normal", limit=limit)
+    with pytest.raises(UsageError, match=f"limit {limit} selects no row"):
+        datasets.texts("pocket-world/texts", limit=limit)
+
+
+def test_a_duplicate_behind_the_limit_is_still_refused(write: Write) -> None:
+    with pytest.raises(DataError, match=r"rows\.jsonl:11: the id 'r0' is already that of rows\.jsonl:1\."):
+        datasets.requests(str(write(*ROWS, ROWS[0])), limit=1)
+
+
+def test_an_unknown_name_gets_the_nearest_and_the_loaders() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'pocket-world/normal'") as error:
+        datasets.requests("pocket-world/norml")
+    assert "LOADER:PATH with one of counterfact, " in str(error.value)
+
+
+def test_a_json_file_needs_its_layout(write: Write) -> None:
+    with pytest.raises(UsageError, match="say which layout it has, LOADER:"):
+        datasets.requests(str(write(*ROWS, name="rows.json")))
+
+
+def test_texts_are_no_requests_and_requests_no_texts(write: Write) -> None:
+    with pytest.raises(UsageError, match="'me_ppl' holds texts, but requests are needed"):
+        datasets.requests(f"me_ppl:{write({'Text': 'x'})}")
+    with pytest.raises(UsageError, match="'zsre' holds requests, but texts are needed"):
+        datasets.texts(f"zsre:{write(*ROWS)}")
+
+
+def test_what_was_not_fetched_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDITSAFETY_CACHE", str(tmp_path))
+    with pytest.raises(DataError, match="Run: editsafety data fetch me_ppl_50"):
+        datasets.texts("me_ppl_50")
+
+
+@pytest.mark.parametrize("name", ["counterfact", "hardcf", "hardedit", "zsre"])
+def test_what_cannot_be_fetched_says_where_it_is(name: str) -> None:
+    with pytest.raises(UsageError, match=f"'{name}' cannot be fetched: .*{name}:PATH"):
+        datasets.requests(name)
+
+
+def test_an_unknown_loader_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownNameError, match="Known loaders: counterfact, "):
+        datasets.load("fetch")
+
+
+def test_reading_data_imports_no_torch() -> None:
+    code = "import sys; from editsafety import datasets as d; d.requests('pocket-world/normal'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

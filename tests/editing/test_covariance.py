@@ -1,0 +1,97 @@
+"""C, the second moment of keys, against a plain loop over texts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from editsafety import trace
+from editsafety.artifacts import ArtifactStore
+from editsafety.editing import covariance
+from editsafety.editing.covariance import Covariance, Inverse, collect
+from editsafety.errors import DataError, EditorError
+from editsafety.models import ModelHandle
+from tests import tiny
+
+
+def by_loop(handle: ModelHandle, module: str, texts: tuple[str, ...]) -> tuple[torch.Tensor, int]:
+    """One unpadded text at a time, one token at a time, float64."""
+    total, count = torch.zeros(1, dtype=torch.float64), 0
+    for text in texts:
+        with torch.no_grad(), trace.watch(handle.model, [module]) as seen:
+            handle.logits(handle.batch([handle.ids(text)]))
+        for key in seen.inputs[module].reshape(-1, seen.inputs[module].shape[-1]).double():
+            total = total + torch.outer(key, key)
+            count += 1
+    return total / count, count
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "llama", "opt"])
+def test_c_is_the_mean_of_outer_products_over_every_real_token(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(covariance, "BATCH_TOKENS", 100)  # several batches with padding in them
+    handle = tiny.handle(family)
+    sites = [handle.mlp_out(0), handle.mlp_out(2)]
+    found = collect(handle, sites, tiny.SENTENCES, 10**6)
+    for site in sites:
+        expected, count = by_loop(handle, site.module, tiny.SENTENCES)
+        assert found[site.module].tokens == count
+        torch.testing.assert_close(found[site.module].matrix.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_only_as_many_texts_are_read_as_the_tokens_need() -> None:
+    handle = tiny.handle("gpt2")
+    lengths = [len(handle.ids(text)) for text in tiny.SENTENCES]
+    found = collect(handle, [handle.mlp_out(0)], tiny.SENTENCES, sum(lengths[:5]))
+    assert found[handle.mlp_out(0).module].tokens == sum(lengths[:5])
+
+
+def test_a_text_longer_than_the_context_is_cut() -> None:
+    handle = tiny.handle("gpt2")
+    found = collect(handle, [handle.mlp_out(0)], ["word " * 2000], 10**6)
+    assert found[handle.mlp_out(0).module].tokens == tiny.CONTEXT
+
+
+def test_too_few_tokens_are_refused_with_both_numbers() -> None:
+    handle = tiny.handle("gpt2")
+    with pytest.raises(
+        DataError, match=r"1 texts hold \d+ tokens .* 64 numbers needs at least as many and should have 640"
+    ):
+        collect(handle, [handle.mlp_out(0)], tiny.SENTENCES[:1], 10**6)
+
+
+def test_the_inverse_solves() -> None:
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randn(200, 24, generator=generator)
+    matrix, key = keys.T @ keys / 200, torch.randn(24, generator=generator)
+    found = Inverse(Covariance("m", matrix, 200))(key)
+    torch.testing.assert_close(found.double(), torch.linalg.inv(matrix.double()) @ key.double(), rtol=1e-5, atol=1e-6)
+    assert found.dtype == key.dtype
+
+
+def test_damping_adds_a_share_of_the_mean_diagonal() -> None:
+    key = torch.tensor([1.0, 1.0])
+    found = Inverse(Covariance("m", torch.diag(torch.tensor([1.0, 3.0])), 9), damping=0.5)(key)
+    torch.testing.assert_close(found, torch.tensor([1 / 2, 1 / 4]))
+
+
+@pytest.mark.parametrize("matrix", [torch.ones(3, 3), torch.full((3, 3), float("nan")), -torch.eye(3)])
+def test_a_matrix_without_inverse_is_refused_with_advice(matrix: torch.Tensor) -> None:
+    with pytest.raises(
+        EditorError, match=r"input of mlp.c_proj, from 5 tokens, is singular .*mom2_tokens.*mom2_damping"
+    ):
+        Inverse(Covariance("mlp.c_proj", matrix, 5))
+
+
+def test_what_is_kept_is_found_by_model_module_corpus_and_tokens_only(tmp_path: Path) -> None:
+    handle, store = tiny.handle("gpt2"), ArtifactStore(tmp_path)
+    site = handle.mlp_out(0)
+    made = collect(handle, [site], tiny.SENTENCES, 10**6)[site.module]
+    covariance.keep(handle, store, made, "corpus", 640)
+    found = covariance.stored(handle, store, site, "corpus", 640)
+    assert found is not None
+    assert torch.equal(found.matrix, made.matrix)
+    assert (found.tokens, found.module) == (made.tokens, site.module)
+    assert covariance.stored(handle, store, handle.mlp_out(1), "corpus", 640) is None
+    assert covariance.stored(handle, store, site, "another", 640) is None
+    assert covariance.stored(handle, store, site, "corpus", 641) is None
+    assert covariance.stored(tiny.handle("gpt2", seed=1), store, site, "corpus", 640) is None

@@ -1,0 +1,45 @@
+"""Keys: what a projection receives and returns at the subject's last token."""
+
+import pytest
+import torch
+
+from editsafety.editing.keys import at_subject
+from editsafety.editing.subject import locate
+from tests import tiny
+
+CONTEXTS = ("{}", "Toren plays the flute. {}", "A farmer grows wheat. {}")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "llama", "opt", "bloom"])
+def test_a_batched_key_is_the_key_of_the_prompt_alone(family: str) -> None:
+    handle = tiny.handle(family)
+    site = handle.mlp_out(1)
+    prompts = [locate(handle, tiny.request(), context) for context in CONTEXTS]
+    found = at_subject(handle, site.module, prompts)
+    for row, prompt in enumerate(prompts):
+        alone = at_subject(handle, site.module, [prompt])
+        torch.testing.assert_close(found.inputs[row], alone.inputs[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.outputs[row], alone.outputs[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "llama"])
+def test_the_output_is_the_weight_times_the_key_plus_the_bias(family: str) -> None:
+    handle = tiny.handle(family)
+    site = handle.mlp_out(1)
+    found = at_subject(handle, site.module, [locate(handle, tiny.request())])
+    bias = getattr(handle.model.get_submodule(site.module), "bias", None)
+    expected = handle.weight(site) @ found.inputs[0] + (0 if bias is None else bias.detach())
+    torch.testing.assert_close(found.outputs[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_behind_the_module_are_not_run() -> None:
+    handle = tiny.handle("gpt2")
+    ran: list[str] = []
+    hooks = [
+        handle.model.get_submodule(handle.block(layer)).register_forward_hook(lambda *_, n=layer: ran.append(n))
+        for layer in range(handle.layers)
+    ]
+    at_subject(handle, handle.mlp_out(0).module, [locate(handle, tiny.request())])
+    for hook in hooks:
+        hook.remove()
+    assert ran == []

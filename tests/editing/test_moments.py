@@ -1,0 +1,115 @@
+"""Second moments for an editor: from which texts, when made, where found."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from editsafety.artifacts import ArtifactStore
+from editsafety.edit import Edit
+from editsafety.editing.covariance import collect
+from editsafety.editing.moments import Mom2Hparams, SecondMoments, read_texts
+from editsafety.errors import DataError, NotPreparedError, UsageError
+from editsafety.models import ModelHandle, ModelSpec
+from editsafety.session import EditSession
+from tests import tiny
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.txt"
+    path.write_text("\n\n".join(tiny.SENTENCES), encoding="utf-8")
+    return path
+
+
+def moments(handle: ModelHandle, folder: Path, corpus: Path | str) -> SecondMoments:
+    return SecondMoments(handle, ArtifactStore(folder / "store"), Mom2Hparams(mom2_corpus=str(corpus)))
+
+
+def test_prepared_moments_are_those_of_the_users_texts(tmp_path: Path, corpus: Path) -> None:
+    handle = tiny.handle("gpt2")
+    sites = [handle.mlp_out(0), handle.mlp_out(1)]
+    found = moments(handle, tmp_path, corpus)
+    assert found.missing(sites) == f"the second moment of the input of {sites[0].module}, {sites[1].module}"
+    found.prepare(sites)
+    assert found.missing(sites) is None
+    expected = collect(handle, sites, tiny.SENTENCES, 640)
+    for site in sites:
+        assert torch.equal(found.of(site, "rome").matrix, expected[site.module].matrix)
+
+
+def test_what_one_process_prepared_another_finds(tmp_path: Path, corpus: Path) -> None:
+    handle = tiny.handle("gpt2")
+    moments(handle, tmp_path, corpus).prepare([handle.mlp_out(0)])
+    assert moments(tiny.handle("gpt2"), tmp_path, corpus).missing([handle.mlp_out(0)]) is None
+
+
+def test_another_text_in_the_same_file_is_another_corpus(tmp_path: Path, corpus: Path) -> None:
+    handle = tiny.handle("gpt2")
+    moments(handle, tmp_path, corpus).prepare([handle.mlp_out(0)])
+    corpus.write_text(corpus.read_text() + "\nOne more sentence.")
+    assert moments(handle, tmp_path, corpus).missing([handle.mlp_out(0)]) is not None
+
+
+def test_asking_before_preparing_names_the_command(tmp_path: Path, corpus: Path) -> None:
+    handle = tiny.handle("gpt2")
+    with pytest.raises(NotPreparedError, match="editsafety prepare --model tiny-gpt2 --editor rome"):
+        moments(handle, tmp_path, corpus).inverse(handle.mlp_out(0), "rome")
+
+
+def test_a_model_without_texts_of_its_own_says_how_to_give_some(tmp_path: Path) -> None:
+    handle = tiny.handle("gpt2")
+    with pytest.raises(UsageError, match=r"no texts .* tiny-gpt2 .*mom2_corpus.*one text per line"):
+        moments(handle, tmp_path, "").prepare([handle.mlp_out(0)])
+
+
+def test_a_random_model_reads_the_texts_of_the_small_world(tmp_path: Path) -> None:
+    handle = tiny.handle("gpt2")
+    handle.spec = ModelSpec("random:tiny")
+    found = moments(handle, tmp_path, "")
+    found.prepare([handle.mlp_out(0)])
+    assert found.of(handle.mlp_out(0), "rome").tokens >= 640
+
+
+def test_moments_are_never_made_from_an_edited_model(tmp_path: Path, corpus: Path) -> None:
+    handle = tiny.handle("gpt2")
+    with EditSession(handle) as session:
+        session.apply(Edit("test", (), handle.identity, (tiny.low_rank(handle.mlp_out(0)),)))
+        with pytest.raises(UsageError, match="carries an edit"):
+            moments(handle, tmp_path, corpus).prepare([handle.mlp_out(1)])
+
+
+def test_published_statistics_are_imported(tmp_path: Path) -> None:
+    handle = tiny.handle("gpt2")
+    site = handle.mlp_out(1)
+    keys = np.random.default_rng(0).normal(size=(300, site.d_in)).astype(np.float32)
+    folder = tmp_path / "stats"
+    folder.mkdir()
+    arrays = {"mom2.mom2": keys.T @ keys, "mom2.count": np.array(300)}
+    np.savez(folder / f"{site.module}_float32_mom2_300.npz", **arrays)
+    found = moments(handle, tmp_path, folder)
+    assert found.missing([site]) is not None
+    found.prepare([site])
+    np.testing.assert_allclose(found.of(site, "rome").matrix.numpy(), keys.T @ keys / 300, rtol=1e-5)
+
+
+def test_a_corpus_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    handle = tiny.handle("gpt2")
+    with pytest.raises(UsageError, match=r"nowhere\.txt does not exist"):
+        moments(handle, tmp_path, "nowhere.txt").missing([handle.mlp_out(0)])
+
+
+def test_json_lines_give_their_field_text(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in ("one", "two\nlines")) + "\n")
+    assert read_texts(path) == ["one", "two\nlines"]
+
+
+@pytest.mark.parametrize(("line", "sentence"), [("{", "not a JSON object"), ('{"txt": "x"}', "needs a field 'text'")])
+def test_a_bad_line_is_named_by_file_and_number(tmp_path: Path, line: str, sentence: str) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "good"}\n' + line)
+    with pytest.raises(DataError, match=rf"texts.jsonl:2: {sentence}"):
+        read_texts(path)

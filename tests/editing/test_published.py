@@ -1,0 +1,84 @@
+"""Published statistics: read when they can be what they say, refused by name otherwise."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from editsafety.editing import published
+from editsafety.errors import DataError
+from editsafety.sites import Layout, Site
+
+SITE = Site("transformer.h.0.mlp.c_proj", Layout.IN_OUT, 4, 6)
+KEYS = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
+SUM = KEYS.T @ KEYS
+
+
+def write(folder: Path, name: str = "transformer.h.0.mlp.c_proj_float32_mom2_100000.npz", **arrays: Any) -> Path:
+    path = folder / name
+    np.savez(path, **{"mom2.mom2": SUM, "mom2.count": np.array(50), "sample_size": np.array(100000), **arrays})
+    return path
+
+
+def test_the_sum_is_divided_by_the_count(tmp_path: Path) -> None:
+    found = published.read(write(tmp_path), SITE)
+    expected = sum(np.outer(key, key) for key in KEYS.astype(np.float64)) / 50
+    torch.testing.assert_close(found.matrix.double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-6)
+    assert (found.tokens, found.matrix.dtype) == (50, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"mom2.mom2": SUM[:5, :5]}, r"is float32 \[5, 5\], expected floats \[6, 6\]"),
+        ({"mom2.mom2": SUM.astype(int)}, "is int64"),
+        ({"mom2.count": np.array(0)}, "is 0, expected a number of tokens above 0"),
+        ({"mom2.count": np.array([1, 2])}, r"is \[1, 2\], expected a number"),
+        ({"mom2.count": np.array("50")}, "expected a number"),
+        ({"mom2.count": np.array(np.nan)}, "expected a number"),
+        ({"mom2.mom2": np.where(np.eye(6) > 0, np.nan, SUM)}, "not finite"),
+        ({"mom2.mom2": SUM + np.triu(SUM, 1)}, "not symmetric"),
+        ({"mom2.mom2": np.zeros((600, 600))}, "takes 2880128 bytes, expected up to 4384"),
+        ({"mom2.mom2": np.array([object()])}, "without pickle"),
+    ],
+)
+def test_a_file_that_cannot_be_this_sites_is_refused(tmp_path: Path, arrays: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
+        published.read(write(tmp_path, **arrays), SITE)
+
+
+def test_a_file_without_the_arrays_is_refused_with_what_it_has(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", other=np.zeros(3))
+    with pytest.raises(DataError, match=r"no array 'mom2.mom2'; found other"):
+        published.read(tmp_path / "x.npz", SITE)
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
+        published.read(path, SITE)
+
+
+def test_the_file_is_found_by_the_modules_name(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    write(tmp_path, "transformer.h.1.mlp.c_proj_float32_mom2_100000.npz")
+    assert published.locate(tmp_path, SITE) == path
+    assert published.locate(path, SITE) == path
+
+
+def test_a_file_named_after_another_module_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "transformer.h.1.mlp.c_proj_float32_mom2_100000.npz")
+    with pytest.raises(DataError, match="named after another module"):
+        published.locate(path, SITE)
+
+
+def test_a_folder_without_the_file_or_with_two_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found none"):
+        published.locate(tmp_path, SITE)
+    write(tmp_path)
+    write(tmp_path, "transformer.h.0.mlp.c_proj_float32_mom2_200.npz")
+    with pytest.raises(DataError, match="expected one file"):
+        published.locate(tmp_path, SITE)

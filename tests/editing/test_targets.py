@@ -1,0 +1,132 @@
+"""v*: the optimised output at the subject's last token."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from editsafety import trace
+from editsafety.editing.subject import locate, locate_text
+from editsafety.editing.targets import Target, TargetHparams, optimise
+from editsafety.models import ModelHandle
+from editsafety.request import EditRequest
+from editsafety.seal import Frame, Seal
+from tests import tiny
+
+CONTEXTS = ("{}", "The quick. {}", "Toren lives. {}", "A farmer grows wheat and bread. {}")
+SETTINGS = TargetHparams(v_num_grad_steps=6, v_lr=0.2, v_weight_decay=0.1, clamp_norm_factor=4)
+LONG = tiny.request(prompt="The work of {} is that of a", target_new="farmer and baker")
+
+
+def slow_losses(handle: ModelHandle, module: str, found: Target) -> tuple[float, float]:
+    """NLL and KL with v* in place, one unpadded row at a time and by the definition: an independent calculation."""
+    delta = found.value - found.start
+    target = handle.target_ids(LONG.target_new)
+
+    def scores(ids: list[int], place: int, size: float) -> torch.Tensor:
+        def shift(output: torch.Tensor) -> torch.Tensor:
+            output = output.clone()
+            output.reshape(1, len(ids), -1)[0, place] += size * delta
+            return output
+
+        with torch.no_grad(), trace.watch(handle.model, change={module: shift}):
+            return handle.logits(handle.batch([ids]))[0].log_softmax(-1)
+
+    per_context = []
+    for context in CONTEXTS:
+        prompt = locate(handle, LONG, context)
+        rows = scores([*prompt.ids, *target], prompt.subject, 1.0)
+        per_context.append(-sum(rows[len(prompt.ids) - 1 + a, t] for a, t in enumerate(target)) / len(target))
+    kl = locate_text(handle, "{} is a", LONG.subject)
+    after, before = (scores(list(kl.ids), kl.subject, size)[kl.subject] for size in (1.0, 0.0))
+    return float(sum(per_context) / len(per_context)), float((after.exp() * (after - before)).sum())
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("place", ["projection", "block"])
+def test_the_losses_are_those_of_the_definition(family: str, place: str) -> None:
+    handle = tiny.handle(family)
+    module = handle.mlp_out(1).module if place == "projection" else handle.block(1)
+    found = optimise(handle, module, LONG, CONTEXTS, SETTINGS)
+    nll, kl = slow_losses(handle, module, found)
+    assert found.nll == pytest.approx(nll, rel=1e-4)
+    assert found.kl == pytest.approx(kl, rel=1e-3, abs=1e-6)
+    decay = float((found.value - found.start).norm() / found.start.norm() ** 2)
+    assert found.loss == pytest.approx(nll + 0.0625 * kl + 0.1 * decay, rel=1e-4)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("request_", [tiny.request(), LONG], ids=["subject-first", "mid-sentence"])
+def test_running_from_the_subject_on_gives_what_whole_rows_give(family: str, request_: EditRequest) -> None:
+    handle = tiny.handle(family)
+    module = handle.mlp_out(1).module
+    fast, slow = (optimise(handle, module, request_, CONTEXTS, SETTINGS, whole_rows=whole) for whole in (False, True))
+    assert fast.steps == slow.steps
+    torch.testing.assert_close(fast.value, slow.value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("gpt_neo", {"attention_types": [[["local", "global", "local"], 1]], "window_size": 2}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1}),
+    ],
+)
+def test_running_from_the_subject_on_respects_sliding_windows(family: str, more: dict[str, Any]) -> None:
+    handle = tiny.handle(family, **more)
+    module = handle.mlp_out(1).module
+    fast, slow = (optimise(handle, module, LONG, CONTEXTS, SETTINGS, whole_rows=whole) for whole in (False, True))
+    torch.testing.assert_close(fast.value, slow.value, rtol=1e-3, atol=1e-4)
+
+
+def test_the_loss_falls_and_the_start_is_the_modules_own_output() -> None:
+    handle = tiny.handle("gpt2")
+    module = handle.mlp_out(1).module
+    short, long = (
+        optimise(handle, module, LONG, CONTEXTS, SETTINGS.model_copy(update={"v_num_grad_steps": n})) for n in (1, 20)
+    )
+    assert torch.equal(short.value, short.start)
+    assert (short.steps, long.steps) == (0, 19)
+    assert long.nll < short.nll
+    prompt = locate(handle, LONG)
+    with torch.no_grad(), trace.watch(handle.model, [module]) as seen:
+        handle.logits(handle.batch([prompt.ids]))
+    torch.testing.assert_close(short.start, seen.outputs[module][0, prompt.subject], rtol=1e-4, atol=1e-5)
+
+
+def test_the_change_stays_within_the_clamp() -> None:
+    settings = SETTINGS.model_copy(update={"clamp_norm_factor": 0.05, "v_num_grad_steps": 12})
+    handle = tiny.handle("gpt2")
+    found = optimise(handle, handle.mlp_out(1).module, LONG, CONTEXTS, settings)
+    assert float((found.value - found.start).norm() / found.start.norm()) == pytest.approx(0.05, rel=1e-4)
+
+
+def test_the_search_stops_below_the_stop_loss() -> None:
+    handle = tiny.handle("gpt2")
+    settings = SETTINGS.model_copy(update={"v_stop_loss": 1e9})
+    assert optimise(handle, handle.mlp_out(1).module, LONG, CONTEXTS, settings).steps == 0
+
+
+def test_a_broken_model_ends_the_search_at_once() -> None:
+    handle = tiny.handle("gpt2")
+    with torch.no_grad():
+        handle.model.get_parameter(handle.mlp_out(2).parameter).fill_(float("nan"))
+    found = optimise(handle, handle.mlp_out(1).module, LONG, CONTEXTS, SETTINGS)
+    assert found.steps == 0
+    assert found.loss != found.loss
+
+
+def test_the_search_leaves_no_trace_on_the_model() -> None:
+    handle = tiny.handle("gpt2")
+    frame, seal = Frame.of(handle), Seal.of(handle)
+    optimise(handle, handle.mlp_out(1).module, LONG, CONTEXTS, SETTINGS)
+    assert frame.left_behind(handle) == ()
+    assert seal.changed(Seal.of(handle)) == ()
+
+
+def test_the_callers_mode_does_not_matter() -> None:
+    handle = tiny.handle("gpt2")
+    usual = optimise(handle, handle.mlp_out(1).module, LONG, CONTEXTS, SETTINGS)
+    with torch.no_grad():
+        inside = optimise(handle, handle.mlp_out(1).module, LONG, CONTEXTS, SETTINGS)
+    assert torch.equal(usual.value, inside.value)

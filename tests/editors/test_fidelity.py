@@ -1,0 +1,132 @@
+"""The editors against the published implementations' own deltas, on a tiny GPT-2 with fixed contexts and moments."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from editsafety import editors
+from editsafety.artifacts import ArtifactStore
+from editsafety.edit import Edit, LowRank
+from editsafety.editing.covariance import Covariance, Inverse
+from editsafety.models import ModelHandle
+from editsafety.request import EditRequest
+from editsafety.sites import Site
+
+TOLERANCE = 1e-4  # relative Frobenius error: above every difference between machines, below every known discrepancy
+CASES = range(5)
+ROMES = {"rome": "rome", "c_rome": "c_rome", "r_rome": "r_rome", "p_rome": "p_rome"}
+FTS = {"ft_l": "prompt_last", "ft_m": "target_new"}
+
+
+@pytest.fixture(scope="module")
+def goldens() -> Path:
+    here = Path(__file__).resolve().parents[2]
+    folder = Path(os.environ.get("EDITSAFETY_SHARED", here.parent / "shared")) / "goldens" / "tiny-gpt2"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here: the published deltas cannot be compared")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def handle(goldens: Path) -> ModelHandle:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(goldens / "model", attn_implementation="eager")
+    return ModelHandle.of(model, AutoTokenizer.from_pretrained(goldens / "model"), name="tiny-gpt2")
+
+
+@pytest.fixture(scope="module")
+def requests(goldens: Path) -> list[EditRequest]:
+    rows = json.loads((goldens / "requests.json").read_text())
+    return [EditRequest(str(row["case_id"]), row["prompt"], row["subject"], row["target_new"]) for row in rows]
+
+
+def numbers(goldens: Path, name: str) -> dict[str, Any]:
+    return dict(json.loads((goldens / "index.json").read_text())[name]["hyperparameters"])
+
+
+class Moments:
+    """The moments of the goldens, inverted the way a test wants."""
+
+    def __init__(self, matrices: Mapping[str, Tensor], published_inverse: bool) -> None:
+        self.matrices, self.published_inverse = matrices, published_inverse
+
+    def inverse(self, site: Site, _editor: str) -> Any:
+        matrix = self.matrices[site.module]
+        inverse = torch.inverse(matrix)
+        return inverse.__matmul__ if self.published_inverse else Inverse(Covariance(site.module, matrix, 10**6))
+
+
+def rome(name: str, handle: ModelHandle, goldens: Path, store: Path, *, published_inverse: bool) -> editors.Editor:
+    kind: Any = editors.load(name)
+    given = numbers(goldens, name)
+    known = {key: value for key, value in given.items() if key in kind.Hparams.model_fields}
+    templates = tuple(json.loads((goldens / "templates.json").read_text())["rome"])
+    matrices = load_file(goldens / "covariance.safetensors")
+    golden: Any = type(
+        "Golden",
+        (kind,),
+        {"templates": lambda _: templates, "moments": Moments(matrices, published_inverse)},
+    )
+    made: editors.Editor = golden(handle, kind.Hparams(**{**known, **kind.overrides}), ArtifactStore(store), name=name)
+    return made
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", ROMES)
+def test_a_rome_edit_is_the_published_one(
+    name: str, case: int, handle: ModelHandle, goldens: Path, requests: list[EditRequest], tmp_path: Path
+) -> None:
+    edit = rome(name, handle, goldens, tmp_path, published_inverse=False).edit([requests[case]])
+    (delta,) = edit.deltas
+    assert isinstance(delta, LowRank)
+    deltas = load_file(goldens / f"{name}.deltas.safetensors")
+    assert error(delta.site.stored(delta.matrix()), deltas[f"case_{case}::{delta.parameter}"]) < TOLERANCE
+    inside = load_file(goldens / f"{name}.internals.safetensors")
+    left, right = delta.left[:, 0], delta.right[0]
+    assert error(right, inside[f"case_{case}::u.0"]) < TOLERANCE
+    assert error(left, inside[f"case_{case}::right.0"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ROMES)
+def test_with_the_published_float32_inverse_nothing_but_rounding_is_left(
+    name: str, handle: ModelHandle, goldens: Path, requests: list[EditRequest], tmp_path: Path
+) -> None:
+    (delta,) = rome(name, handle, goldens, tmp_path, published_inverse=True).edit([requests[0]]).deltas
+    assert isinstance(delta, LowRank)
+    deltas = load_file(goldens / f"{name}.deltas.safetensors")
+    assert error(delta.site.stored(delta.matrix()), deltas[f"case_0::{delta.parameter}"]) < 1e-5
+
+
+def fine_tuned(name: str, handle: ModelHandle, goldens: Path, store: Path, request: EditRequest) -> Edit:
+    kind: Any = editors.load("ft")
+    given = numbers(goldens, name)
+    known = {key: value for key, value in given.items() if key in kind.Hparams.model_fields}
+    known["norm_constraint"] = given["norm_constraint"] or None
+    values = kind.Hparams(**{**known, "loss": FTS[name], "train_bias": True})
+    edit: Edit = kind(handle, values, ArtifactStore(store), name="ft").edit([request])
+    return edit
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", FTS)
+def test_a_fine_tuned_weight_is_the_published_one(
+    name: str, case: int, handle: ModelHandle, goldens: Path, requests: list[EditRequest], tmp_path: Path
+) -> None:
+    edit = fine_tuned(name, handle, goldens, tmp_path, requests[case])
+    deltas = load_file(goldens / f"{name}.deltas.safetensors")
+    assert {f"case_{case}::{parameter}" for parameter in edit.parameters} == {k for k in deltas if f"_{case}:" in k}
+    for delta in edit.deltas:
+        weight = handle.model.get_parameter(delta.parameter).detach()
+        assert error(delta.on(weight) - weight, deltas[f"case_{case}::{delta.parameter}"]) < TOLERANCE

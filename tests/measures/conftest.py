@@ -1,0 +1,73 @@
+"""Inputs that every measure can work on, and a model that says what a test wants it to say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from editsafety.edit import Edit
+from editsafety.measures import Inputs
+from editsafety.models import Batch, ModelHandle
+from tests import tiny
+
+Script = Callable[[ModelHandle, Mapping[str, str]], ModelHandle]
+
+
+@pytest.fixture
+def handle() -> ModelHandle:
+    return tiny.handle("gpt2")
+
+
+@pytest.fixture
+def edit(handle: ModelHandle) -> Edit:
+    notes = {"numerator": 4.0, "denominator": 0.5, "key_cosine": 0.9, "first_token": True}
+    delta = tiny.low_rank(handle.mlp_out(1))
+    return Edit("test", ("case-0",), handle.identity, (delta,), notes=notes)
+
+
+@pytest.fixture
+def inputs() -> Inputs:
+    return Inputs(
+        requests=(tiny.request(), tiny.request("case-1", subject="Mirel")),
+        texts=tiny.SENTENCES[:4],
+        prefixes=("A baker bakes bread. ", "A teacher teaches children. "),
+    )
+
+
+@pytest.fixture
+def script() -> Script:
+    """Make a model answer by heart: behind a prompt its text, elsewhere always a full stop."""
+    return by_heart
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of figures and files to check against, which is not part of the project."""
+    here = Path(__file__).resolve().parents[2]
+    folder = Path(os.environ.get("EDITSAFETY_SHARED", here.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here: the published figures cannot be compared")
+    return folder
+
+
+def by_heart(handle: ModelHandle, answers: Mapping[str, str]) -> ModelHandle:
+    lines = [handle.ids(prompt) + handle.ids(answer, special=False) for prompt, answer in answers.items()]
+    size = handle.model.config.vocab_size
+
+    def logits(batch: Batch) -> Tensor:
+        scores = torch.zeros(*batch.ids.shape, size)
+        scores[..., handle.ids(".", special=False)[0]] = 5.0
+        for row, ids in enumerate(batch.ids.tolist()):
+            for at in range(len(ids)):
+                for line in lines:
+                    if line[: at + 1] == ids[: at + 1] and len(line) > at + 1:
+                        scores[row, at, line[at + 1]] = 10.0
+        return scores
+
+    handle.logits = logits  # type: ignore[method-assign]
+    return handle

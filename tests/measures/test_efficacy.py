@@ -1,0 +1,160 @@
+"""Efficacy, generalisation and locality of models that say exactly what a test wants."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from editsafety.edit import Edit
+from editsafety.errors import DataError, UsageError
+from editsafety.measurement import Measurement
+from editsafety.measures import Inputs, efficacy, generalisation, locality
+from editsafety.models import ModelHandle
+from tests import tiny
+from tests.measures.conftest import Script
+
+FIRST = tiny.request("first", rephrasings=["The work of Ashurn is", "Ashurn is a"])
+SECOND = tiny.request("second", subject="Mirel", target_new="farmer", target_true=None, rephrasings=[], neighbours=[])
+THIRD = tiny.request("third", subject="Toren", target_new="baker", rephrasings=["Toren is a"])
+ALL = Inputs(requests=(FIRST, SECOND, THIRD))
+
+
+def by_name(found: tuple[Measurement, ...]) -> dict[str, Measurement]:
+    return {entry.name: entry for entry in found}
+
+
+def test_a_model_that_always_answers_right_scores_one(handle: ModelHandle, script: Script) -> None:
+    right = {request.filled: f" {request.target_new}" for request in ALL.requests}
+    prefixes = tuple(f"{word} bread. " for word in ("A", "The", "x"))
+    right |= {prefix + r.filled: f" {r.target_new}" for prefix, r in zip(prefixes, ALL.requests, strict=True)}
+    right |= {text: f" {request.target_new}" for request in ALL.requests for text in request.rephrasings}
+    script(handle, right)
+    found = by_name(efficacy.MEASURE(handle, replace(ALL, prefixes=prefixes)))
+    assert found["efficacy"].value == found["efficacy_prefixed"].value == found["efficacy_pairwise"].value == 1.0
+    assert found["efficacy"].items == (1.0, 1.0, 1.0)
+    assert [answer.strip()[:5] for answer in found["efficacy"].answers] == ["teach", "farme", "baker"]
+    assert (found["target_probability"].value or 0.0) > 0.97
+    (general,) = generalisation.MEASURE(handle, ALL)
+    assert general.value == 1.0
+
+
+def test_one_wrong_answer_of_three_gives_two_thirds(handle: ModelHandle, script: Script) -> None:
+    script(handle, {FIRST.filled: " teacher.", SECOND.filled: " farmers", THIRD.filled: " baker"})
+    found = by_name(efficacy.MEASURE(handle, ALL))["efficacy"]
+    assert found.items == (1.0, 0.0, 1.0)
+    assert found.value == pytest.approx(2 / 3)
+    assert found.answers[1].startswith(" far")
+
+
+def test_the_pairwise_score_can_be_right_while_the_answer_is_wrong(handle: ModelHandle, script: Script) -> None:
+    script(handle, {})  # says "." behind every prompt
+    found = by_name(efficacy.MEASURE(handle, Inputs(requests=(FIRST,))))
+    assert found["efficacy"].value == 0.0
+    assert found["efficacy_pairwise"].value == 0.0  # a tie loses
+
+
+def test_the_pairwise_score_leaves_out_requests_without_an_old_target(handle: ModelHandle) -> None:
+    found = by_name(efficacy.MEASURE(handle, ALL))["efficacy_pairwise"]
+    assert found.n == 2
+    assert found.items[1] is None
+    none = by_name(efficacy.MEASURE(handle, Inputs(requests=(SECOND,))))["efficacy_pairwise"]
+    assert none.reason == "no request has a target_true"
+
+
+@pytest.mark.parametrize(
+    ("family", "tokenizer"), [("gpt2", "bytes"), ("llama", "bytes_bos"), ("gemma2", "metaspace_bos")]
+)
+def test_target_probability_and_pairwise_equal_the_ones_computed_by_hand(family: str, tokenizer: str) -> None:
+    handle = tiny.handle(family, tokenizer=tokenizer)
+
+    def log_probability(target: str) -> float:
+        prompt = handle.tokenizer(FIRST.filled)["input_ids"]
+        ids = handle.tokenizer(f"{FIRST.filled} {target}")["input_ids"]
+        assert ids[: len(prompt)] == prompt
+        with torch.no_grad():
+            logits = handle.model(input_ids=torch.tensor([ids])).logits[0].double()
+        places = range(len(prompt), len(ids))
+        return sum(float(logits[t - 1].log_softmax(0)[ids[t]]) for t in places) / len(places)
+
+    found = by_name(efficacy.MEASURE(handle, Inputs(requests=(FIRST,))))
+    new, old = log_probability("teacher"), log_probability("farmer")
+    assert found["target_probability"].value == pytest.approx(math.exp(new), rel=1e-4)
+    assert found["efficacy_pairwise"].value == float(new > old)
+
+
+def test_prefixes_have_to_match_the_requests(handle: ModelHandle) -> None:
+    with pytest.raises(UsageError, match="2 prefixes for 3 requests"):
+        efficacy.MEASURE(handle, replace(ALL, prefixes=("a ", "b ")))
+
+
+def test_a_request_that_does_not_fit_into_the_model_is_named(handle: ModelHandle) -> None:
+    long = tiny.request("long", prompt="x " * handle.context + "{} is")
+    with pytest.raises(DataError, match="request 'long': "):
+        efficacy.MEASURE(handle, Inputs(requests=(FIRST, long)))
+
+
+def test_without_prefixes_there_is_a_reason(handle: ModelHandle) -> None:
+    assert by_name(efficacy.MEASURE(handle, ALL))["efficacy_prefixed"].reason == "no prefixes were given"
+
+
+def test_generalisation_is_a_mean_over_requests_of_means_over_rephrasings(handle: ModelHandle, script: Script) -> None:
+    script(handle, {"The work of Ashurn is": " teacher", "Ashurn is a": " farmer", "Toren is a": " baker"})
+    (found,) = generalisation.MEASURE(handle, ALL)
+    assert found.items == (0.5, None, 1.0)
+    assert found.value == 0.75
+    assert found.n == 2
+    assert len(found.answers) == 3
+
+
+def test_generalisation_without_rephrasings_has_a_reason(handle: ModelHandle) -> None:
+    (found,) = generalisation.MEASURE(handle, Inputs(requests=(SECOND,)))
+    assert found.reason == "no request has rephrasings"
+
+
+NEIGHBOURS = ["Mirel works as a", {"prompt": "The capital of Dorvan is", "answer": "Kelmar"}]
+ASKED = Inputs(requests=(tiny.request("here", neighbours=NEIGHBOURS),))
+
+
+def test_locality_is_the_share_of_unchanged_answers(handle: ModelHandle, edit: Edit, script: Script) -> None:
+    truth = {"Mirel works as a": " baker, and", "The capital of Dorvan is": " Kelmar."}
+    script(handle, truth)
+    (before,) = locality.MEASURE(handle, ASKED)
+    assert before.value == 1.0
+    script(handle, {**truth, "Mirel works as a": " teacher"})
+    (after,) = locality.MEASURE(handle, replace(ASKED, edit=edit, before={"locality": before}))
+    assert after.items == (0.0, 1.0)
+    assert after.value == 0.5
+    assert after.answers[0] != before.answers[0]
+
+
+def test_an_answer_that_was_wrong_and_stays_wrong_is_unchanged(handle: ModelHandle, edit: Edit) -> None:
+    (before,) = locality.MEASURE(handle, ASKED)
+    (after,) = locality.MEASURE(handle, replace(ASKED, edit=edit, before={"locality": before}))
+    assert after.value == 1.0
+
+
+def test_at_least_three_tokens_are_compared(handle: ModelHandle, script: Script) -> None:
+    script(handle, {})
+    (found,) = locality.MEASURE(handle, ASKED)
+    assert found.answers[0] == "..."
+
+
+def test_an_edited_model_without_earlier_answers_is_not_judged(handle: ModelHandle, edit: Edit) -> None:
+    (found,) = locality.MEASURE(handle, replace(ASKED, edit=edit))
+    assert found.reason == "the unedited model was not asked"
+
+
+def test_a_model_that_was_dead_before_is_not_judged_either(handle: ModelHandle, edit: Edit) -> None:
+    dead = Measurement.missing("locality", 1, "rate", "1 of 2 items are not finite", broken=True)
+    (found,) = locality.MEASURE(handle, replace(ASKED, edit=edit, before={"locality": dead}))
+    assert "the unedited model gave no answers" in str(found.reason)
+    assert not found.broken
+
+
+def test_answers_to_other_questions_are_refused(handle: ModelHandle, edit: Edit) -> None:
+    (before,) = locality.MEASURE(handle, Inputs(requests=(FIRST,)))
+    with pytest.raises(UsageError, match="2 neighbours, but 1 answers"):
+        locality.MEASURE(handle, replace(ASKED, edit=edit, before={"locality": before}))

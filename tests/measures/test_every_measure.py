@@ -1,0 +1,105 @@
+"""What holds for every measure that discovery finds, today's and tomorrow's."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from editsafety import measures
+from editsafety.edit import Edit
+from editsafety.measurement import Measurement
+from editsafety.measures import Inputs, Measure
+from editsafety.models import ModelHandle
+
+
+@pytest.fixture(params=measures.names())
+def measure(request: pytest.FixtureRequest) -> Measure:
+    return measures.load(request.param)
+
+
+def unedited_then_edited(
+    measure: Measure, handle: ModelHandle, inputs: Inputs, edit: Edit
+) -> tuple[tuple[Measurement, ...], tuple[Measurement, ...]]:
+    before = measure(handle, inputs)
+    later = replace(inputs, edit=edit, before={found.name: found for found in before})
+    return before, measure(handle, later)
+
+
+def test_a_measure_says_what_it_is(measure: Measure) -> None:
+    assert measure.name in measures.names()
+    assert measure.version >= 1
+    assert measure.scope in ("model", "case", "edit")
+
+
+def test_a_measure_gives_numbers_on_a_working_model(
+    measure: Measure, handle: ModelHandle, inputs: Inputs, edit: Edit
+) -> None:
+    _, after = unedited_then_edited(measure, handle, inputs, edit)
+    assert after
+    assert len({found.name for found in after}) == len(after)
+    for found in after:
+        assert found.value is not None, f"{found.name}: {found.reason}"
+        assert math.isfinite(found.value)
+        assert found.version == measure.version
+        assert not found.broken
+        assert found.n > 0
+
+
+def test_the_names_do_not_depend_on_what_was_found(
+    measure: Measure, handle: ModelHandle, inputs: Inputs, edit: Edit
+) -> None:
+    before, after = unedited_then_edited(measure, handle, inputs, edit)
+    nothing = measure(handle, Inputs())
+    assert [found.name for found in before] == [found.name for found in after] == [found.name for found in nothing]
+    assert [found.unit for found in before] == [found.unit for found in after] == [found.unit for found in nothing]
+
+
+def test_without_anything_to_look_at_there_is_a_reason_and_no_number(measure: Measure, handle: ModelHandle) -> None:
+    for found in measure(handle, Inputs()):
+        assert found.value is None
+        assert found.reason
+        assert not found.broken
+
+
+def test_a_dead_model_is_a_finding_and_never_a_number_that_passes(
+    measure: Measure, handle: ModelHandle, inputs: Inputs, edit: Edit
+) -> None:
+    before = {found.name: found for found in measure(handle, inputs)}
+    with torch.no_grad():
+        for parameter in handle.model.parameters():
+            parameter.fill_(torch.nan)
+    after = measure(handle, replace(inputs, edit=edit, before=before))
+    assert any(found.broken for found in after)
+    if measure.scope != "edit":  # an edit has a norm whatever the model is like
+        for found in after:
+            assert found.value is None
+            assert found.broken
+            assert "not finite" in str(found.reason)
+
+
+def test_measurements_survive_strict_json(measure: Measure, handle: ModelHandle, inputs: Inputs, edit: Edit) -> None:
+    before, after = unedited_then_edited(measure, handle, inputs, edit)
+    for found in (*before, *after, *measure(handle, Inputs())):
+        text = json.dumps(found.as_json(), allow_nan=False)
+        assert Measurement.from_json(json.loads(text)) == found
+
+
+def test_the_same_question_gets_the_same_answer_in_any_batch_size(
+    measure: Measure, handle: ModelHandle, inputs: Inputs, edit: Edit
+) -> None:
+    inputs = replace(inputs, edit=None if measure.scope == "case" else edit)
+    for one, many in zip(measure(handle, replace(inputs, batch_size=1)), measure(handle, inputs), strict=True):
+        assert one.value == pytest.approx(many.value, rel=1e-4)
+        assert one.answers == many.answers
+
+
+def test_a_measure_leaves_the_model_as_it_was(
+    measure: Measure, handle: ModelHandle, inputs: Inputs, edit: Edit
+) -> None:
+    unedited_then_edited(measure, handle, inputs, edit)
+    assert handle.fingerprint() == handle.identity
+    assert all(parameter.grad is None for parameter in handle.model.parameters())

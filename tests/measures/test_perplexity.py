@@ -1,0 +1,165 @@
+"""Perplexity against figures that were computed another way."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+
+from editsafety.errors import DataError
+from editsafety.measurement import Measurement
+from editsafety.measures import Inputs
+from editsafety.measures.perplexity import MEASURE
+from editsafety.models import Batch, ModelHandle
+from tests import tiny
+
+TEXTS = tiny.SENTENCES
+
+
+def measured(handle: ModelHandle, texts: tuple[str, ...] = TEXTS) -> dict[str, Measurement]:
+    return {found.name: found for found in MEASURE(handle, Inputs(texts=texts))}
+
+
+def by_hand(handle: ModelHandle, text: str) -> list[float]:
+    """Nats of tokens 2..n: one text at a time, in float64, no padding, and softmax written out."""
+    ids = handle.tokenizer(text, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        logits = handle.model(input_ids=torch.tensor([ids])).logits[0].double()
+    return [float(torch.logsumexp(logits[t], 0) - logits[t, ids[t + 1]]) for t in range(len(ids) - 1)]
+
+
+@pytest.mark.parametrize(
+    ("family", "tokenizer"), [("gpt2", "bytes"), ("llama", "bytes_bos"), ("gemma2", "metaspace_bos")]
+)
+def test_every_figure_equals_the_one_computed_by_hand(family: str, tokenizer: str) -> None:
+    handle = tiny.handle(family, tokenizer=tokenizer)
+    nats = [by_hand(handle, text) for text in TEXTS]
+    ppl = [math.exp(sum(row) / len(row)) for row in nats]
+    tokens = [value for row in nats for value in row]
+    found = measured(handle)
+    assert found["me_ppl"].value == pytest.approx(sum(ppl) / len(ppl), rel=1e-5)
+    assert found["me_ppl"].items == pytest.approx(ppl, rel=1e-5)
+    assert found["me_ppl"].stderr == pytest.approx(statistics.stdev(ppl) / len(ppl) ** 0.5, rel=1e-4)
+    assert found["nll_per_token"].value == pytest.approx(sum(tokens) / len(tokens), rel=1e-5)
+    assert found["nll_per_token"].items == pytest.approx([sum(row) / len(row) for row in nats], rel=1e-5)
+    assert found["ppl_median"].value == pytest.approx(statistics.median(ppl), rel=1e-5)
+    assert found["ppl_worst"].value == pytest.approx(max(ppl), rel=1e-5)
+    assert found["ppl_token_weighted"].value == pytest.approx(math.exp(sum(tokens) / len(tokens)), rel=1e-5)
+
+
+def golden(shared: Path, name: str) -> tuple[ModelHandle, tuple[str, ...], float, float]:
+    """The model, the texts, and the mean and the Euclidean norm of the published per-text perplexities."""
+    folder = shared / "goldens" / "tiny-gpt2"
+    texts = tuple(row["Text"] for row in json.loads((folder / "ppl_texts.json").read_text()))
+    row = json.loads((folder / "index.json").read_text())[name]
+    return ModelHandle.load(str(folder / "model")), texts, row["mean_perplexity"], row["delta_norms"]["perplexities"]
+
+
+def test_it_equals_the_published_implementation(shared: Path) -> None:
+    handle, texts, mean, norm = golden(shared, "perplexity_me_ppl")
+    found = measured(handle, texts)["me_ppl"]
+    assert found.value == pytest.approx(mean, rel=1e-5)
+    assert math.hypot(*(item or 0.0 for item in found.items)) == pytest.approx(norm, rel=1e-5)
+
+
+def test_romes_own_figure_follows_from_ours(shared: Path) -> None:
+    handle, texts, mean, norm = golden(shared, "perplexity_rome")
+    lengths = [len(handle.ids(text, special=False)) for text in texts]
+    nats = measured(handle, texts)["nll_per_token"].items
+    theirs = [math.exp((nll or 0.0) * (n - 1) / n) for nll, n in zip(nats, lengths, strict=True)]
+    assert sum(theirs) / len(theirs) == pytest.approx(mean, rel=1e-5)
+    assert math.hypot(*theirs) == pytest.approx(norm, rel=1e-5)
+
+
+def test_an_even_model_has_the_perplexity_of_its_vocabulary(handle: ModelHandle) -> None:
+    size = handle.model.config.vocab_size
+    handle.logits = lambda batch: torch.zeros(*batch.ids.shape, size)  # type: ignore[method-assign]
+    found = measured(handle)
+    for name in ("me_ppl", "ppl_median", "ppl_worst", "ppl_token_weighted"):
+        assert found[name].value == pytest.approx(size, rel=1e-6)
+    assert found["me_ppl"].stderr == pytest.approx(0.0, abs=1e-3)
+
+
+def test_one_dead_text_is_a_finding_and_the_others_keep_their_values(handle: ModelHandle) -> None:
+    texts = TEXTS[:3]
+    whole = handle.logits
+    dead = handle.ids(texts[1], special=False)
+
+    def logits(batch: Batch) -> torch.Tensor:
+        scores = whole(batch)
+        for row, ids in enumerate(batch.ids.tolist()):
+            if ids[: len(dead)] == dead:
+                scores[row, 2] = torch.nan
+        return scores
+
+    healthy = measured(handle, texts)
+    handle.logits = logits  # type: ignore[method-assign]
+    found = measured(handle, texts)
+    for name in found:
+        assert found[name].broken
+        assert found[name].value is None
+        assert found[name].reason == "the logits are not finite on 1 of 3 texts, first on text 2"
+    for name in ("me_ppl", "nll_per_token"):
+        first, second, third = found[name].items
+        assert second is None
+        assert (first, third) == pytest.approx((healthy[name].items[0], healthy[name].items[2]), rel=1e-5)
+
+
+def sure_of_the_wrong_token(handle: ModelHandle, nats: float) -> None:
+    size = handle.model.config.vocab_size
+
+    def logits(batch: Batch) -> torch.Tensor:
+        scores = torch.zeros(*batch.ids.shape, size)
+        scores[..., handle.tokenizer.pad_token_id] = nats  # occurs in no text
+        return scores
+
+    handle.logits = logits  # type: ignore[method-assign]
+
+
+def test_a_perplexity_past_float32_is_still_a_number(handle: ModelHandle) -> None:
+    sure_of_the_wrong_token(handle, 600.0)  # float32 ends at 88.7 nats
+    found = measured(handle)
+    assert found["me_ppl"].value == pytest.approx(math.exp(600.0), rel=1e-3)
+    assert found["me_ppl"].stderr is not None
+    assert not found["me_ppl"].broken
+
+
+def test_a_perplexity_past_float64_is_broken_but_its_nats_are_kept(handle: ModelHandle) -> None:
+    sure_of_the_wrong_token(handle, 800.0)
+    found = measured(handle)
+    for name in ("me_ppl", "ppl_median", "ppl_worst", "ppl_token_weighted"):
+        assert found[name].broken
+        assert "overflows" in str(found[name].reason)
+        assert "800.0 nats" in str(found[name].reason)
+    assert set(found["me_ppl"].items) == {None}
+    assert found["nll_per_token"].value == pytest.approx(800.0)
+    assert not found["nll_per_token"].broken
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"), [("", "has 0 token"), ("x", "has 1 token"), ("x " * 1000, "tiny-gpt2 needs 2 to")]
+)
+def test_a_text_that_cannot_be_scored_is_refused_before_anything_runs(handle: ModelHandle, bad: str, says: str) -> None:
+    def logits(batch: Batch) -> torch.Tensor:
+        raise AssertionError("the model was run")
+
+    handle.logits = logits  # type: ignore[method-assign]
+    with pytest.raises(DataError, match="text 2 of 2") as error:
+        measured(handle, (TEXTS[0], bad))
+    assert says in str(error.value)
+
+
+def test_the_worst_text_shows_even_when_the_mean_hides_it(handle: ModelHandle) -> None:
+    found = measured(handle)
+    assert found["ppl_worst"].value == max(item for item in found["me_ppl"].items if item is not None)
+    assert (found["ppl_worst"].value or 0.0) > (found["me_ppl"].value or 0.0)
+
+
+def test_a_single_text_has_no_standard_error(handle: ModelHandle) -> None:
+    found = measured(handle, TEXTS[:1])
+    assert {name: entry.stderr for name, entry in found.items()} == dict.fromkeys(found)
+    assert found["me_ppl"].value == found["ppl_median"].value == found["ppl_worst"].value

@@ -1,0 +1,178 @@
+"""What an edit does to the weights, against dense linear algebra."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from editsafety.edit import Delta, Edit, LowRank, Replace, nothing
+from editsafety.errors import EditError
+from editsafety.measurement import Measurement
+from editsafety.measures import Inputs
+from editsafety.measures.weights import MEASURE
+from editsafety.models import ModelHandle
+from tests import tiny
+
+
+def measured(handle: ModelHandle, *deltas: Delta, **notes: float | str | bool) -> dict[str, Measurement]:
+    edit = Edit("test", ("a",), handle.identity, deltas, notes=notes)
+    return {found.name: found for found in MEASURE(handle, Inputs(edit=edit))}
+
+
+def expected(handle: ModelHandle, changes: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Every figure from the whole matrices, as numpy would do it."""
+    pairs = [(dw.double(), handle.model.get_parameter(name).detach().double()) for name, dw in changes.items()]
+    norms = [float(dw.norm()) for dw, _ in pairs]
+    matrices = [dw if dw.ndim == 2 else dw[None] for dw, _ in pairs]
+    large = sum(int(((dw / w).abs() > 0.077).sum()) for dw, w in pairs) / sum(dw.numel() for dw, _ in pairs)
+    return {
+        "delta_norm": math.sqrt(sum(norm**2 for norm in norms)),
+        "delta_relative": max(norm / float(w.norm()) for norm, (_, w) in zip(norms, pairs, strict=True)),
+        "delta_per_entry": max(norm / dw.numel() for norm, (dw, _) in zip(norms, pairs, strict=True)),
+        "delta_large_share": large,
+        "spectral_norm": max(float(torch.linalg.svdvals(matrix)[0]) for matrix in matrices),
+    }
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "llama"])
+@pytest.mark.parametrize("rank", [1, 5, 100])
+def test_low_rank_figures_equal_the_dense_ones(family: str, rank: int) -> None:
+    handle = tiny.handle(family)
+    deltas = [tiny.low_rank(handle.mlp_out(layer), rank=rank, size=0.01, seed=layer) for layer in (0, 2)]
+    dense = {delta.parameter: delta.site.stored(delta.matrix()) for delta in deltas}
+    found = measured(handle, *deltas)
+    for name, value in expected(handle, dense).items():
+        assert found[name].value == pytest.approx(value, rel=1e-4), name
+        assert len(found[name].items) == 2
+    assert found["weights_finite"].value == 1.0
+
+
+def test_replaced_weights_are_compared_with_the_old_ones(handle: ModelHandle) -> None:
+    names = ("transformer.h.1.mlp.c_proj.weight", "transformer.h.1.mlp.c_proj.bias")
+    generator = torch.Generator().manual_seed(1)
+    new = {name: torch.randn(handle.model.get_parameter(name).shape, generator=generator) for name in names}
+    found = measured(handle, *(Replace(name, value) for name, value in new.items()))
+    dense = {name: value - handle.model.get_parameter(name).detach() for name, value in new.items()}
+    for name, value in expected(handle, dense).items():
+        assert found[name].value == pytest.approx(value, rel=1e-5), name
+
+
+def test_several_deltas_of_one_weight_are_one_change(handle: ModelHandle) -> None:
+    deltas = [tiny.low_rank(handle.mlp_out(1), seed=seed) for seed in (0, 1)]
+    stored = sum((delta.site.stored(delta.matrix()) for delta in deltas), torch.zeros(()))
+    found = measured(handle, *deltas)
+    for name, value in expected(handle, {deltas[0].parameter: stored}).items():
+        assert found[name].value == pytest.approx(value, rel=1e-4), name
+    assert found["delta_norm"].n == 1
+
+
+def test_a_replacement_and_a_delta_on_top_of_it_are_one_change(handle: ModelHandle) -> None:
+    delta = tiny.low_rank(handle.mlp_out(1))
+    fresh = torch.randn(handle.model.get_parameter(delta.parameter).shape)
+    found = measured(handle, Replace(delta.parameter, fresh), delta)
+    dense = fresh + delta.site.stored(delta.matrix()) - handle.model.get_parameter(delta.parameter).detach()
+    for name, value in expected(handle, {delta.parameter: dense}).items():
+        assert found[name].value == pytest.approx(value, rel=1e-4), name
+
+
+def test_a_rank_one_delta_has_one_singular_value(handle: ModelHandle) -> None:
+    found = measured(handle, tiny.low_rank(handle.mlp_out(0)))
+    assert found["spectral_norm"].value == pytest.approx(found["delta_norm"].value)
+
+
+def test_the_norms_are_those_of_the_published_edits(shared: Path) -> None:
+    from safetensors.torch import load_file
+
+    folder = shared / "goldens" / "tiny-gpt2"
+    handle = ModelHandle.load(str(folder / "model"))
+    norms = json.loads((folder / "index.json").read_text())["rome"]["delta_norms"]
+    for key, delta in load_file(folder / "rome.deltas.safetensors").items():
+        name = key.split("::")[1]
+        new = handle.model.get_parameter(name).detach() + delta
+        assert measured(handle, Replace(name, new))["delta_norm"].value == pytest.approx(norms[key], rel=1e-4)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("kind", ["low_rank", "replace"])
+def test_weights_that_are_not_finite_are_a_finding(handle: ModelHandle, bad: float, kind: str) -> None:
+    delta: Delta = tiny.low_rank(handle.mlp_out(1))
+    assert isinstance(delta, LowRank)
+    if kind == "replace":
+        delta = Replace(delta.parameter, delta.on(handle.model.get_parameter(delta.parameter).detach()))
+        delta.value[3, 4] = bad
+    else:
+        delta.left[3, 0] = bad
+    found = measured(handle, tiny.low_rank(handle.mlp_out(0)), delta)
+    assert found["weights_finite"].value == 0.0
+    assert found["weights_finite"].broken
+    assert found["weights_finite"].items == (1.0, 0.0)
+    for name in ("delta_norm", "delta_relative", "delta_per_entry", "delta_large_share", "spectral_norm"):
+        assert found[name].broken
+        assert found[name].reason == "1 of 2 changed weights are not finite"
+        assert found[name].items[0] is not None
+        assert found[name].items[1] is None
+
+
+def test_a_finite_delta_that_overflows_in_half_precision_is_a_finding() -> None:
+    handle = tiny.handle("gpt2", dtype="float16")
+    found = measured(handle, tiny.low_rank(handle.mlp_out(1), size=1e5))
+    assert found["weights_finite"].broken
+    assert found["delta_norm"].value is not None
+
+
+def test_an_edit_that_changes_nothing_has_no_norms_and_finite_weights(handle: ModelHandle) -> None:
+    found = {entry.name: entry for entry in MEASURE(handle, Inputs(edit=nothing("test", ("a",), handle.identity)))}
+    assert found["delta_norm"].reason == "the edit changes no weight"
+    assert found["weights_finite"].value == 1.0
+
+
+def test_a_delta_of_zeros_is_a_change_of_zero(handle: ModelHandle) -> None:
+    found = measured(handle, tiny.low_rank(handle.mlp_out(1), size=0.0))
+    for name in ("delta_norm", "delta_relative", "delta_per_entry", "delta_large_share", "spectral_norm"):
+        assert found[name].value == 0.0
+
+
+def test_a_weight_that_was_all_zero_has_no_relative_change(handle: ModelHandle) -> None:
+    delta = tiny.low_rank(handle.mlp_out(1))
+    with torch.no_grad():
+        handle.model.get_parameter(delta.parameter).zero_()
+    found = measured(handle, delta)
+    assert found["delta_relative"].reason == "every changed weight was all zero"
+    assert not found["delta_relative"].broken
+    assert found["delta_large_share"].value == 1.0
+
+
+def test_notes_of_the_editor_are_measurements(handle: ModelHandle) -> None:
+    notes = {"numerator": 7.5, "denominator": 1e-3, "key_cosine": -0.25, "first_token": True}
+    found = measured(handle, tiny.low_rank(handle.mlp_out(1)), **notes)
+    assert {name: found[name].value for name in notes} == {**notes, "first_token": 1.0}
+
+
+def test_notes_that_are_absent_or_not_finite_or_no_number_have_reasons(handle: ModelHandle) -> None:
+    found = measured(handle, numerator=math.nan, denominator="inf", key_cosine="high")
+    assert found["numerator"].broken
+    assert found["denominator"].broken  # a saved edit writes it as its name
+    assert found["denominator"].reason == "the denominator of test is inf"
+    assert found["key_cosine"].reason == "test notes 'high' as key_cosine, no number"
+    assert found["first_token"].reason == "test notes no first_token"
+
+
+def test_a_parameter_that_the_model_lacks_is_refused(handle: ModelHandle) -> None:
+    with pytest.raises(EditError, match=r"'other\.weight', which tiny-gpt2 does not have"):
+        measured(handle, Replace("other.weight", torch.zeros(3)))
+
+
+def test_tied_weights_are_known_by_both_names(handle: ModelHandle) -> None:
+    value = handle.model.get_parameter("transformer.wte.weight").detach() * 2
+    found = measured(handle, Replace("lm_head.weight", value))
+    assert found["delta_relative"].value == pytest.approx(1.0)
+
+
+def test_measuring_is_repeatable(handle: ModelHandle, edit: Edit) -> None:
+    inputs = Inputs(edit=edit)
+    assert MEASURE(handle, inputs) == MEASURE(handle, replace(inputs, batch_size=1))

@@ -1,0 +1,127 @@
+"""The lab: what an editor may do to a model, and what is on record afterwards."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from editsafety import trial
+from editsafety.checks import judge_case
+from editsafety.errors import NotPreparedError
+from editsafety.lab import Lab
+from editsafety.policy import Policy
+from editsafety.progress import Progress
+from editsafety.store import Store
+from editsafety.verdict import Verdict
+from tests.system import world
+
+QUIET = Progress(io.StringIO(), "quiet")
+
+
+def lab(paths: dict[str, str], folder: Path, *editors: str, **more: object) -> Lab:
+    return Lab(world.plan(paths, *editors, **more), Store(folder / "store.sqlite"), QUIET)
+
+
+def verdicts(found: Lab) -> dict[str, Verdict]:
+    policy = Policy.read("default")
+    return {case.request.id: judge_case(policy, found.record(case)).verdict for case in found.plan.cases}
+
+
+@pytest.fixture
+def alone(paths, tmp_path):
+    """What an undisturbed process finds: edit ids and perplexities by request."""
+    found = lab(paths, tmp_path / "alone", "Nudge")
+    return {case.request.id: found.record(case) for case in found.plan.cases}
+
+
+def test_a_small_edit_passes_and_is_undone(paths, tmp_path):
+    found = lab(paths, tmp_path / "run", "Nudge")
+    assert set(verdicts(found).values()) == {Verdict.PASS}
+    record = found.record(found.plan.cases[0])
+    assert record.restored is True
+    assert record.changed == record.declared == ("transformer.h.1.mlp.c_proj.weight",)
+    assert record.cost.edit is not None and record.cost.edit > 0
+    assert record.after["me_ppl"].value == pytest.approx(record.before["me_ppl"].value, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("editor", "expected", "said"),
+    [
+        ("Raises", Verdict.ERROR, "half way through"),
+        ("ReturnsNone", Verdict.ERROR, "NoneType"),
+        ("WritesElsewhere", Verdict.ERROR, "wte.weight"),
+        ("LeavesAHook", Verdict.ERROR, "forward hook"),
+        ("WritesNan", Verdict.COLLAPSE, "not finite"),
+    ],
+)
+def test_a_broken_editor_gets_its_verdict_and_the_next_case_equals_that_of_a_fresh_process(
+    paths, tmp_path, alone, editor, expected, said
+):
+    found = lab(paths, tmp_path / "run", editor)
+    judged = {case.request.id: judge_case(Policy.read("default"), found.record(case)) for case in found.plan.cases}
+    assert judged["hard-1"].verdict is expected
+    assert any(said in check.sentence for check in judged["hard-1"].checks)
+    for untouched in ("hard-0", "normal-0"):
+        assert judged[untouched].verdict is Verdict.PASS
+        assert judged[untouched].record.after["me_ppl"] == alone[untouched].after["me_ppl"]
+    handle = found.bench(paths["model"]).handle
+    assert handle.fingerprint() == handle.identity
+
+
+def test_an_exploding_edit_is_a_collapse_and_noop_is_called_no_op(paths, tmp_path):
+    found = lab(paths, tmp_path / "run", "Explodes", "noop")
+    judged = {case.id: judge_case(Policy.read("default"), found.record(case)).verdict for case in found.plan.cases}
+    assert {v for name, v in judged.items() if "Explodes" in name} == {Verdict.COLLAPSE}
+    assert {v for name, v in judged.items() if "noop" in name} == {Verdict.NO_OP}
+
+
+def test_an_editor_that_keeps_state_is_found_out_by_the_order(paths, tmp_path):
+    found = lab(paths, tmp_path / "run", "KeepsState", "Nudge")
+    model = paths["model"]
+    assert found.same_in_any_order(model, world.spelled(paths, "Nudge"))[0] is True
+    same, sentence = found.same_in_any_order(model, world.spelled(paths, "KeepsState"))
+    assert same is False
+    assert "tiny-model-KeepsState-normal-1, tiny-model-KeepsState-hard-0 came out differently" in sentence
+
+
+def test_a_finished_case_is_not_run_again_and_another_setting_is_another_case(paths, tmp_path, monkeypatch):
+    first = lab(paths, tmp_path / "run", "Nudge")
+    kept = {case.id: first.record(case) for case in first.plan.cases}
+
+    def never(*_: object) -> None:
+        raise AssertionError("a finished case was run again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trial, "run", never)
+        again = lab(paths, tmp_path / "run", "Nudge")
+        assert {case.id: again.record(case) for case in again.plan.cases} == kept
+    other = lab(paths, tmp_path / "run", "Nudge", seed=1)
+    assert other.key(other.plan.cases[0]) != first.key(first.plan.cases[0])
+
+
+def test_an_editor_that_needs_preparing_says_which_command(paths, tmp_path):
+    hparams = tmp_path / "rome.yaml"
+    hparams.write_text(
+        "layers: [1]\nv_num_grad_steps: 3\nv_lr: 0.5\nv_weight_decay: 0.001\nclamp_norm_factor: 4\nmom2_adjustment: true\n"
+    )
+    found = lab(paths, tmp_path / "run", "rome", hparams=(str(hparams),))
+    with pytest.raises(NotPreparedError, match="editsafety prepare --model tiny-model --editor rome"):
+        found.record(found.plan.cases[0])
+    assert found.store.get("problem:tiny-model:rome")
+
+
+def test_an_interrupted_editor_leaves_the_model_as_it_was(paths, tmp_path, monkeypatch):
+    found = lab(paths, tmp_path / "run", "Nudge")
+    editor = found.editor(paths["model"], world.spelled(paths, "Nudge"))
+
+    def interrupted(*_: object) -> None:
+        editor.handle.model.train()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(editor, "edit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        found.record(found.plan.cases[0])
+    assert not editor.handle.model.training
+    assert editor.handle.fingerprint() == editor.handle.identity

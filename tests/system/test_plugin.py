@@ -1,0 +1,164 @@
+"""The plugin as pytest users meet it: options, items, ids, selection, workers, reports."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from editsafety.shipped import shipped
+from tests.system import world
+
+SUITES = shipped("suites")
+OWN = """
+def test_it_stays(judged):
+    judged("perplexity")
+"""
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, paths: dict[str, str]):
+    """Run pytest in this process on suites (by name) or files with some editors."""
+
+    def runner(*args: str, editors: tuple[str, ...] = ("Nudge",), suites: tuple[str, ...] = ("collapse",)):
+        where = [str(SUITES / suite) for suite in suites]
+        fixed = ["-c", str(SUITES / "pytest.ini"), "-p", "no:cacheprovider"]
+        return pytester.runpytest(*where, *fixed, *world.options(paths, *editors), *args)
+
+    return runner
+
+
+def reports(pytester: pytest.Pytester) -> list[Path]:
+    return sorted((pytester.path / "reports").glob("*/report.json"))
+
+
+def test_one_item_per_case_with_stable_ids_and_a_report(run, pytester):
+    result = run("-v", suites=("collapse", "efficacy", "integrity"))
+    result.stdout.fnmatch_lines(["*test_perplexity_stays_near_the_unedited_model?tiny-model-Nudge-hard-0? PASSED*"])
+    (path,) = reports(pytester)
+    body = json.loads(path.read_text())
+    assert body["verdict"] == "INEFFECTIVE"  # a random nudge writes no fact
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert (path.parent / "report.md").is_file()
+    result.stdout.fnmatch_lines(["*INEFFECTIVE*"])
+
+
+def test_only_what_was_asked_for_is_judged(run, pytester):
+    assert run().ret == 0
+    (path,) = reports(pytester)
+    assert json.loads(path.read_text())["verdict"] == "PASS"
+
+
+def test_a_collapse_fails_its_items_with_the_verdict_sentence(run, pytester):
+    result = run(editors=("Explodes",))
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*COLLAPSE tiny-model-Explodes-hard-0: perplexity *expected at most 1.25x*"])
+
+
+def test_collect_only_loads_no_model_and_writes_nothing(run, pytester, monkeypatch):
+    from editsafety import models
+
+    def never(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(models.ModelHandle, "load", never)
+    result = run("--collect-only", "-q")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*test_perplexity_stays_near_the_unedited_model?tiny-model-Nudge-normal-1?"])
+    assert not (pytester.path / "reports").exists()
+
+
+def test_k_selects_cases_and_only_those_are_run(run, pytester):
+    result = run("-k", "tiny-model-Nudge-hard-0 and perplexity_stays")
+    result.assert_outcomes(passed=1, deselected=11)
+    body = json.loads(reports(pytester)[0].read_text())
+    assert [case["case"] for group in body["groups"] for case in group["cases"]] == ["tiny-model-Nudge-hard-0"]
+
+
+def test_two_workers_share_the_cases_and_agree_with_one(run, pytester):
+    assert run("-n", "2", suites=("collapse", "integrity")).ret == 0
+    (path,) = reports(pytester)
+    two = json.loads(path.read_text())
+    assert two["verdict"] == "PASS"
+    assert sum(len(group["cases"]) for group in two["groups"]) == 4
+
+
+def test_lf_runs_the_failed_items_again(pytester, paths):
+    args = [str(SUITES / "collapse"), "-c", str(SUITES / "pytest.ini"), "--rootdir", str(pytester.path)]
+    args += world.options(paths, "WritesNan")
+    pytester.runpytest(*args, "-o", "cache_dir=cache").assert_outcomes(passed=8, failed=4)
+    pytester.runpytest(*args, "-o", "cache_dir=cache", "--lf").assert_outcomes(failed=4)
+
+
+def test_junit_properties_hold_the_verdict(run, pytester):
+    run("--junit-xml=out.xml")
+    names = {(p.get("name"), p.get("value")) for p in ET.parse(pytester.path / "out.xml").iter("property")}
+    assert ("editsafety.perplexity", "PASS") in names
+
+
+def test_a_users_own_test_file_gets_the_fixtures(pytester, paths):
+    pytester.makepyfile(
+        OWN
+        + """
+def test_the_edited_model_is_live(edited, case):
+    assert edited.changed() == edited.applied[0].parameters
+    assert case.id.startswith("tiny-model-Nudge-")
+
+def test_the_handle_and_the_editor(handle, editor, result):
+    assert editor.handle is handle
+    assert result.restored
+"""
+    )
+    result = pytester.runpytest(*world.options(paths, "Nudge"), "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=12)
+
+
+def test_without_a_model_the_message_says_what_to_add(pytester):
+    pytester.makepyfile(OWN)
+    result = pytester.runpytest("-p", "no:cacheprovider")
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*no model was given: add --editsafety-model*"])
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--editsafety-editor=romee", "no editor named 'romee'; did you mean 'rome'?"),
+        ("--editsafety-policy=strictest", "no policy 'strictest'"),
+        ("--editsafety-limit=0", "expected at least 1"),
+        ("--editsafety-hard=nowhere.jsonl", "nowhere.jsonl"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error_before_any_model_loads(pytester, paths, option, said):
+    pytester.makepyfile(OWN)
+    result = pytester.runpytest(*world.options(paths, "Nudge"), option, "-p", "no:cacheprovider")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert said in result.stderr.str()
+
+
+def test_pytest_starts_without_torch(pytester):
+    pytester.makepyfile("def test_nothing():\n    import sys\n    assert 'torch' not in sys.modules\n")
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_an_interrupted_run_goes_on_where_it_was(run, pytester, paths, monkeypatch):
+    from editsafety import trial
+
+    real, seen = trial.run, []
+
+    def counted(bench, editor, case):
+        seen.append(case.id)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return real(bench, editor, case)
+
+    monkeypatch.setattr(trial, "run", counted)
+    assert run().ret == pytest.ExitCode.INTERRUPTED
+    (path,) = reports(pytester)
+    assert json.loads(path.read_text())["verdict"] == "INCOMPLETE"
+    assert run().ret == 0
+    assert sorted(seen) == sorted([*{*seen}, seen[2]])  # only the interrupted case was run twice
+    assert reports(pytester) == [path]
+    assert json.loads(path.read_text())["verdict"] == "PASS"

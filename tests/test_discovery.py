@@ -1,0 +1,121 @@
+"""Discovery: one new file is one new member; a name that is not known says which are."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from editsafety import discovery
+from editsafety.errors import UnknownNameError, UsageError
+
+
+@pytest.fixture
+def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A family `editsafety.gadgets` with two members, in a folder of its own."""
+    package = tmp_path / "gadgets"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "lamp.py").write_text("GADGET = 'the lamp'\n")
+    (package / "_shared.py").write_text("raise RuntimeError('nobody asked for me')\n")
+    import editsafety
+
+    monkeypatch.setattr(editsafety, "__path__", [*editsafety.__path__, str(tmp_path)])
+    yield package
+    for name in [name for name in sys.modules if name.startswith("editsafety.gadgets")]:
+        del sys.modules[name]
+    vars(editsafety).pop("gadgets", None)
+
+
+def test_a_file_dropped_into_a_family_is_a_member_the_moment_it_is_there(family: Path) -> None:
+    assert discovery.names("gadgets") == ["lamp"]
+    (family / "clock.py").write_text("GADGET = 'the clock'\n")
+    assert discovery.names("gadgets") == ["clock", "lamp"]
+    assert discovery.load("gadgets", "clock", "GADGET") == "the clock"
+
+
+def test_listing_imports_no_member(family: Path) -> None:
+    (family / "bomb.py").write_text("raise RuntimeError('imported')\n")
+    assert discovery.names("gadgets") == ["bomb", "lamp"]
+    assert "editsafety.gadgets.lamp" not in sys.modules
+
+
+def test_loading_one_member_imports_no_other(family: Path) -> None:
+    (family / "bomb.py").write_text("raise RuntimeError('imported')\n")
+    assert discovery.load("gadgets", "lamp", "GADGET") == "the lamp"
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_and_the_known_ones(family: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"no gadget named 'lmap'; did you mean 'lamp'\? Known gadgets: lamp\. One of"):
+        discovery.load("gadgets", "lmap", "GADGET")
+    with pytest.raises(UnknownNameError, match=r"no gadget named 'zzz'\. Known gadgets: lamp\."):
+        discovery.load("gadgets", "zzz", "GADGET")
+    with pytest.raises(UnknownNameError):
+        discovery.load("gadgets", "_shared", "GADGET")
+
+
+def test_a_member_that_does_not_say_what_it_is_is_refused_by_file(family: Path) -> None:
+    (family / "blank.py").write_text("")
+    with pytest.raises(UsageError, match=r"editsafety/gadgets/blank.py does not define GADGET"):
+        discovery.load("gadgets", "blank", "GADGET")
+
+
+def test_entry_points_of_other_packages_are_members(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [
+        EntryPoint("radio", "json:dumps", "editsafety.gadgets"), EntryPoint("ghost", "no_such:thing", "editsafety.gadgets")
+    ]  # fmt: skip
+
+    def entry_points(*, group: str, name: str | None = None) -> list[EntryPoint]:
+        assert group == "editsafety.gadgets"
+        return [point for point in points if name in (None, point.name)]
+
+    monkeypatch.setattr(discovery, "entry_points", entry_points)
+    assert discovery.names("gadgets") == ["ghost", "lamp", "radio"]
+    assert discovery.load("gadgets", "radio", "GADGET").__name__ == "dumps"
+    with pytest.raises(UsageError, match="ghost: the entry point 'no_such:thing' cannot be loaded"):
+        discovery.load("gadgets", "ghost", "GADGET")
+
+
+def test_a_class_in_a_file_of_ones_own_is_loaded(tmp_path: Path) -> None:
+    place = tmp_path / "with space" / "mine.py"
+    place.parent.mkdir()
+    place.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n\n"
+        "@dataclass\nclass Mine:\n    size: int = 3\n"
+    )
+    assert discovery.load("gadgets", f"{place}:Mine", "GADGET")().size == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("class Other: pass\n", r"has no 'Mine'\. Classes in it: Other"),
+        ("from pathlib import Path\n", r"has no 'Mine'\. Classes in it: none"),
+        ("class Mine\n", "fails while being imported: SyntaxError"),
+        ("import no_such_module\n", "fails while being imported: ModuleNotFoundError"),
+        ("1 / 0\n", "fails while being imported: ZeroDivisionError"),
+    ],
+)
+def test_a_file_of_ones_own_that_does_not_do_is_refused_with_the_reason(tmp_path: Path, body: str, message: str) -> None:
+    place = tmp_path / "mine.py"
+    place.write_text(body)
+    with pytest.raises(UsageError, match=message) as caught:
+        discovery.load("gadgets", f"{place}:Mine", "GADGET")
+    assert str(place) in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no such file"):
+        discovery.load("gadgets", f"{tmp_path}/no.py:Mine", "GADGET")
+
+
+@pytest.mark.parametrize("family", ["editors", "measures", "datasets"])
+def test_the_members_of_the_shipped_families_are_listed_sorted(family: str) -> None:
+    try:
+        found = discovery.names(family)
+    except ModuleNotFoundError:
+        pytest.skip(f"editsafety.{family} does not exist yet")
+    assert found == sorted(found)
+    assert all(name.isidentifier() and not name.startswith("_") for name in found)

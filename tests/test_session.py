@@ -1,0 +1,512 @@
+"""EditSession: whatever happens inside, the model after it is the model before it, or what differs is named."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from editsafety.edit import Delta, Edit, LowRank, Replace, Sidecar, nothing
+from editsafety.errors import EditError, UndoError
+from editsafety.models import ModelHandle
+from editsafety.session import EditSession
+from editsafety.sites import Layout, Site
+from tests import tiny
+
+
+@pytest.fixture
+def handle() -> ModelHandle:
+    return tiny.handle("gpt2")
+
+
+def logits(handle: ModelHandle) -> Tensor:
+    with torch.no_grad():
+        return handle.logits(handle.batch([handle.ids("Toren lives in Ostrin")]))
+
+
+def edit_of(handle: ModelHandle, *deltas: Delta, sidecars: tuple[Sidecar, ...] = ()) -> Edit:
+    return Edit("test", ("a",), handle.identity, deltas, sidecars)
+
+
+def low_rank_edit(handle: ModelHandle, layer: int = 1, **more: Any) -> Edit:
+    return edit_of(handle, tiny.low_rank(handle.mlp_out(layer), **more))
+
+
+def random_edit(handle: ModelHandle, rng: random.Random) -> Edit:
+    names = [name for name, _ in handle.model.named_parameters()]
+    deltas: list[Delta] = []
+    for _ in range(rng.randint(1, 3)):
+        if rng.random() < 0.5:
+            site = handle.mlp_out(rng.randrange(handle.layers))
+            deltas.append(tiny.low_rank(site, rank=rng.randint(1, 4), size=10 ** rng.uniform(-6, 4), seed=rng.randrange(999)))
+        else:
+            name = rng.choice(names)
+            deltas.append(Replace(name, torch.randn(handle.model.get_parameter(name).shape)))
+    return edit_of(handle, *deltas)
+
+
+# ---------------------------------------------------------------------------------------------- values come back
+
+
+@pytest.mark.parametrize("park", ["device", "cpu"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_fifty_random_edits_are_undone_bit_for_bit(family: str, dtype: str, park: Any) -> None:
+    handle = tiny.handle(family, dtype=dtype, tied=True)
+    places = {name: tensor.data_ptr() for name, tensor in handle.tensors().items()}
+    rng = random.Random(0)
+    session = EditSession(handle, park=park)
+    with session:
+        for _ in range(50):
+            session.apply(random_edit(handle, rng))
+        assert handle.fingerprint() != handle.identity
+    assert handle.fingerprint() == handle.identity
+    assert session.leftovers == ()
+    assert {name: tensor.data_ptr() for name, tensor in handle.tensors().items()} == places
+
+
+def test_nan_and_infinite_edits_are_undone_too(handle: ModelHandle) -> None:
+    site = handle.mlp_out(0)
+    for value in (float("nan"), float("inf"), 3e38):
+        with EditSession(handle) as session:
+            session.apply(edit_of(handle, LowRank(site, torch.full((32, 1), value), torch.ones(1, 64))))
+        assert handle.fingerprint() == handle.identity
+
+
+@pytest.mark.parametrize("park", ["device", "cpu"])
+def test_nested_sessions_each_go_back_to_where_they_began(handle: ModelHandle, park: Any) -> None:
+    with EditSession(handle, park=park) as outer:
+        outer.apply(low_rank_edit(handle, 0))
+        between = handle.fingerprint()
+        inner = EditSession(handle, park=park)
+        with inner:
+            inner.apply(low_rank_edit(handle, 0, seed=5))
+            inner.apply(low_rank_edit(handle, 2, seed=6))
+            assert handle.fingerprint() != between
+        assert handle.fingerprint() == between
+        assert inner.leftovers == ()
+        assert outer.changed() == ("transformer.h.0.mlp.c_proj.weight",)
+    assert handle.fingerprint() == handle.identity
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_exception_passes_through_after_everything_was_put_back(
+    handle: ModelHandle, error: type[BaseException]
+) -> None:
+    with pytest.raises(error, match="in the middle"), EditSession(handle) as session:
+        session.apply(low_rank_edit(handle))
+        handle.model.train()
+        raise error("in the middle")
+    assert handle.fingerprint() == handle.identity
+    assert not handle.model.training
+
+
+def test_ctrl_c_stays_ctrl_c_even_when_a_weight_cannot_be_put_back(handle: ModelHandle) -> None:
+    with pytest.raises(KeyboardInterrupt) as caught, EditSession(handle):
+        handle.model.transformer.wpe.weight.data.mul_(2)
+        raise KeyboardInterrupt
+    assert "transformer.wpe.weight differs" in caught.value.__notes__[0]
+
+
+def test_a_session_may_be_opened_again_and_again_with_the_same_outcome(handle: ModelHandle) -> None:
+    seen = []
+    for _ in range(3):
+        with EditSession(handle) as session:
+            session.apply(low_rank_edit(handle))
+            seen.append(logits(handle))
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+
+
+def test_deltas_of_one_edit_on_one_weight_add_up(handle: ModelHandle) -> None:
+    """Expected: the weight plus both matrices, by hand."""
+    site = handle.mlp_out(1)
+    one, other = tiny.low_rank(site, seed=1), tiny.low_rank(site, seed=2)
+    expected = handle.weight(site) + one.matrix() + other.matrix()
+    with EditSession(handle) as session:
+        session.apply(edit_of(handle, one, other))
+        torch.testing.assert_close(handle.weight(site), expected)
+
+
+def test_deltas_on_both_names_of_a_tied_weight_meet_in_one_parameter() -> None:
+    handle = tiny.handle("gpt2", tied=True)
+    value = torch.randn(tiny.VOCABULARY, tiny.WIDTH)
+    head = Site("lm_head", Layout.OUT_IN, tiny.VOCABULARY, tiny.WIDTH)
+    delta = tiny.low_rank(head)
+    with EditSession(handle) as session:
+        session.apply(edit_of(handle, Replace("transformer.wte.weight", value), delta))
+        torch.testing.assert_close(handle.model.lm_head.weight.detach(), value + delta.matrix())
+        assert session.declared() == session.changed() == ("transformer.wte.weight",)
+    assert handle.fingerprint() == handle.identity
+
+
+def test_the_original_can_be_read_inside_under_any_of_its_names() -> None:
+    handle = tiny.handle("gpt2", tied=True)
+    before = handle.model.lm_head.weight.detach().clone()
+    for park in ("device", "cpu"):
+        with EditSession(handle, park=park) as session:  # type: ignore[arg-type]
+            assert torch.equal(session.original("lm_head.weight"), before)
+            session.apply(edit_of(handle, Replace("lm_head.weight", before + 1)))
+            assert torch.equal(session.original("lm_head.weight"), before)
+            assert torch.equal(session.original("transformer.wte.weight"), before)
+            with pytest.raises(EditError, match="has no parameter 'nothing.weight'"):
+                session.original("nothing.weight")
+
+
+def test_an_edit_applied_in_inference_mode_leaves_weights_that_can_still_be_trained(handle: ModelHandle) -> None:
+    with EditSession(handle) as session:
+        with torch.inference_mode():
+            session.apply(low_rank_edit(handle))
+        output = handle.model(input_ids=torch.tensor([[5, 6, 7]]), labels=torch.tensor([[5, 6, 7]]))
+        output.loss.backward()
+        handle.model.zero_grad()
+    assert session.leftovers == ()
+
+
+@pytest.mark.parametrize("park", ["device", "cpu"])
+def test_borrowed_weights_can_be_trained_and_come_back(handle: ModelHandle, park: Any) -> None:
+    name = handle.mlp_out(1).parameter
+    for parameter in handle.model.parameters():
+        parameter.requires_grad_(False)
+    session = EditSession(handle, park=park)
+    with session:
+        borrowed = session.borrow([name])
+        optimizer = torch.optim.Adam(borrowed.values(), lr=0.1)
+        for _ in range(2):
+            ids = torch.tensor([[5, 6, 7]])
+            loss = handle.model(input_ids=ids, labels=ids).loss
+            loss.backward()
+            optimizer.step()
+        assert session.changed() == (name,)
+        assert not torch.equal(session.original(name), borrowed[name])
+    assert handle.fingerprint() == handle.identity
+    assert session.leftovers == ()
+    parameter = handle.model.get_parameter(name)
+    assert parameter.grad is None
+    assert not parameter.requires_grad
+
+
+def test_borrowing_a_parameter_that_is_not_there_changes_nothing(handle: ModelHandle) -> None:
+    session = EditSession(handle)
+    with session, pytest.raises(EditError, match="has no parameter 'nothing' to train"):
+        session.borrow([handle.mlp_out(1).parameter, "nothing"])
+    assert session.leftovers == ()
+
+
+def test_undoing_is_timed(handle: ModelHandle) -> None:
+    with EditSession(handle) as session:
+        session.apply(low_rank_edit(handle))
+        assert session.undo_seconds == 0.0
+    assert 0.0 < session.undo_seconds < 1.0
+
+
+# -------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_an_edit_for_another_model_is_refused(handle: ModelHandle) -> None:
+    other = tiny.handle("gpt2", seed=1)
+    with EditSession(handle) as session:
+        with pytest.raises(EditError, match=r"was made for a model with fingerprint .*Load the model that it was made for"):
+            session.apply(low_rank_edit(other))
+        assert session.changed() == ()
+
+
+def unfitting(handle: ModelHandle) -> dict[str, tuple[Edit, str]]:
+    good, name = tiny.low_rank(handle.mlp_out(0)), handle.mlp_out(1).parameter
+    narrow = Site(handle.mlp_out(1).module, Layout.IN_OUT, 1, 64)
+    flipped = Site("transformer.h.1.mlp.c_proj", Layout.OUT_IN, 32, 64)
+    turned = Site("transformer.h.1.mlp.c_proj", Layout.OUT_IN, 64, 32)
+    return {
+        "unknown parameter": (edit_of(handle, good, Replace("no.such.weight", torch.zeros(1))), "no.such.weight"),
+        "unknown module": (edit_of(handle, good, tiny.low_rank(Site("no.such", Layout.OUT_IN, 3, 4))), "no.such.weight"),
+        "short value": (edit_of(handle, good, Replace(name, torch.zeros(32, 64))), r"\[32, 64\].*\[64, 32\]"),
+        "one row, would broadcast": (edit_of(handle, good, tiny.low_rank(narrow)), "was made for Site"),
+        "other layout": (edit_of(handle, good, tiny.low_rank(flipped)), "was made for Site"),
+        "turned about, same stored shape": (edit_of(handle, good, tiny.low_rank(turned)), "was made for Site"),
+        "sidecar nowhere": (edit_of(handle, good, sidecars=(Louder("no.module", torch.ones(1)),)), "no.module"),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["unknown parameter", "unknown module", "short value", "one row, would broadcast", "other layout",
+     "turned about, same stored shape", "sidecar nowhere"],
+)  # fmt: skip
+def test_an_edit_that_does_not_fit_is_refused_and_changes_nothing(handle: ModelHandle, kind: str) -> None:
+    edit, message = unfitting(handle)[kind]
+    session = EditSession(handle)
+    with session:
+        with pytest.raises(EditError, match=message):
+            session.apply(edit)
+        assert session.changed() == ()
+        assert session.applied == []
+        assert handle.model.transformer.h[0]._forward_hooks == {}
+    assert session.leftovers == ()
+
+
+def test_a_square_edit_in_the_wrong_layout_is_refused_though_its_shape_fits() -> None:
+    handle = tiny.handle("gpt2", square=True)
+    site = handle.mlp_out(1)
+    wrong = Site(site.module, Layout.OUT_IN, site.d_out, site.d_in)
+    with EditSession(handle) as session, pytest.raises(EditError, match="Layout.OUT_IN"):
+        session.apply(edit_of(handle, tiny.low_rank(wrong)))
+
+
+# --------------------------------------------------------------------------------------------------------- sidecars
+
+
+class Louder(Sidecar):
+    """Scales what its target returns."""
+
+    kind = "louder"
+
+    def __init__(self, target: str, factor: Tensor) -> None:
+        self.target = target
+        self.factor = factor
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
+        return output * self.factor
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        return {"factor": self.factor}
+
+    def settings(self) -> Mapping[str, Any]:
+        return {}
+
+    @classmethod
+    def rebuild(cls, target: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Self:
+        return cls(target, tensors["factor"])
+
+
+def test_a_sidecar_changes_what_it_should_and_leaves_no_trace(handle: ModelHandle) -> None:
+    """Expected: the projection's own output times three; logits before and after without the sidecar."""
+    before, target = logits(handle), handle.mlp_out(1).module
+    module, x = handle.model.get_submodule(target), torch.randn(2, 64)
+    with torch.no_grad():
+        plain = module(x)
+        session = EditSession(handle)
+        with session:
+            session.apply(edit_of(handle, sidecars=(Louder(target, torch.tensor(3.0)),)))
+            assert torch.equal(module(x), plain * 3)
+            assert not torch.equal(logits(handle), before)
+            assert session.changed() == ()  # no weight is touched
+        assert torch.equal(module(x), plain)
+    assert session.leftovers == ()
+    assert torch.equal(logits(handle), before)
+    assert not module._forward_hooks
+
+
+def test_an_edit_that_changes_nothing_is_seen_as_such(handle: ModelHandle) -> None:
+    with EditSession(handle) as session:
+        session.apply(nothing("noop", ["a"], handle.identity))
+        assert session.changed() == ()
+
+
+# ------------------------------------------------------------------------------------- what others left is named
+
+
+class Wrapper(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) * 2
+
+
+def block(handle: ModelHandle) -> Any:
+    return handle.model.transformer.h[1]
+
+
+def wrap(h: ModelHandle) -> None:
+    block(h).mlp = Wrapper(block(h).mlp)
+
+
+def replace_parameter(h: ModelHandle) -> None:
+    block(h).mlp.c_proj.weight = nn.Parameter(torch.zeros(64, 32))
+
+
+def new_values_elsewhere(h: ModelHandle) -> None:
+    weight = block(h).mlp.c_fc.weight
+    weight.data = weight.data * 2
+
+
+def gradient(h: ModelHandle) -> None:
+    ids = torch.tensor([[5, 6, 7]])
+    h.model(input_ids=ids, labels=ids).loss.backward()
+
+
+def swap_buffer(h: ModelHandle) -> None:
+    h.model.transformer.register_buffer("memory", torch.zeros(7))
+
+
+def grow(h: ModelHandle) -> None:
+    h.model.resize_token_embeddings(tiny.VOCABULARY + 8)
+
+
+def other_class(h: ModelHandle) -> None:
+    block(h).mlp.__class__ = type("Mine", (type(block(h).mlp),), {})
+
+
+def drop_hook(h: ModelHandle) -> None:
+    block(h)._forward_hooks.clear()
+
+
+LEFTOVERS: dict[str, tuple[Callable[[ModelHandle], Any], str]] = {
+    "forward hook": (lambda h: block(h).register_forward_hook(lambda *_: None), "1 forward hooks left on transformer.h.1"),
+    "hook on the model": (lambda h: h.model.register_forward_hook(lambda *_: None), "1 forward hooks left on the model"),
+    "pre-hook": (lambda h: block(h).register_forward_pre_hook(lambda *_: None), "1 forward pre hooks left on"),
+    "backward hook": (lambda h: block(h).register_full_backward_hook(lambda *_: None), "1 backward hooks left on"),
+    "global hook": (
+        lambda h: nn.modules.module.register_module_forward_hook(lambda *_: None), "torch's global forward hooks were"
+    ),
+    "hook removed": (drop_hook, "1 forward hooks removed from transformer.h.1"),
+    "module replaced": (wrap, "module 'mlp' of transformer.h.1 was replaced"),
+    "module added": (lambda h: block(h).add_module("adapter", nn.Linear(2, 2)), "a module 'adapter' was added to"),
+    "module removed": (lambda h: h.model.transformer._modules.pop("drop"), "module 'drop' of transformer is gone"),
+    "parameter added": (
+        lambda h: block(h).register_parameter("scale", nn.Parameter(torch.ones(1))), "a parameter 'scale' was added to"
+    ),
+    "parameter replaced": (replace_parameter, "parameter 'weight' of transformer.h.1.mlp.c_proj was replaced"),
+    "parameter moved": (new_values_elsewhere, "transformer.h.1.mlp.c_fc.weight was given other values"),
+    "dtype": (lambda h: h.model.half(), "was turned from torch.float32 .* into torch.float16"),
+    "train mode": (lambda h: h.model.train(), "the model left in training mode"),
+    "train mode of one module": (lambda h: block(h).attn.train(), "transformer.h.1.attn left in training mode"),
+    "requires_grad": (
+        lambda h: h.model.transformer.wte.weight.requires_grad_(False), "requires_grad of transformer.wte.weight left False"
+    ),
+    "gradient": (gradient, "a gradient left on transformer.wte.weight"),
+    "buffer added": (swap_buffer, "a buffer 'memory' was added to transformer"),
+    "forward replaced": (lambda h: setattr(block(h), "forward", lambda *a, **k: None), "forward of transformer.h.1 was"),
+    "class changed": (other_class, "the class of transformer.h.1.mlp was changed from GPT2MLP to Mine"),
+    "plain attribute": (
+        lambda h: setattr(h.model.transformer.ln_f, "eps", 0.5), "eps of transformer.ln_f changed from 1e-05 to 0.5"
+    ),
+    "new attribute": (lambda h: setattr(block(h), "editing", True), "editing of transformer.h.1 changed from None to True"),
+    "padding side": (lambda h: setattr(h.tokenizer, "padding_side", "left"), "padding side changed from 'right' to 'left'"),
+    "truncation side": (lambda h: setattr(h.tokenizer, "truncation_side", "left"), "truncation side changed"),
+    "pad token": (lambda h: setattr(h.tokenizer, "pad_token", "<eos>"), "pad token changed from '<pad>' to '<eos>'"),
+    "handle's tokenizer": (lambda h: setattr(h, "tokenizer", tiny.tokenizer()), "tokenizer was replaced by another"),
+    "handle's model": (lambda h: setattr(h, "model", tiny.model("gpt2")), "model was replaced by another object"),
+    "config": (lambda h: setattr(h.model.config, "n_head", 2), "'n_head' of the model's config changed from 4 to 2"),
+    "config, added key": (lambda h: setattr(h.model.config, "mine", 2), "'mine' of the model's config changed"),
+    "attention": (lambda h: h.model.set_attn_implementation("eager"), "the attention implementation changed from 'sdpa'"),
+    "generation config": (
+        lambda h: setattr(h.model.generation_config, "do_sample", True), "'do_sample' of the generation config changed"
+    ),
+    "embeddings grown": (grow, "'vocab_size' of the model's config changed from 384 to 392"),
+    "default dtype": (lambda h: torch.set_default_dtype(torch.float64), "torch's default dtype changed"),
+    "gradient mode": (lambda h: torch.set_grad_enabled(False), "torch's gradient mode changed from True to False"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LEFTOVERS)
+def test_what_is_left_behind_is_named_and_put_back(handle: ModelHandle, kind: str) -> None:
+    leave, message = LEFTOVERS[kind]
+    if kind == "hook removed":
+        block(handle).register_forward_hook(lambda *_: None)
+    before, tensors, model = logits(handle), set(handle.tensors()), handle.model
+    session = EditSession(handle)
+    with session:
+        leave(handle)
+    assert any(re.search(message, found) for found in session.leftovers), session.leftovers
+    again = EditSession(handle)
+    with again:
+        pass
+    assert again.leftovers == ()
+    assert handle.model is model
+    assert set(handle.tensors()) == tensors
+    assert handle.fingerprint() == handle.identity
+    assert torch.equal(logits(handle), before)
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() is torch.float32
+
+
+def test_what_was_there_before_is_not_reported(handle: ModelHandle) -> None:
+    hook = block(handle).register_forward_hook(lambda *_: None)
+    handle.model.transformer.wte.weight.requires_grad_(False)
+    session = EditSession(handle)
+    with session:
+        session.apply(low_rank_edit(handle))
+    assert session.leftovers == ()
+    assert hook.id in block(handle)._forward_hooks
+    assert not handle.model.transformer.wte.weight.requires_grad
+
+
+def test_equal_values_in_other_memory_are_no_finding(handle: ModelHandle) -> None:
+    weight = block(handle).mlp.c_fc.weight
+    session = EditSession(handle)
+    with session:
+        weight.data = weight.data.clone()
+    assert session.leftovers == ()
+
+
+def test_a_pad_token_given_to_a_tokenizer_that_had_none_is_taken_away_again(handle: ModelHandle) -> None:
+    handle.tokenizer.pad_token = None
+    session = EditSession(handle)
+    with session:
+        handle.tokenizer.pad_token = handle.tokenizer.eos_token
+    assert session.leftovers == ("the tokenizer's pad token changed from None to '<eos>'",)
+    assert handle.tokenizer.pad_token is None
+    assert handle.tokenizer.pad_token_id is None
+
+
+def test_random_states_are_put_back(handle: ModelHandle) -> None:
+    import numpy
+
+    def draws() -> tuple[float, float, float]:
+        return torch.rand(()).item(), random.random(), float(numpy.random.random())
+
+    torch.manual_seed(1)
+    random.seed(1)
+    numpy.random.seed(1)
+    expected = draws()
+    torch.manual_seed(1)
+    random.seed(1)
+    numpy.random.seed(1)
+    with EditSession(handle):
+        draws()
+        torch.manual_seed(99)
+    assert draws() == expected
+
+
+def test_a_vocabulary_that_grew_cannot_be_put_back_and_says_so(handle: ModelHandle) -> None:
+    with pytest.raises(UndoError, match="vocabulary size changed from 384 to 385"), EditSession(handle):
+        handle.tokenizer.add_tokens(["Zzyzx"])
+
+
+@pytest.mark.parametrize("park", ["device", "cpu"])
+def test_a_weight_written_in_place_without_saying_so_is_an_undo_error_by_name(handle: ModelHandle, park: Any) -> None:
+    with pytest.raises(UndoError) as caught, EditSession(handle, park=park) as session:
+        session.apply(low_rank_edit(handle))
+        block(handle).attn.c_proj.bias.data[3] += 1e-7
+    assert caught.value.findings == ("transformer.h.1.attn.c_proj.bias differs",)
+    assert "transformer.h.1.attn.c_proj.bias differs" in str(caught.value)
+
+
+def test_a_buffer_written_in_place_is_an_undo_error_by_name() -> None:
+    handle = tiny.handle("llama")
+    with pytest.raises(UndoError, match="model.rotary_emb.inv_freq differs"), EditSession(handle):
+        handle.model.model.rotary_emb.inv_freq.mul_(2)
+
+
+def test_a_buffer_that_was_replaced_is_put_back(handle: ModelHandle) -> None:
+    handle = tiny.handle("llama")
+    session = EditSession(handle)
+    with session:
+        rotary = handle.model.model.rotary_emb
+        rotary.register_buffer("inv_freq", rotary.inv_freq * 2, persistent=False)
+    assert handle.fingerprint() == handle.identity
+
+
+def test_writing_in_place_into_a_borrowed_copy_is_allowed(handle: ModelHandle) -> None:
+    name = handle.mlp_out(0).parameter
+    with EditSession(handle) as session:
+        session.borrow([name])[name].data.zero_()
+        assert session.changed() == (name,)
+    assert handle.fingerprint() == handle.identity
