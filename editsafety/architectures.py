@@ -57,8 +57,8 @@ class Architecture:
         experts = next((name for name in EXPERTS if getattr(text, name, None)), None)
         if experts:
             raise ModelError(
-                f"{kind} is a mixture of experts ({experts} = {getattr(text, experts)}): one fact is spread over experts "
-                "and no published editor says which to write. Use a dense model."
+                f"{kind} is a mixture of experts ({experts} = {getattr(text, experts)}): one fact is spread "
+                "over experts and no published editor says which to write. Use a dense model."
             )
         if any(getattr(part, "quantization_config", None) is not None for part in (config, text)):
             raise ModelError(

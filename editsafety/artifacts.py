@@ -1,4 +1,4 @@
-"""ArtifactStore: slow results on disk (covariances, context templates, trained parts), found again by what made them."""
+"""ArtifactStore: slow results on disk (covariances, context templates, trained parts), found by what made them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from editsafety import vault
 from editsafety.errors import EditSafetyError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

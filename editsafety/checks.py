@@ -172,7 +172,7 @@ def _against(name: str, threshold: Threshold, record: CaseRecord) -> Check:
     finite = figure is not None and math.isfinite(figure)
     unit = "x" if threshold.figure == "ratio" else ""
     values = ""
-    if threshold.figure == "ratio" and before is not None and after is not None:
+    if threshold.figure == "ratio" and before is not None and before.value is not None and after is not None:
         new = f"{exact(after.value)} after" if after.value is not None else f"after the edit: {after.reason}"
         values = f" ({exact(before.value)} before, {new})"
     elif not finite and after is not None and after.reason:

@@ -20,9 +20,15 @@ from editsafety.errors import UnknownNameError, UsageError
 
 def names(family: str) -> list[str]:
     """Names of every member of `editsafety.<family>`, sorted: its files and the entry points of that group."""
-    package = importlib.import_module(f"editsafety.{family}")
-    own = {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
-    return sorted(own | {point.name for point in entry_points(group=f"editsafety.{family}")})
+    return sorted(_files(family) | {point.name for point in entry_points(group=f"editsafety.{family}")})
+
+
+def expect(family: str, name: str) -> None:
+    """Check that a member can be meant, without importing it. Raises UnknownNameError or UsageError."""
+    if ".py:" in name:
+        _path_of(name)
+    elif name not in names(family):
+        raise UnknownNameError(family.rstrip("s"), name, names(family), "One of your own: path/to/file.py:ClassName.")
 
 
 def load(family: str, name: str, attribute: str) -> Any:
@@ -30,28 +36,39 @@ def load(family: str, name: str, attribute: str) -> Any:
 
     Raises UnknownNameError or UsageError.
     """
+    expect(family, name)
     if ".py:" in name:
         return _from_file(name)
-    package = importlib.import_module(f"editsafety.{family}")
-    for module in pkgutil.iter_modules(package.__path__):
-        if module.name == name and not name.startswith("_"):
-            member = importlib.import_module(f"editsafety.{family}.{name}")
-            if not hasattr(member, attribute):
-                raise UsageError(f"editsafety/{family}/{name}.py does not define {attribute}.")
-            return getattr(member, attribute)
-    for point in entry_points(group=f"editsafety.{family}", name=name):
-        try:
-            return point.load()
-        except (ImportError, AttributeError) as error:
-            raise UsageError(f"{name}: the entry point {point.value!r} cannot be loaded: {error}") from error
-    raise UnknownNameError(family.rstrip("s"), name, names(family), "One of your own: path/to/file.py:ClassName.")
+    if name in _files(family):
+        member = importlib.import_module(f"editsafety.{family}.{name}")
+        if not hasattr(member, attribute):
+            raise UsageError(f"editsafety/{family}/{name}.py does not define {attribute}.")
+        return getattr(member, attribute)
+    (point,) = entry_points(group=f"editsafety.{family}", name=name)
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{name}: the entry point {point.value!r} cannot be loaded: {error}") from error
+
+
+def _files(family: str) -> set[str]:
+    """The members that are files of the family's package, found without importing it (some families bring torch in)."""
+    spec = importlib.util.find_spec(f"editsafety.{family}")
+    places = spec.submodule_search_locations if spec is not None else None
+    return {module.name for module in pkgutil.iter_modules(places or []) if not module.name.startswith("_")}
+
+
+def _path_of(name: str) -> Path:
+    place = name.rpartition(":")[0]
+    path = Path(place).resolve()
+    if not path.is_file():
+        raise UsageError(f"{place}: there is no such file (needed for {name!r}).")
+    return path
 
 
 def _from_file(name: str) -> Any:
     place, _, attribute = name.rpartition(":")
-    path = Path(place).resolve()
-    if not path.is_file():
-        raise UsageError(f"{place}: there is no such file (needed for {name!r}).")
+    path = _path_of(name)
     # One module per path and content: what an editor keeps in its module or class stays visible, an edited file is new.
     module_name = f"editsafety_user_{path.stem}_{hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:16]}"
     module = sys.modules.get(module_name) or _executed(module_name, path, place)

@@ -34,9 +34,10 @@ class UnknownNameError(UsageError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         known = sorted(known)
+        kinds = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
         close = difflib.get_close_matches(name, known, n=1)
         suggestion = f"; did you mean {close[0]!r}?" if close else "."
-        listing = f" Known {kind}s: {', '.join(known)}." if known else f" No {kind}s are known."
+        listing = f" Known {kinds}: {', '.join(known)}." if known else f" No {kinds} are known."
         super().__init__(f"no {kind} named {name!r}{suggestion}{listing}{' ' + hint if hint else ''}")
 
 

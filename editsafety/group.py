@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from editsafety.checks import CaseVerdict, Check, counted
 from editsafety.spelling import counting, times
@@ -39,7 +40,7 @@ class Group:
     missing: tuple[str, ...]
     planned: Mapping[str, int] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def verdict(self) -> Verdict:
         """The worst of cases, group checks and completeness; INCOMPLETE when nothing was judged."""
         return self.verdict_on(None)
@@ -52,7 +53,7 @@ class Group:
         lacking = bool(self.missing) if stream is None else len(cases) < self.planned.get(stream, 0)
         return Verdict.worst([*found, *([Verdict.INCOMPLETE] if lacking or not cases or not found else [])])
 
-    @property
+    @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """Everything that does not pass, the most severe first."""
         found = list(self._gaps())

@@ -47,7 +47,7 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 
 def validated(kind: type[H], values: Mapping[str, Any], source: str) -> H:
-    """Check values against an editor's hyperparameters. Raises UsageError naming the key, the value and the known keys."""
+    """Check values against an editor's hyperparameters. Raises UsageError naming key, value and known keys."""
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:

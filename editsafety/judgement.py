@@ -10,6 +10,7 @@ import statistics
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from editsafety.checks import CaseVerdict, Check, judge_case, judge_group
@@ -35,9 +36,17 @@ class Control:
 
     @property
     def behaved(self) -> bool:
-        """Whether every case came out as expected (a stable control may also warn)."""
-        allowed = {self.expected, Verdict.WARN} if self.expected is Verdict.PASS else {self.expected}
-        return bool(self.found) and set(self.found) <= allowed
+        """Whether the control shows what it is for.
+
+        At least one hard case must collapse, or nothing here could (a hard set made for another model need not collapse
+        this one in every case); a stable control must stay in all of them, though it may warn.
+        """
+        allowed = {
+            Verdict.COLLAPSE: {Verdict.PASS, Verdict.WARN, Verdict.COLLAPSE},
+            Verdict.PASS: {Verdict.PASS, Verdict.WARN},
+        }.get(self.expected, {self.expected})
+        shows = self.expected in self.found or self.expected is Verdict.PASS
+        return bool(self.found) and shows and set(self.found) <= allowed
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ class RunReport:
         """Number of planned cases."""
         return sum(len(group.cases) + len(group.missing) for group in self.groups)
 
-    @property
+    @cached_property
     def verdict(self) -> Verdict | None:
         """The worst of all groups; ERROR when a control misbehaved; None when nothing was judged."""
         found = [Verdict.ERROR for control in self.controls if not control.behaved]
@@ -93,7 +102,7 @@ class RunReport:
             found += [Verdict.INCOMPLETE] if self.interrupted else []
         return Verdict.worst(found) if found else None
 
-    @property
+    @cached_property
     def worst_groups(self) -> list[Group]:
         """Groups by severity, then by their worst perplexity ratio, both descending."""
         return sorted(
@@ -110,7 +119,7 @@ class RunReport:
         """0 pass, 10 COLLAPSE, 11 INEFFECTIVE, DAMAGED or NO-OP, 13 ERROR or INCOMPLETE, 14 nothing judged."""
         return NOTHING_JUDGED if self.verdict is None else self.verdict.exit_code
 
-    @property
+    @cached_property
     def worst(self) -> CaseVerdict | None:
         """The worst case of the run."""
         cases = [group.worst_first()[0] for group in self.groups if group.cases]

@@ -20,7 +20,7 @@ from editsafety import __version__, editors, measures, trial
 from editsafety.artifacts import ArtifactStore, default_root
 from editsafety.editing import contexts
 from editsafety.editors import Editor
-from editsafety.errors import NotPreparedError
+from editsafety.errors import NotPreparedError, UsageError
 from editsafety.measurement import Measurement
 from editsafety.models import ModelHandle, ModelSpec, model_folder
 from editsafety.plan import Case, RunPlan, label, slug, text_digest
@@ -65,10 +65,14 @@ class Lab:
         """The records that exist of these cases, by case id; computes nothing and loads no model."""
         found = {}
         for case in cases:
-            if self.store.get(f"model:{slug(case.model)}") is not None:
+            if self.store.get(f"model:{slug(case.model)}") is None:
+                continue
+            try:
                 record = self.store.record(self.key(case))
-                if record is not None:
-                    found[case.id] = record
+            except UsageError:
+                continue  # an editor that cannot be made has no records; its items have said so
+            if record is not None:
+                found[case.id] = record
         return found
 
     def bench(self, model: str) -> Bench:
@@ -103,7 +107,7 @@ class Lab:
         editor = self.editor(model, name)
         if editor.missing() is None:
             return False
-        editor.prepare()
+        editor.prepare(self.progress)
         return True
 
     def same_in_any_order(self, model: str, editor: str) -> tuple[bool, str]:

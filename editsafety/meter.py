@@ -23,10 +23,10 @@ class Reading:
 
 @contextmanager
 def metered(device: torch.device, *, memory: bool = False) -> Iterator[Reading]:
-    """Measure the block. Memory on CUDA is the allocator's peak; on Linux CPUs the rise of the resident set.
+    """Measure the block. Memory on CUDA is the allocator's peak, on a Linux CPU the rise of the resident set.
 
-    The resident set grows in pages that the allocator keeps and reuses: of several equal steps the first shows the need,
-    so report the maximum over steps.
+    The resident set grows in pages that the allocator keeps and reuses: of several equal steps the first shows the
+    need, so report the maximum over steps.
     """
     reading = Reading()
     before = _memory_before(device) if memory else None

@@ -1,4 +1,4 @@
-"""Mining hard cases: run every single edit of a pool and keep those that collapse, as HardCF was made from COUNTERFACT."""
+"""Mining hard cases: run all single edits of a pool, keep those that collapse, as HardCF was made from COUNTERFACT."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Found:
 
 
 def mine(lab: Lab, *, above: float) -> Found:
-    """Run the plan's cases; keep the requests whose edit takes the perplexity above `above` times the base (or breaks it)."""
+    """Run the plan's cases; keep the requests whose edit raises the perplexity more than `above`-fold or breaks it."""
     records = [lab.record(case) for case in lab.plan.cases]
     kept = [record for record in records if (found := ratio(record)) is not None and not found <= above]
     hard = tuple(replace(record.requests[0], id=f"hardcf-{i:04d}", source="") for i, record in enumerate(kept, start=1))

@@ -1,4 +1,4 @@
-"""ModelHandle: a causal language model with its tokenizer, and the few questions that editors and measures ask of it."""
+"""ModelHandle: a causal language model with its tokenizer, and the questions that editors and measures ask of it."""
 
 from __future__ import annotations
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from editsafety import __version__, datasets
+from editsafety import __version__, datasets, discovery, hparams
 from editsafety.errors import UsageError
 from editsafety.request import EditRequest
 from editsafety.shipped import shipped
@@ -41,11 +42,16 @@ class Settings:
     prepare: bool = False
 
     def hparams_of(self, editor: str) -> Path | None:
-        """The user's hyperparameter file of an editor: `FILE` for all, `editor=FILE` for one."""
+        """The user's hyperparameter file of an editor: `editor=FILE`, or `FILE` for all that were asked for.
+
+        A `FILE` for all is not for the control editors, which come along unasked.
+        """
         for given in self.hparams:
             name, separator, path = given.partition("=")
-            if not separator or name == editor:
-                return Path(path if separator else given)
+            if separator and name in (editor, label(editor)):
+                return Path(path)
+            if not separator and editor in self.editors:
+                return Path(given)
         return None
 
 
@@ -89,6 +95,9 @@ class RunPlan:
             )
         if not settings.editors:
             raise UsageError("no editor was given. Name one: --editor rome, or path/to/file.py:ClassName.")
+        _refuse_stray_hparams(settings)
+        for editor in settings.editors:
+            discovery.expect("editors", editor)
         cases: list[Case] = []
         controls: list[Case] = []
         texts: dict[str, tuple[str, ...]] = {}
@@ -108,11 +117,11 @@ class RunPlan:
                 cases += [Case(model, editor, stream, row) for stream in rows for row in rows[stream]]
             if "hard" in rows:
                 few = rows["hard"][: settings.controls]
-                for editor, expected in CONTROLS.items():
+                for editor, expected in controls_for(settings, model).items():
                     controls += [
                         Case(model, editor, "hard", row, expected) for row in (few[:1] if editor == "noop" else few)
                     ]
-        _refuse_duplicates(cases)
+        _refuse_duplicates([*cases, *controls])
         return cls(settings, tuple(cases), tuple(controls), texts, sources)
 
     @property
@@ -122,7 +131,10 @@ class RunPlan:
 
     def case(self, case_id: str) -> Case:
         """A planned case or control by id. Raises KeyError."""
-        return next(case for case in (*self.cases, *self.controls) if case.id == case_id)
+        found = next((case for case in (*self.cases, *self.controls) if case.id == case_id), None)
+        if found is None:
+            raise KeyError(case_id)
+        return found
 
     def digest(self) -> str:
         """sha256 of what would be run: equal digests, the same run (that is how an interrupted one is found again)."""
@@ -140,9 +152,19 @@ class RunPlan:
         return {"settings": asdict(self.settings), "data": dict(self.sources), "digest": self.digest()}
 
 
+def controls_for(settings: Settings, model: str) -> dict[str, str]:
+    """The control editors that can run on a model, and what they must come to.
+
+    ROME and C-ROME need hyperparameters, shipped or given; on a model without any only the no-op control remains.
+    """
+    ready = hparams.find("rome", slug(model)) is not None
+    return {e: v for e, v in CONTROLS.items() if ready or e == "noop" or settings.hparams_of(e) is not None}
+
+
 def slug(model: str) -> str:
-    """A model's short name: the last part of its path, lower case."""
-    return model.removeprefix("random:").rstrip("/").split("/")[-1].lower()
+    """A model's short name: the last part of its path, lower case, in characters that a test id and a file can hold."""
+    last = model.removeprefix("random:").rstrip("/").split("/")[-1].lower()
+    return re.sub(r"[^a-z0-9_.-]+", "-", last).strip("-.") or "model"
 
 
 def label(editor: str) -> str:
@@ -180,13 +202,26 @@ def _file_digest(name: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
+def _refuse_stray_hparams(settings: Settings) -> None:
+    """Hyperparameters that would silently go unused: of an editor that does not run, or in no file."""
+    known = {*settings.editors, *map(label, settings.editors), *CONTROLS}
+    for given in settings.hparams:
+        name, separator, path = given.partition("=")
+        if separator and name not in known:
+            raise UsageError(f"--hparams {given}: no editor {name!r} in this run. Editors: {', '.join(sorted(known))}.")
+        if not Path(path if separator else given).is_file():
+            raise UsageError(f"--hparams {given}: there is no such file. Give FILE, or editor=FILE.")
+
+
 def _refuse_duplicates(cases: Sequence[Case]) -> None:
     seen: dict[str, Case] = {}
     for case in cases:
-        if case.id in seen:
-            other = seen[case.id]
+        other = seen.setdefault(case.id, case)
+        if other is not case and not (case.control and other.block == case.block and other.request == case.request):
+            origins = [c.request.source or f"{c.editor} on {c.model}" for c in (other, case)]
+            if origins[0] == origins[1]:
+                origins = [f"{c.editor} on {c.model}" for c in (other, case)]
             raise UsageError(
-                f"two cases are called {case.id}: {other.request.source or other.model} and "
-                f"{case.request.source or case.model}. Give requests, editors and models different names."
+                f"two cases are called {case.id}: {origins[0]} and {origins[1]}. "
+                "Give requests, editors and models different names."
             )
-        seen[case.id] = case

@@ -178,7 +178,7 @@ def control(request: pytest.FixtureRequest) -> GroupKey:
 @pytest.fixture
 def result(case: Case, request: pytest.FixtureRequest) -> CaseRecord:
     """The stored record of the case; computed, with its whole block, when it is missing."""
-    with _said():
+    with _Said():
         return _safety(request.config).record(case)
 
 
@@ -200,7 +200,7 @@ def judged_group(group: GroupKey, request: pytest.FixtureRequest) -> Judge:
     """`judged_group("efficacy")` fails when the rate over all cases of the group does not pass."""
 
     def judge(name: str) -> None:
-        with _said():
+        with _Said():
             check = _safety(request.config).group_check(group, name)
         if check is None:
             pytest.skip(f"no case of {group.id} has data for {name}")
@@ -214,7 +214,7 @@ def judged_group(group: GroupKey, request: pytest.FixtureRequest) -> Judge:
 @pytest.fixture
 def same_in_any_order(block: GroupKey, request: pytest.FixtureRequest) -> None:
     """Fails when the first and last case come out differently alone, in reverse order, by a new editor."""
-    with _said():
+    with _Said():
         same, sentence = _safety(request.config).same_in_any_order(block)
     if not same:
         pytest.fail(f"ERROR {sentence}", pytrace=False)
@@ -225,7 +225,7 @@ def judged_control(control: GroupKey, request: pytest.FixtureRequest) -> Callabl
     """`judged_control()` fails when a control editor did not come out as it must."""
 
     def judge() -> None:
-        with _said():
+        with _Said():
             found = _safety(request.config).control(control)
         if not found.behaved:
             pytest.fail(f"ERROR {found.sentence}", pytrace=False)
@@ -242,7 +242,7 @@ def safety_plan(request: pytest.FixtureRequest) -> RunPlan:
 @pytest.fixture(scope="session")
 def handle(request: pytest.FixtureRequest) -> ModelHandle:
     """The (first) model of this run, loaded."""
-    with _said():
+    with _Said():
         return _safety(request.config).handle()
 
 
@@ -253,14 +253,14 @@ def editor(request: pytest.FixtureRequest) -> Editor:
     chosen = (
         next((params.params[n] for n in ("case", "group", "block") if n in params.params), None) if params else None
     )
-    with _said():
+    with _Said():
         return _safety(request.config).editor(chosen)
 
 
 @pytest.fixture
 def edited(case: Case, request: pytest.FixtureRequest) -> Iterator[EditSession]:
     """A live, open session around the edited model; undone afterwards, and checked."""
-    with _said():
+    with _Said():
         session = _safety(request.config).edited(case)
     with session:
         yield session
@@ -268,7 +268,7 @@ def edited(case: Case, request: pytest.FixtureRequest) -> Iterator[EditSession]:
         pytest.fail(f"ERROR {case.id}: left behind: {', '.join(session.leftovers)}", pytrace=False)
 
 
-class _said:
+class _Said:
     """Turns our own errors into a failure that shows the sentence and no traceback."""
 
     def __enter__(self) -> None:

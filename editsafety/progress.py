@@ -1,7 +1,8 @@
-"""Progress of long work: a rich bar with rate and time left on a terminal, plain lines elsewhere, nothing when quiet."""
+"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere, nothing when quiet."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,11 @@ class Progress:
     def __init__(self, stream: TextIO, mode: Mode = "auto") -> None:
         self.stream = stream
         self.mode = mode
+
+    @classmethod
+    def quiet(cls) -> Progress:
+        """Progress that shows nothing."""
+        return cls(sys.stderr, "quiet")
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Task]:

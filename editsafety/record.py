@@ -98,4 +98,4 @@ def _note(value: object) -> float | str | bool | None:
     """A note as JSON can hold it; "inf" and "nan" by name. Notes are an editor's own and may be anything."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(float(value))
-    return value if value is None or type(value) in (bool, int, float, str) else str(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -208,7 +208,9 @@ class SafetySession:
         with self._shown():
             records = self.lab.finished([*planned, *controls])
         facts = self.store.facts("")
-        self.report = RunReport.of(self.plan, self.policy, records, facts, planned=[*planned, *controls], interrupted=interrupted)
+        self.report = RunReport.of(
+            self.plan, self.policy, records, facts, planned=[*planned, *controls], interrupted=interrupted
+        )
         as_json.write(self.report, self.folder / "report.json")
         (self.folder / "report.md").write_text(as_markdown.text(self.report), encoding="utf-8")
         summary = os.environ.get("GITHUB_STEP_SUMMARY")

@@ -82,6 +82,11 @@ class Store:
         except ValueError as error:
             raise StoreError(f"{self.path}: case {rows[0][0]} cannot be read ({error}). Give another --out.") from error
 
+    def records(self) -> list[CaseRecord]:
+        """Every finished case, by id."""
+        ids = self._read("SELECT key FROM cases ORDER BY id", ())
+        return [found for (key,) in ids if (found := self.record(key)) is not None]
+
     def done(self, keys: Iterable[str]) -> set[str]:
         """Which of these keys have a finished case."""
         return {row[0] for row in self._read("SELECT key FROM cases")} & set(keys)

@@ -46,7 +46,15 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) ->
     body = {"format": FORMAT, "about": dict(about), "sha256": {name: digest(t) for name, t in sorted(kept.items())}}
     text = json.dumps(body, sort_keys=True, allow_nan=False)
     metadata = {"editsafety": text, "editsafety_sha256": hashlib.sha256(text.encode()).hexdigest()}
-    write_atomically(path, to_bytes(kept, metadata))
+    write_atomically(path, _settled(to_bytes(kept, metadata)))
+
+
+def _settled(data: bytes) -> bytes:
+    """The same file with a sorted header: safetensors writes metadata in any order, so equal edits as unequal bytes."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return b"".join((len(header).to_bytes(8, "little"), header, memoryview(data)[8 + size :]))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

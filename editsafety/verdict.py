@@ -24,7 +24,7 @@ class Verdict(Enum):
     @property
     def severity(self) -> int:
         """0 for PASS, higher is worse."""
-        return list(Verdict).index(self)
+        return _SEVERITIES[self]
 
     @property
     def fails(self) -> bool:
@@ -52,6 +52,7 @@ class Verdict(Enum):
         return max(verdicts, key=lambda verdict: verdict.severity)
 
 
+_SEVERITIES = {verdict: place for place, verdict in enumerate(Verdict)}
 _EXIT_CODES = {
     Verdict.PASS: 0,
     Verdict.WARN: 0,

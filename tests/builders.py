@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from editsafety.judgement import RunReport
@@ -149,7 +150,7 @@ def report(
     kept = {one.case: one for one in (*records, *controls)}
     wanted = [_case(one, expected[one.editor]) for one in controls]
     laid = plan(cases, wanted, **settings)
-    return RunReport.of(laid, Policy.read(policy), kept, facts, interrupted=interrupted)
+    return RunReport.of(laid, _policy(policy), kept, facts, interrupted=interrupted)
 
 
 def renamed(one: CaseRecord, **more: Any) -> CaseRecord:
@@ -188,3 +189,8 @@ def _rome(number: int) -> CaseRecord:
 
 def _case(one: CaseRecord, control: str = "") -> Case:
     return Case(one.model, one.editor, one.stream, replace(one.requests[0], id=one.requests[0].id), control)
+
+
+@cache
+def _policy(name: str) -> Policy:
+    return Policy.read(name)

@@ -38,6 +38,7 @@ def test_the_order_of_settings_does_not_matter_and_tuples_are_lists(store: Artif
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert store.get(ArtifactKey("k", "f", {"b": 3, "a": [1, 2]})) is not None
+        assert store.get(ArtifactKey("k", "f", {"b": 3, "a": (1, 2)})) is not None
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,9 @@ def test_an_edited_model_never_finds_the_artifacts_of_the_original(store: Artifa
     assert store.get(key(handle.fingerprint())) is None
 
 
-@pytest.mark.parametrize("ruin", [lambda body: body[:-1], lambda body: b"", lambda body: body[:-3] + b"\x01" + body[-2:]])
+@pytest.mark.parametrize(
+    "ruin", [lambda body: body[:-1], lambda body: b"", lambda body: body[:-3] + b"\x01" + body[-2:]]
+)
 def test_a_corrupt_file_is_reported_ignored_and_can_be_made_again(store: ArtifactStore, ruin: object) -> None:
     path = store.put(key(), TENSORS)
     path.write_bytes(ruin(path.read_bytes()))  # type: ignore[operator]

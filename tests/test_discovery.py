@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from editsafety.errors import UnknownNameError, UsageError
 
 
 @pytest.fixture
-def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A family `editsafety.gadgets` with two members, in a folder of its own."""
     package = tmp_path / "gadgets"
     package.mkdir()
@@ -48,7 +49,9 @@ def test_loading_one_member_imports_no_other(family: Path) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_the_known_ones(family: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"no gadget named 'lmap'; did you mean 'lamp'\? Known gadgets: lamp\. One of"):
+    with pytest.raises(
+        UnknownNameError, match=r"no gadget named 'lmap'; did you mean 'lamp'\? Known gadgets: lamp\. One of"
+    ):
         discovery.load("gadgets", "lmap", "GADGET")
     with pytest.raises(UnknownNameError, match=r"no gadget named 'zzz'\. Known gadgets: lamp\."):
         discovery.load("gadgets", "zzz", "GADGET")
@@ -64,8 +67,9 @@ def test_a_member_that_does_not_say_what_it_is_is_refused_by_file(family: Path) 
 
 def test_entry_points_of_other_packages_are_members(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
-        EntryPoint("radio", "json:dumps", "editsafety.gadgets"), EntryPoint("ghost", "no_such:thing", "editsafety.gadgets")
-    ]  # fmt: skip
+        EntryPoint("radio", "json:dumps", "editsafety.gadgets"),
+        EntryPoint("ghost", "no_such:thing", "editsafety.gadgets"),
+    ]
 
     def entry_points(*, group: str, name: str | None = None) -> list[EntryPoint]:
         assert group == "editsafety.gadgets"
@@ -98,7 +102,9 @@ def test_a_class_in_a_file_of_ones_own_is_loaded(tmp_path: Path) -> None:
         ("1 / 0\n", "fails while being imported: ZeroDivisionError"),
     ],
 )
-def test_a_file_of_ones_own_that_does_not_do_is_refused_with_the_reason(tmp_path: Path, body: str, message: str) -> None:
+def test_a_file_of_ones_own_that_does_not_do_is_refused_with_the_reason(
+    tmp_path: Path, body: str, message: str
+) -> None:
     place = tmp_path / "mine.py"
     place.write_text(body)
     with pytest.raises(UsageError, match=message) as caught:

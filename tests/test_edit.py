@@ -115,7 +115,10 @@ def test_notes_that_are_not_finite_are_saved_by_name(tmp_path: Path, value: floa
 
 def test_the_parameters_are_named_once_and_sorted() -> None:
     delta = LowRank(SITE, torch.zeros(4, 1), torch.zeros(1, 6))
-    assert Edit("t", ("a",), "b", (Replace("z", torch.zeros(1)), delta, delta)).parameters == ("some.module.weight", "z")
+    assert Edit("t", ("a",), "b", (Replace("z", torch.zeros(1)), delta, delta)).parameters == (
+        "some.module.weight",
+        "z",
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- arithmetic
@@ -135,7 +138,9 @@ def test_a_delta_is_summed_in_float32_or_wider_and_rounded_once(
     expected = weight.double() + site.stored(left.double() @ right.double())
     assert found.dtype == weights
     assert found.shape == weight.shape
-    torch.testing.assert_close(found.double(), expected.to(weights).double(), rtol=2 * torch.finfo(weights).eps, atol=1e-6)
+    torch.testing.assert_close(
+        found.double(), expected.to(weights).double(), rtol=2 * torch.finfo(weights).eps, atol=1e-6
+    )
 
 
 def test_a_small_delta_is_not_lost_before_it_is_added() -> None:
@@ -183,7 +188,7 @@ def test_a_flipped_bit_anywhere_is_refused_by_name(saved: Path) -> None:
     whole, rng = saved.read_bytes(), random.Random(1)
     for place in rng.sample(range(len(whole)), 150):
         saved.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << rng.randrange(8)]) + whole[place + 1 :])
-        with pytest.raises(EditError, match="edit.safetensors"):
+        with pytest.raises(EditError, match=r"edit.safetensors"):
             Edit.load(saved, {"adder": Adder})
 
 

@@ -1,4 +1,4 @@
-"""ModelHandle: loading says what is wrong, targets are tokenised as continuations, batches touch no tokenizer setting."""
+"""ModelHandle: loading says what is wrong, targets are tokenised as continuations, batches leave it alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ def test_a_saved_and_loaded_model_has_the_same_fingerprint(tmp_path: Path) -> No
 
 
 def test_fingerprints_tell_a_changed_weight_a_dtype_and_another_model_apart() -> None:
-    prints = {tiny.handle("gpt2").identity, tiny.handle("gpt2", seed=1).identity, tiny.handle("gpt2", dtype="bfloat16").identity}
+    prints = {
+        tiny.handle("gpt2").identity,
+        tiny.handle("gpt2", seed=1).identity,
+        tiny.handle("gpt2", dtype="bfloat16").identity,
+    }
     changed = tiny.handle("gpt2")
     changed.model.transformer.wpe.weight.data[0, 0] += 1e-6
     prints |= {changed.fingerprint()}
@@ -95,7 +99,7 @@ def test_a_model_that_brings_its_own_code_is_refused_unless_trusted(tmp_path: Pa
 
 
 def test_an_unknown_pocket_model_is_refused_with_the_shipped_ones() -> None:
-    with pytest.raises(UsageError, match="no shipped model 'pocket-nothing'. Shipped: "):
+    with pytest.raises(UsageError, match=r"no shipped model 'pocket-nothing'. Shipped: "):
         ModelHandle.load("pocket-nothing")
     assert model_folder("gpt2") is None
 
@@ -206,7 +210,8 @@ def test_padding_reads_and_changes_no_setting_of_the_tokenizer() -> None:
 
 def test_a_batch_without_tokens_or_longer_than_the_context_is_refused() -> None:
     handle = tiny.handle("gpt2")
-    for rows in ([], [[]], [[], []]):
+    empty: list[list[list[int]]] = [[], [[]], [[], []]]
+    for rows in empty:
         with pytest.raises(ModelError, match="no token at all"):
             handle.batch(rows)
     with pytest.raises(ModelError, match="a text of 257 tokens; tiny-gpt2 takes 256"):
@@ -231,9 +236,9 @@ def test_a_sentencepiece_target_does_not_begin_with_a_lone_space_piece() -> None
         assert pieces[0].startswith("▁")
         whole = handle.tokenizer.tokenize("Ashurn is " + target)
         assert whole[-len(pieces) :] == pieces  # as it is spelled behind a prompt
-    # What would come out without the anchor: the dummy prefix and the space make two pieces of nothing.
-    naive = handle.tokenizer.tokenize(" baker")
-    assert len(naive) >= len(handle.target_ids("baker"))
+        assert pieces[:2] != ["▁", "▁"]
+        # What would come out without the anchor: a piece for the dummy prefix, then the target.
+        assert handle.tokenizer.tokenize(" " + target) == ["▁", *pieces]
 
 
 def test_bos_is_added_where_the_tokenizer_does_it_and_only_with_special() -> None:

@@ -66,7 +66,7 @@ def test_a_missing_field_is_named(field: str) -> None:
 
 @pytest.mark.parametrize("row", [[], "text", 3, None])
 def test_a_row_that_is_no_object_is_refused(row: Any) -> None:
-    with pytest.raises(DataError, match="rows.jsonl:3: expected an object"):
+    with pytest.raises(DataError, match=r"rows.jsonl:3: expected an object"):
         EditRequest.from_json(row, "rows.jsonl:3")
 
 
@@ -93,7 +93,14 @@ def test_whether_the_subject_comes_first_is_read_off_the_prompt() -> None:
 
 @pytest.mark.parametrize(
     ("id", "slug"),
-    [("case-1", "case-1"), ("a/b c", "a-b-c"), ("[x]::y", "x-y"), ("東京", "request"), ("a.b_c", "a.b_c"), ("--", "request")],
+    [
+        ("case-1", "case-1"),
+        ("a/b c", "a-b-c"),
+        ("[x]::y", "x-y"),
+        ("東京", "request"),
+        ("a.b_c", "a.b_c"),
+        ("--", "request"),
+    ],
 )
 def test_a_slug_is_fit_for_test_ids_and_file_names(id: str, slug: str) -> None:
     assert read(id=id).slug == slug
@@ -118,7 +125,8 @@ def test_an_empty_true_target_is_none() -> None:
 def test_the_digest_changes_with_every_field_but_the_source() -> None:
     changes: list[dict[str, Any]] = [
         {"id": "b"}, {"prompt": "{} is a"}, {"subject": "B"}, {"target_new": "c"}, {"target_true": "d"},
-        {"relation": "e"}, {"rephrasings": ["f"]}, {"neighbours": ["g"]}, {"neighbours": [{"prompt": "g", "answer": "h"}]},
+        {"relation": "e"}, {"rephrasings": ["f"]}, {"neighbours": ["g"]},
+        {"neighbours": [{"prompt": "g", "answer": "h"}]},
     ]  # fmt: skip
     digests = {read(**change).digest() for change in changes}
     assert len(digests) == len(changes)

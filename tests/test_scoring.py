@@ -103,7 +103,9 @@ def test_a_target_behind_no_prompt_is_refused() -> None:
 @pytest.mark.parametrize("batch_size", [1, 64])
 def test_continuations_are_what_generate_writes_row_by_row(handle: ModelHandle, batch_size: int) -> None:
     """Expected: transformers' own greedy search on each prompt alone, without padding."""
-    prompts = [handle.ids(text) for text in ("Ashurn works as a", "The capital of", "x", "A teacher teaches children and a")]
+    prompts = [
+        handle.ids(text) for text in ("Ashurn works as a", "The capital of", "x", "A teacher teaches children and a")
+    ]
     lengths = [3, 7, 1, 5]
     found = continuations(handle, prompts, lengths, batch_size=batch_size)
     for prompt, n, tokens in zip(prompts, lengths, found, strict=True):
@@ -127,6 +129,14 @@ def test_a_model_of_nothing_but_nan_continues_with_the_lowest_id() -> None:
     handle = tiny.handle("gpt2")
     handle.model.transformer.ln_f.weight.data.fill_(float("nan"))
     assert continuations(handle, [[5, 6]], [2]) == [[0, 0]]
+
+
+def test_a_word_whose_logit_is_nan_is_never_chosen() -> None:
+    handle = tiny.handle("gpt2", tied=False)
+    chosen = continuations(handle, [[5, 6]], [1])[0][0]
+    with torch.no_grad():
+        handle.model.lm_head.weight[chosen + 1] = float("nan")
+    assert continuations(handle, [[5, 6]], [1]) == [[chosen]]
 
 
 def test_next_logits_are_those_behind_the_last_real_token(handle: ModelHandle) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from editsafety.edit import LowRank
@@ -133,7 +133,7 @@ def tokenizer(kind: str = "bytes") -> PreTrainedTokenizerFast:
     """A tokenizer of at most 384 entries, with eos and pad.
 
     `bytes`: byte-level BPE (GPT-2); `bytes_bos`: the same behind a BOS (Llama 3); `metaspace_bos`: a Unigram with `▁`
-    for spaces and a dummy prefix, behind a BOS (Llama 2, Gemma); `words`: one entry per word, spaces lost.
+    for spaces and always a dummy prefix, behind a BOS (Llama 2); `words`: one entry per word, spaces lost.
     """
     special = {"eos_token": "<eos>", "pad_token": "<pad>"}
     if kind.endswith("_bos"):
@@ -156,7 +156,6 @@ def _trained(kind: str) -> str:
     elif kind.startswith("metaspace"):
         made = Tokenizer(models.Unigram())
         made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
-        made.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
         trainer = trainers.UnigramTrainer(**options, unk_token="<unk>")
     elif kind == "words":
         made = Tokenizer(models.WordLevel(unk_token="<unk>"))
@@ -165,6 +164,10 @@ def _trained(kind: str) -> str:
     else:
         raise ValueError(f"no tokenizer of kind {kind!r}")
     made.train_from_iterator(SENTENCES, trainer)
+    if kind.startswith("metaspace"):  # as converted from SentencePiece: " a" becomes "▁▁a"
+        made.pre_tokenizer = None
+        made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     if kind.endswith("_bos"):
         made.post_processor = processors.TemplateProcessing(
             single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", made.token_to_id("<bos>"))]
@@ -191,7 +194,8 @@ def request(id: str = "case-0", **more: Any) -> EditRequest:
     """A request whose words the tokenizers know."""
     values: dict[str, Any] = {
         "prompt": "{} works as a", "subject": "Ashurn", "target_new": "teacher", "target_true": "farmer",
-        "rephrasings": ["The work of {} is that of a"], "neighbours": [{"prompt": "Mirel works as a", "answer": "baker"}],
+        "rephrasings": ["The work of Ashurn is that of a"],
+        "neighbours": [{"prompt": "Mirel works as a", "answer": "baker"}],
     }  # fmt: skip
     return EditRequest.from_json({"id": id, **values, **more})
 

@@ -92,10 +92,8 @@ def prepare(
     model: options.Model,
     editor: options.Editor,
     corpus: Annotated[
-        Path | None, typer.Option(help="text to collect statistics on: one text per line, or JSON lines")
-    ] = None,
-    statistics: Annotated[
-        list[Path] | None, typer.Option(help="published .npz statistics to import; repeatable")
+        Path | None,
+        typer.Option(help="texts (one per line, or JSON lines), published .npz statistics, or a folder of them"),
     ] = None,
     hparams: options.HparamsFile = None,
     device: options.Device = "auto",
@@ -108,19 +106,17 @@ def prepare(
 ) -> None:
     """Run the slow, data-hungry part of an editor once; it is kept, keyed by the weights' fingerprint."""
     from editsafety import editors
-    from editsafety.editors import Preparation
     from editsafety.lab import artifacts_for
     from editsafety.models import ModelHandle, ModelSpec
     from editsafety.progress import Progress
 
     handle = ModelHandle.load(ModelSpec(model, device, dtype, revision, offline, trust_remote_code))
     chosen = editors.make(editor, handle, artifacts_for(handle), path=hparams, seed=seed)
-    missing = chosen.missing()
-    if missing is None and not statistics:
+    if chosen.missing() is None and corpus is None:
         typer.echo(f"{chosen.name} on {handle.name} is ready; nothing to prepare.")
         return
     progress = Progress(sys.stderr, "quiet" if quiet else "auto")
-    chosen.prepare(Preparation(corpus=corpus, statistics=tuple(statistics or ()), progress=progress))
+    chosen.prepare(progress, corpus)
     typer.echo(f"{chosen.name} on {handle.name} is ready.")
 
 

@@ -143,7 +143,8 @@ def stored(folder: Path, policy: str | None = None) -> RunReport:
     if not path.is_file() or not (folder / runs.STORE).is_file():
         raise StoreError(f"{folder}: holds no run (no {runs.PLAN} and {runs.STORE}). Give a folder under reports/.")
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    settings = Settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    settings = Settings(**given)
     plan = RunPlan.of(settings)
     store = Store(folder / runs.STORE)
     records = {record.case: record for record in store.records()}

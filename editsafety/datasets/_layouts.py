@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from editsafety.datasets._rows import Row, read, tidied
@@ -73,6 +72,16 @@ def templated(row: Row, prompt_field: str, subject_field: str) -> str:
         row.refuse(prompt_field, f"holds {{}} and the subject at once: {prompt!r:.80}")
     if subject not in prompt:
         row.refuse(subject_field, f"does not occur in {prompt_field!r}: {subject!r:.60} in {prompt!r:.80}")
-    whole = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt)
-    start = whole.start() if whole else prompt.index(subject)
+    start = _whole_word(prompt, subject)
     return prompt[:start] + SLOT + prompt[start + len(subject) :]
+
+
+def _whole_word(prompt: str, subject: str) -> int:
+    """Where the subject first stands between characters that are no letters or digits, else where it first stands."""
+    start = first = prompt.index(subject)
+    while start >= 0:
+        around = prompt[max(start - 1, 0) : start] + prompt[start + len(subject) :][:1]
+        if not any(character.isalnum() or character == "_" for character in around):
+            return start
+        start = prompt.find(subject, start + 1)
+    return first

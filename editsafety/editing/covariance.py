@@ -17,7 +17,8 @@ from editsafety import trace
 from editsafety.artifacts import ArtifactKey, ArtifactStore
 from editsafety.editing.keys import by_token
 from editsafety.errors import DataError, EditorError
-from editsafety.models import Batch, ModelHandle
+from editsafety.models import ModelHandle
+from editsafety.progress import Progress
 from editsafety.sites import Site
 
 TOKENS_PER_DIMENSION = 10
@@ -62,7 +63,13 @@ class Inverse:
 
 
 @torch.no_grad()
-def collect(handle: ModelHandle, sites: Sequence[Site], texts: Sequence[str], tokens: int) -> dict[str, Covariance]:
+def collect(
+    handle: ModelHandle,
+    sites: Sequence[Site],
+    texts: Sequence[str],
+    tokens: int,
+    progress: Progress | None = None,
+) -> dict[str, Covariance]:
     """C of every site's input from the first texts that hold `tokens` tokens together, by module name.
 
     Texts longer than the model's context are cut. Sums are float32. Raises DataError when the texts hold fewer tokens
@@ -78,13 +85,17 @@ def collect(handle: ModelHandle, sites: Sequence[Site], texts: Sequence[str], to
         )
     modules = [site.module for site in sites]
     sums: dict[str, Tensor] = {}
-    for batch in _batches(handle, rows):
-        with trace.watch(handle.model, modules, stop=True) as seen:
-            handle.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
-        for module in modules:
-            keys = by_token(seen.inputs[module], *batch.ids.shape)
-            real = keys[batch.mask.bool().to(keys.device)].float()
-            sums[module] = sums[module] + real.T @ real if module in sums else real.T @ real
+    batches = list(_batches(rows))
+    with (progress or Progress.quiet()).task(f"second moments of {handle.name}", len(batches)) as task:
+        for chosen in batches:
+            batch = handle.batch(chosen)
+            with trace.watch(handle.model, modules, stop=True) as seen:
+                handle.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+            for module in modules:
+                keys = by_token(seen.inputs[module], *batch.ids.shape)
+                real = keys[batch.mask.bool().to(keys.device)].float()
+                sums[module] = sums[module] + real.T @ real if module in sums else real.T @ real
+            task.step(f"{batch.mask.sum()} tokens")
     return {module: Covariance(module, total / count, count) for module, total in sums.items()}
 
 
@@ -126,11 +137,11 @@ def _first(handle: ModelHandle, texts: Sequence[str], tokens: int) -> list[list[
     return rows
 
 
-def _batches(handle: ModelHandle, rows: list[list[int]]) -> Iterator[Batch]:
+def _batches(rows: list[list[int]]) -> Iterator[list[list[int]]]:
     """Rows of similar length together, at most BATCH_TOKENS a batch, padding included."""
     rows = sorted(rows, key=len)
     start = 0
     for end in range(1, len(rows) + 1):
         if end == len(rows) or len(rows[end]) * (end + 1 - start) > BATCH_TOKENS:
-            yield handle.batch(rows[start:end])
+            yield rows[start:end]
             start = end

@@ -20,6 +20,7 @@ from editsafety.editing.covariance import Covariance, Inverse
 from editsafety.errors import DataError, NotPreparedError, UsageError
 from editsafety.hparams import Hparams
 from editsafety.models import ModelHandle
+from editsafety.progress import Progress
 from editsafety.sites import Site
 
 POCKET_SEED = 0
@@ -55,23 +56,25 @@ class SecondMoments:
         lacking = [site.module for site in sites if self._stored(site) is None]
         return f"the second moment of the input of {', '.join(lacking)}" if lacking else None
 
-    def prepare(self, sites: Sequence[Site]) -> None:
-        """Make or import what is missing, all sites in one pass over the texts.
+    def prepare(self, sites: Sequence[Site], progress: Progress | None = None, corpus: Path | None = None) -> None:
+        """Make or import what is missing, all sites in one pass over the texts; with `corpus`, make all of it anew.
 
         Raises UsageError when there are no texts, DataError when they cannot be used.
         """
-        lacking = [site for site in sites if self._stored(site) is None]
-        place = self._place()
+        wanted = [site for site in sites if corpus is not None or self._stored(site) is None]
+        if not wanted:
+            return
+        place = corpus or self._place()
         if place is not None and (place.is_dir() or place.suffix == ".npz"):
-            made = {site.module: published.read(published.locate(place, site), site) for site in lacking}
-        elif lacking:
+            made = {site.module: published.read(published.locate(place, site), site) for site in wanted}
+        else:
             if self.handle.fingerprint() != self.handle.identity:
                 raise UsageError(f"{self.handle.name} carries an edit; second moments come from the unedited model.")
-            tokens = max(self._tokens(site) for site in lacking)
-            made = covariance.collect(self.handle, lacking, self._texts(place, tokens), tokens)
-        else:
-            made = {}
-        for site in lacking:
+            tokens = max(self._tokens(site) for site in wanted)
+            made = covariance.collect(self.handle, wanted, self._texts(place, tokens), tokens, progress)
+        for site in wanted:
+            self._found.pop(site.module, None)
+            self._inverses.pop(site.module, None)
             covariance.keep(self.handle, self.artifacts, made[site.module], self._corpus(site), self._tokens(site))
 
     def of(self, site: Site, editor: str) -> Covariance:
@@ -107,10 +110,14 @@ class SecondMoments:
         return place
 
     def _corpus(self, site: Site) -> str:
-        """The name of the corpus in artifact keys: a sha256 of the file, or the pocket texts and their seed."""
+        """The name of the corpus in artifact keys.
+
+        The sha256 of the file that the hyperparameters name; else the pocket texts and their seed, or, for a model that
+        has no texts here, whatever the user prepared it from.
+        """
         place = self._place()
         if place is None:
-            return f"pocket texts, seed {POCKET_SEED}"
+            return f"pocket texts, seed {POCKET_SEED}" if self._has_texts() else "prepared by the user"
         file = published.locate(place, site) if place.is_dir() or place.suffix == ".npz" else place
         if file not in self._names:
             with file.open("rb") as data:
@@ -120,14 +127,17 @@ class SecondMoments:
     def _texts(self, place: Path | None, tokens: int) -> Sequence[str]:
         if place is not None:
             return read_texts(place)
-        if not self.handle.spec.name.startswith(("pocket-", "random:")):
+        if not self._has_texts():
             raise UsageError(
-                f"no texts to compute second moments of {self.handle.name} from. Set the hyperparameter mom2_corpus "
-                'to a file with one text per line (or JSON lines with "text"), or to published .npz statistics of it.'
+                f"no texts to compute second moments of {self.handle.name} from. Give `editsafety prepare` a --corpus: "
+                'a file with one text per line (or JSON lines with "text"), or published .npz statistics of the model.'
             )
         from editsafety.pocket.corpus import covariance_texts
 
         return covariance_texts(POCKET_SEED, tokens // SHORTEST_TEXT + 1)
+
+    def _has_texts(self) -> bool:
+        return self.handle.spec.name.startswith(("pocket-", "random:"))
 
 
 def read_texts(path: Path) -> list[str]:

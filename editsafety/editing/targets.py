@@ -131,7 +131,7 @@ class _Search:
     def _scores(self) -> Tensor:
         """Log-probabilities at the positions that are read, `[contexts * T + 1, vocab]`, the last for the KL."""
         with logits.only_at(self.handle, self.rows, self.positions):
-            return logits.log_probabilities(self.suffix.logits()[0])
+            return logits.log_probabilities(self.suffix.logits()[0]).to(self.labels.device)
 
     def _shifted(self, output: Tensor) -> Tensor:
         count, width = self.suffix.batch.ids.shape

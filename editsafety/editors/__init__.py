@@ -22,6 +22,7 @@ from editsafety.edit import Edit, Sidecar
 from editsafety.errors import EditorError, UsageError
 from editsafety.hparams import Hparams
 from editsafety.models import ModelHandle
+from editsafety.progress import Progress
 from editsafety.request import EditRequest
 
 
@@ -64,8 +65,12 @@ class Editor(ABC):
         """What has to be prepared first, in words; None when the editor is ready."""
         return None
 
-    def prepare(self) -> None:
-        """Make what `missing` names: slow, data-hungry, idempotent. Never started from inside a test."""
+    def prepare(self, progress: Progress | None = None, corpus: Path | None = None) -> None:
+        """Make what `missing` names: slow, data-hungry, idempotent. Never started from inside a test.
+
+        `corpus` is a user's file of texts, or of published statistics; what is made from it is what `edit` then uses.
+        """
+        return
 
     @abstractmethod
     def edit(self, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None) -> Edit:
@@ -127,8 +132,12 @@ def make(
 
 
 def code_version(name: str) -> str:
-    """sha256 of the file that defines an editor: another code, another result."""
-    source = inspect.getsourcefile(load(name))
-    if source is None:
+    """sha256 of the files that define an editor and its base classes, and of the arithmetic that editors share."""
+    files = {inspect.getsourcefile(kind) for kind in load(name).__mro__ if issubclass(kind, Editor)}
+    if None in files:
         raise EditorError(f"the source of editor {name!r} cannot be found; results could not be told apart.")
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    shared = (Path(__file__).parent.parent / "editing").glob("*.py")
+    code = hashlib.sha256()
+    for path in sorted({*(Path(str(file)) for file in files), *shared}):
+        code.update(path.name.encode() + path.read_bytes())
+    return code.hexdigest()

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -32,6 +33,7 @@ from editsafety.editing.moments import Mom2Hparams, SecondMoments
 from editsafety.editing.targets import TargetHparams
 from editsafety.editors import Editor
 from editsafety.errors import EditorError
+from editsafety.progress import Progress
 from editsafety.request import EditRequest
 from editsafety.session import EditSession
 from editsafety.sites import Site
@@ -74,11 +76,11 @@ class RankOneEditor(Editor):
         """The second moments, unless they are there or `mom2_adjustment` is off."""
         return self.moments.missing(self.sites) if self.hparams.mom2_adjustment else None
 
-    def prepare(self) -> None:
-        """Sample the context templates; make the second moments when they are used."""
+    def prepare(self, progress: Progress | None = None, corpus: Path | None = None) -> None:
+        """Sample the context templates; make the second moments when they are used (from `corpus`, if given)."""
         self.templates()
         if self.hparams.mom2_adjustment:
-            self.moments.prepare(self.sites)
+            self.moments.prepare(self.sites, progress, corpus)
 
     def templates(self) -> tuple[str, ...]:
         """The context templates, the bare one first."""
@@ -136,7 +138,7 @@ class RankOneEditor(Editor):
             direction_key=bare if settings.keys == "prompt" else mean,
             key=key,
             output=output,
-            value=target.value,
+            value=target.value.to(output.device),
             solve=solve,
         )
         return update.delta, {

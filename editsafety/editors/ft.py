@@ -138,7 +138,7 @@ class _Reading:
     def loss(self) -> Tensor:
         """-mean over requests of the mean over target tokens of log P; nats."""
         with logits.only_at(self.handle, self.rows, self.positions):
-            scores = logits.log_probabilities(self.handle.logits(self.batch)[0])
+            scores = logits.log_probabilities(self.handle.logits(self.batch)[0]).to(self.labels.device)
         return -(scores.gather(1, self.labels[:, None])[:, 0] * self.weights).sum()
 
 

@@ -66,7 +66,7 @@ class Weights:
     scope: ClassVar[Literal["model", "case", "edit"]] = "edit"
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
-        """The ten figures of the edit."""
+        """The figures of the edit, always all of them."""
         edit = inputs.edit
         if edit is None:
             every = {**NORMS, **NOTES, FINITE: "bool"}

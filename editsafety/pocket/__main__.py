@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         {"build": _build, "data": _data, "check": _check}[options.command](options)
     except EditSafetyError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         return 2
     return 0
 
@@ -51,7 +51,7 @@ def _build(options: argparse.Namespace) -> None:
     started = time.monotonic()
     with _progress(options.name) as progress:
         build(options.out, spec=SPECS[options.name], seed=options.seed, threads=options.threads, progress=progress)
-    print(f"{options.name} written to {options.out} after {time.monotonic() - started:.0f} s")
+    _say(f"{options.name} written to {options.out} after {time.monotonic() - started:.0f} s")
     _report(options.out)
 
 
@@ -60,7 +60,7 @@ def _data(options: argparse.Namespace) -> None:
     from editsafety.pocket.world import make_world
 
     for path in write_data(make_world(), options.out):
-        print(f"{path}: {len(path.read_text(encoding='utf-8').splitlines())} rows")
+        _say(f"{path}: {len(path.read_text(encoding='utf-8').splitlines())} rows")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -77,7 +77,13 @@ def _report(folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for name, value in figures(model, tokenizer, make_world()).items():
-        print(f"{name:32} {value:.4f}")
+        _say(f"{name:32} {value:.4f}")
+
+
+def _say(line: str) -> None:
+    """One line on standard output, at once: a build is watched through a pipe, too."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 @contextmanager
@@ -127,7 +133,7 @@ def _lines(name: str) -> "Progress":
         if step % PLAIN_EVERY == 0 or step == steps:
             rate = (step - done_before) / max(time.monotonic() - started, 1e-9)
             left = (steps - step) / rate
-            print(f"{name}: step {step}/{steps}, loss {loss:.3f}, {rate:.1f} steps/s, {left:.0f} s left", flush=True)
+            _say(f"{name}: step {step}/{steps}, loss {loss:.3f}, {rate:.1f} steps/s, {left:.0f} s left")
 
     return show
 

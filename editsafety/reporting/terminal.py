@@ -37,8 +37,8 @@ def render(
 ) -> None:
     """Print the report. `suites` is where the suites are, for the replay command."""
     console.print()
-    for text in _folded([_safe(console, part) for part in story.headline(report, seconds)], console.width):
-        console.print(Text(text, style="bold"), overflow="fold")
+    for text in _folded(story.headline(report, seconds), console.width):
+        console.print(Text(_safe(console, text), style="bold"), overflow="fold")
     console.print()
     if report.groups:
         console.print(_table(report, console))
@@ -49,10 +49,10 @@ def render(
         console.print()
     console.print(_evidence(report, console))
     command = story.replay(report, suites)
-    for name, text in (("replay", command), ("report", None if folder is None else (folder / "report.md").as_posix())):
-        if text:  # never folded: these are copied
-            copied = Text.assemble((f"{name:<10}", "dim"), _safe(console, text, 10_000))
-            console.print(copied, soft_wrap=True)
+    place = None if folder is None else (folder / "report.md").as_posix()
+    for name, copied in (("replay", command), ("report", place)):
+        if copied:  # never folded: it would not work when pasted
+            console.print(Text.assemble((f"{name:<10}", "dim"), _safe(console, copied, 10_000)), soft_wrap=True)
     console.print(_closing(report, console))
 
 

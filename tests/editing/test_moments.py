@@ -61,7 +61,7 @@ def test_asking_before_preparing_names_the_command(tmp_path: Path, corpus: Path)
 
 def test_a_model_without_texts_of_its_own_says_how_to_give_some(tmp_path: Path) -> None:
     handle = tiny.handle("gpt2")
-    with pytest.raises(UsageError, match=r"no texts .* tiny-gpt2 .*mom2_corpus.*one text per line"):
+    with pytest.raises(UsageError, match=r"no texts .* tiny-gpt2 .*--corpus.*one text per line"):
         moments(handle, tmp_path, "").prepare([handle.mlp_out(0)])
 
 

@@ -176,3 +176,9 @@ def test_tied_weights_are_known_by_both_names(handle: ModelHandle) -> None:
 def test_measuring_is_repeatable(handle: ModelHandle, edit: Edit) -> None:
     inputs = Inputs(edit=edit)
     assert MEASURE(handle, inputs) == MEASURE(handle, replace(inputs, batch_size=1))
+
+
+def test_growth_is_the_norm_afterwards_over_the_norm_before(handle: ModelHandle) -> None:
+    name = "transformer.h.1.mlp.c_proj.weight"
+    found = measured(handle, Replace(name, handle.model.get_parameter(name).detach() * 3))
+    assert found["norm_growth"].value == pytest.approx(3.0)

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+# pytester forgets what was first imported inside an inner run, and torch cannot be imported twice.
+import editsafety.cli.app
+import editsafety.lab
+import editsafety.safety_session  # noqa: F401
 from tests.system import world
 
 

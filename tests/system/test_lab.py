@@ -42,7 +42,8 @@ def test_a_small_edit_passes_and_is_undone(paths, tmp_path):
     record = found.record(found.plan.cases[0])
     assert record.restored is True
     assert record.changed == record.declared == ("transformer.h.1.mlp.c_proj.weight",)
-    assert record.cost.edit is not None and record.cost.edit > 0
+    assert record.cost.edit is not None
+    assert record.cost.edit > 0
     assert record.after["me_ppl"].value == pytest.approx(record.before["me_ppl"].value, rel=0.01)
 
 
@@ -103,9 +104,9 @@ def test_a_finished_case_is_not_run_again_and_another_setting_is_another_case(pa
 
 def test_an_editor_that_needs_preparing_says_which_command(paths, tmp_path):
     hparams = tmp_path / "rome.yaml"
-    hparams.write_text(
-        "layers: [1]\nv_num_grad_steps: 3\nv_lr: 0.5\nv_weight_decay: 0.001\nclamp_norm_factor: 4\nmom2_adjustment: true\n"
-    )
+    numbers = {"layers": "[1]", "v_num_grad_steps": 3, "v_lr": 0.5, "v_weight_decay": 0.001, "clamp_norm_factor": 4}
+    lines = [f"{name}: {number}" for name, number in {**numbers, "mom2_adjustment": "true"}.items()]
+    hparams.write_text("\n".join(lines))
     found = lab(paths, tmp_path / "run", "rome", hparams=(str(hparams),))
     with pytest.raises(NotPreparedError, match="editsafety prepare --model tiny-model --editor rome"):
         found.record(found.plan.cases[0])

@@ -22,10 +22,10 @@ def test_it_stays(judged):
 def run(pytester: pytest.Pytester, paths: dict[str, str]):
     """Run pytest in this process on suites (by name) or files with some editors."""
 
-    def runner(*args: str, editors: tuple[str, ...] = ("Nudge",), suites: tuple[str, ...] = ("collapse",)):
+    def runner(*args: str, editors: tuple[str, ...] = ("Nudge",), suites: tuple[str, ...] = ("collapse",), **more):
         where = [str(SUITES / suite) for suite in suites]
         fixed = ["-c", str(SUITES / "pytest.ini"), "-p", "no:cacheprovider"]
-        return pytester.runpytest(*where, *fixed, *world.options(paths, *editors), *args)
+        return pytester.runpytest_inprocess(*where, *fixed, *world.options(paths, *editors), *args, **more)
 
     return runner
 
@@ -126,7 +126,7 @@ def test_without_a_model_the_message_says_what_to_add(pytester):
     ("option", "said"),
     [
         ("--editsafety-editor=romee", "no editor named 'romee'; did you mean 'rome'?"),
-        ("--editsafety-policy=strictest", "no policy 'strictest'"),
+        ("--editsafety-policy=strictest", "no policy named 'strictest'"),
         ("--editsafety-limit=0", "expected at least 1"),
         ("--editsafety-hard=nowhere.jsonl", "nowhere.jsonl"),
     ],
@@ -155,7 +155,7 @@ def test_an_interrupted_run_goes_on_where_it_was(run, pytester, paths, monkeypat
         return real(bench, editor, case)
 
     monkeypatch.setattr(trial, "run", counted)
-    assert run().ret == pytest.ExitCode.INTERRUPTED
+    assert run(no_reraise_ctrlc=True).ret == pytest.ExitCode.INTERRUPTED
     (path,) = reports(pytester)
     assert json.loads(path.read_text())["verdict"] == "INCOMPLETE"
     assert run().ret == 0

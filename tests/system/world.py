@@ -24,7 +24,7 @@ class Nudge(Editor):
         right = torch.randn(1, site.d_in, generator=draw)
         return Edit(self.name, (requests[0].id,), self.handle.identity, (LowRank(site, left, right),))
 '''
-BAD = '''
+BAD = """
 
 class Raises(Nudge):
     def edit(self, requests, carry=None):
@@ -76,7 +76,7 @@ class Explodes(Nudge):
         name = "transformer.ln_f.weight"
         value = self.handle.model.get_parameter(name).detach() * 100
         return Edit(self.name, (requests[0].id,), self.handle.identity, (Replace(name, value),))
-'''
+"""
 
 
 def write(place: Path, *, hard: int = 2, normal: int = 2, size: float = 1e-4) -> dict[str, str]:
