@@ -25,6 +25,7 @@ _HOMES = {
     "Replace": "edit",
     "Traits": "editors",
     "Verdict": "verdict",
+    "crash_test": "crash",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

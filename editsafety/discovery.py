@@ -38,7 +38,7 @@ def load(family: str, name: str, attribute: str) -> Any:
     """
     expect(family, name)
     if ".py:" in name:
-        return _from_file(name)
+        return from_file(name)
     if name in _files(family):
         member = importlib.import_module(f"editsafety.{family}.{name}")
         if not hasattr(member, attribute):
@@ -66,7 +66,8 @@ def _path_of(name: str) -> Path:
     return path
 
 
-def _from_file(name: str) -> Any:
+def from_file(name: str) -> Any:
+    """What `path/to/file.py:Name` means. Raises UsageError when file or name is not there, or the file fails."""
     place, _, attribute = name.rpartition(":")
     path = _path_of(name)
     # One module per path and content: what an editor keeps in its module or class stays visible, an edited file is new.

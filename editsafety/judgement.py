@@ -15,7 +15,8 @@ from typing import Any
 
 from editsafety.checks import CaseVerdict, Check, judge_case, judge_group
 from editsafety.group import WHOLE, Group, order
-from editsafety.plan import Case, RunPlan, label, slug
+from editsafety.names import label, slug
+from editsafety.plan import Case, RunPlan
 from editsafety.policy import Policy
 from editsafety.record import CaseRecord
 from editsafety.spelling import counting, span

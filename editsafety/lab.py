@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,10 +20,11 @@ from editsafety import __version__, editors, measures, trial
 from editsafety.artifacts import ArtifactStore, default_root
 from editsafety.editing import contexts
 from editsafety.editors import Editor
-from editsafety.errors import NotPreparedError, UsageError
+from editsafety.errors import DataError, EditSafetyError, ModelError, NotPreparedError, UsageError
 from editsafety.measurement import Measurement
 from editsafety.models import ModelHandle, ModelSpec, model_folder
-from editsafety.plan import Case, RunPlan, label, slug, text_digest
+from editsafety.names import label, slug
+from editsafety.plan import Case, RunPlan, text_digest
 from editsafety.policy import Policy
 from editsafety.progress import Progress
 from editsafety.record import CaseRecord
@@ -32,25 +33,53 @@ from editsafety.store import Store
 from editsafety.trial import Bench
 
 CHUNK = 4  # cases that one of several workers claims at a time
+DEATHS = 2  # so often a case may take its process with it before it is given up
 
 
 class Lab:
-    """`wanted` are the cases of this session (all planned ones by default); `workers` share the store and the cores."""
+    """`wanted` are the cases of this session (all planned ones by default); `workers` share the store and the cores.
 
-    def __init__(self, plan: RunPlan, store: Store, progress: Progress, *, workers: int = 1) -> None:
+    `handles` are models that are in memory already, by the name that the plan calls them.
+    """
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        store: Store,
+        progress: Progress,
+        *,
+        workers: int = 1,
+        handles: Mapping[str, ModelHandle] | None = None,
+    ) -> None:
         self.plan = plan
         self.store = store
         self.progress = progress
         self.workers = workers
+        self.handles = dict(handles or {})
         self.wanted: Sequence[Case] = (*plan.cases, *plan.controls)
         self._bench: Bench | None = None
         self._made: dict[tuple[str, str], Editor] = {}
         self._keys: dict[str, str] = {}
+        self._refused: dict[tuple[str, str], EditSafetyError] = {}
         if workers > 1:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
     def record(self, case: Case) -> CaseRecord:
-        """The record of a case, computed with its block when it is missing. Raises NotPreparedError."""
+        """The record of a case, computed with its block when it is missing.
+
+        Raises what stands in the way of the whole block (no such model, wrong hyperparameters, NotPreparedError); it is
+        noted for the report, and not tried again.
+        """
+        if case.block in self._refused:
+            raise self._refused[case.block]
+        try:
+            return self._record(case)
+        except (NotPreparedError, UsageError, ModelError, DataError) as error:
+            self._refused[case.block] = error
+            self.store.put(f"problem:{slug(case.model)}:{label(case.editor)}", str(error))
+            raise
+
+    def _record(self, case: Case) -> CaseRecord:
         key = self.key(case)
         while (found := self.store.record(key)) is None:
             block = {self.key(other): other for other in (case, *self.wanted) if other.block == case.block}
@@ -169,13 +198,18 @@ class Lab:
             self.prepare(model, name)
         missing = editor.missing()
         if missing is not None:
-            error = NotPreparedError(label(name), slug(model), missing)
-            self.store.put(f"problem:{slug(model)}:{label(name)}", str(error))
-            raise error
+            raise NotPreparedError(label(name), slug(model), missing)
         with self.progress.task(f"{label(name)} on {slug(model)}", len(cases)) as task:
             for case in cases:
-                record = trial.run(bench, editor, case)
-                self.store.finish(self.key(case), record)
+                key = self.key(case)
+                deaths = self.store.start(key)
+                try:
+                    given_up = deaths >= DEATHS
+                    record = trial.given_up(bench, editor, case, deaths) if given_up else trial.run(bench, editor, case)
+                except BaseException:
+                    self.store.leave(key)
+                    raise
+                self.store.finish(key, record)
                 task.step(case.id)
         if bench.handle.fingerprint() != bench.handle.identity:
             self.store.put(f"drift:{slug(model)}:{label(name)}", True)
@@ -190,7 +224,7 @@ class Lab:
         spec = ModelSpec(
             model, settings.device, settings.dtype, settings.revision, settings.offline, settings.trust_remote_code
         )
-        handle = ModelHandle.load(spec)
+        handle = self.handles.get(model) or ModelHandle.load(spec)
         about = self._describe(handle)
         known = self.store.get(f"model:{slug(model)}")
         if known is not None and known["fingerprint"] != about["fingerprint"]:

@@ -17,18 +17,24 @@ from editsafety.vault import write_atomically
 
 @dataclass(frozen=True)
 class Found:
-    """What a pool came to: every record, and the collapsing ones as requests of their own."""
+    """What a pool came to: every record, those that collapsed, and the ones kept as requests with ids of their own."""
 
     screened: tuple[CaseRecord, ...]
+    collapsed: tuple[CaseRecord, ...]
     hard: tuple[EditRequest, ...]
 
 
-def mine(lab: Lab, *, above: float) -> Found:
-    """Run the plan's cases; keep the requests whose edit raises the perplexity more than `above`-fold or breaks it."""
-    records = [lab.record(case) for case in lab.plan.cases]
-    kept = [record for record in records if (found := ratio(record)) is not None and not found <= above]
+def mine(lab: Lab, *, above: float, most: int | None = None) -> Found:
+    """Run the plan's cases; those whose edit raises the perplexity more than `above`-fold, or breaks it, are hard.
+
+    Of more than `most`, that many are kept, evenly spread over the pool: not the worst ones, which would flatter.
+    """
+    records = tuple(lab.record(case) for case in lab.plan.cases)
+    collapsed = tuple(record for record in records if (found := ratio(record)) is not None and not found <= above)
+    count = len(collapsed) if most is None else min(most, len(collapsed))
+    kept = [collapsed[i * len(collapsed) // count] for i in range(count)]
     hard = tuple(replace(record.requests[0], id=f"hardcf-{i:04d}", source="") for i, record in enumerate(kept, start=1))
-    return Found(tuple(records), hard)
+    return Found(records, collapsed, hard)
 
 
 def write(path: Path, plan: RunPlan, found: Found, *, above: float) -> None:
@@ -40,21 +46,22 @@ def write(path: Path, plan: RunPlan, found: Found, *, above: float) -> None:
         "model": list(plan.settings.models),
         "pool": dict(plan.sources),
         "screened": len(found.screened),
+        "collapsed": len(found.collapsed),
+        "collapsed_above_ratio": above,
         "kept": len(found.hard),
-        "kept_above_ratio": above,
         "seed": plan.settings.seed,
     }
     write_atomically(path.with_suffix(".about.json"), (json.dumps(about, indent=1) + "\n").encode())
 
 
 def summary(found: Found) -> Sequence[tuple[str, str]]:
-    """Name and figure: how many were screened, kept, and how their subjects look."""
-    first = [r for r in found.screened if r.notes.get("first_token")]
-    kept_ids = {request.subject + request.prompt for request in found.hard}
-    kept_first = [r for r in first if r.requests[0].subject + r.requests[0].prompt in kept_ids]
+    """Name and figure: how many were screened, which subjects collapse, how many were kept."""
+    first = [record for record in found.screened if record.notes.get("first_token")]
+    hard_first = [record for record in found.collapsed if record.notes.get("first_token")]
+    others = f"{len(found.collapsed) - len(hard_first)} of {len(found.screened) - len(first)} collapse"
     return (
         ("screened", str(len(found.screened))),
+        ("one-token subject in first place", f"{len(hard_first)} of {len(first)} collapse"),
+        ("others", others),
         ("kept", str(len(found.hard))),
-        ("one-token subject in first place", f"{len(kept_first)} of {len(first)} collapse"),
-        ("others", f"{len(found.hard) - len(kept_first)} of {len(found.screened) - len(first)} collapse"),
     )

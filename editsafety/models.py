@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
-from editsafety import vault
+from editsafety import discovery, vault
 from editsafety.architectures import Architecture, Part
 from editsafety.errors import ModelError, UsageError
+from editsafety.names import slug
 from editsafety.shipped import shipped
 from editsafety.sites import Layout, Site
 
@@ -38,7 +39,11 @@ RANDOM_CONFIGS: dict[str, tuple[str, dict[str, int]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Which model to load and how. `name` is `pocket-...`, `random:<config>`, a local folder or a hub id."""
+    """Which model to load and how.
+
+    `name` is `pocket-...`, `random:<config>`, a local folder, a hub id, or `path.py:function` for a function without
+    arguments that returns (model, tokenizer).
+    """
 
     name: str
     device: str = "auto"
@@ -50,7 +55,7 @@ class ModelSpec:
     @property
     def slug(self) -> str:
         """A short name for ids, files and hparams: the last part of the path, lower case."""
-        return self.name.removeprefix("random:").rstrip("/").split("/")[-1].lower()
+        return slug(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,7 @@ class ModelHandle:
         self.spec = spec
         self.architecture = Architecture.of(model.config)
         self.identity = self.fingerprint()
+        self.reloadable = False  # only what `load` found under a name can be loaded again
 
     @classmethod
     def load(cls, spec: ModelSpec | str) -> Self:
@@ -84,8 +90,13 @@ class ModelHandle:
         if spec.dtype not in DTYPES:
             raise UsageError(f"dtype {spec.dtype!r} is not one of {', '.join(DTYPES)}.")
         device = pick_device(spec.device)
-        model, tokenizer = _random(spec) if spec.name.startswith("random:") else _pretrained(spec)
-        return cls(model.to(device), tokenizer, spec)
+        if ".py:" in spec.name:
+            model, tokenizer = _made(spec)
+        else:
+            model, tokenizer = _random(spec) if spec.name.startswith("random:") else _pretrained(spec)
+        handle = cls(model.to(device), tokenizer, spec)
+        handle.reloadable = True
+        return handle
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str) -> Self:
@@ -291,6 +302,14 @@ def _pretrained(spec: ModelSpec) -> tuple[Any, Any]:
             "which would be filled with random numbers. Make or fetch it again."
         )
     return model, tokenizer
+
+
+def _made(spec: ModelSpec) -> tuple[Any, Any]:
+    """What a user's function returns; its dtype and everything else is the function's business."""
+    made = discovery.from_file(spec.name)()
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
+        raise ModelError(f"{spec.name} returned {type(made).__name__}, expected a tuple (model, tokenizer).")
+    return made
 
 
 def _random(spec: ModelSpec) -> tuple[Any, Any]:

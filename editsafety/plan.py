@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from editsafety import __version__, datasets, discovery, hparams
 from editsafety.errors import UsageError
+from editsafety.names import label, slug
 from editsafety.request import EditRequest
 from editsafety.shipped import shipped
 
@@ -159,17 +159,6 @@ def controls_for(settings: Settings, model: str) -> dict[str, str]:
     """
     ready = hparams.find("rome", slug(model)) is not None
     return {e: v for e, v in CONTROLS.items() if ready or e == "noop" or settings.hparams_of(e) is not None}
-
-
-def slug(model: str) -> str:
-    """A model's short name: the last part of its path, lower case, in characters that a test id and a file can hold."""
-    last = model.removeprefix("random:").rstrip("/").split("/")[-1].lower()
-    return re.sub(r"[^a-z0-9_.-]+", "-", last).strip("-.") or "model"
-
-
-def label(editor: str) -> str:
-    """An editor's short name: the class of `path.py:Class`, else the name itself."""
-    return editor.rpartition(":")[2] if ".py:" in editor else editor
 
 
 def streams(settings: Settings, model: str) -> dict[str, str]:

@@ -15,7 +15,8 @@ from editsafety import runs
 from editsafety.checks import Check, judge_case, judge_group
 from editsafety.errors import UsageError
 from editsafety.judgement import Control, RunReport
-from editsafety.plan import Case, RunPlan, Settings, label, slug
+from editsafety.names import label, slug
+from editsafety.plan import Case, RunPlan, Settings
 from editsafety.policy import Policy
 from editsafety.progress import Progress
 from editsafety.record import CaseRecord

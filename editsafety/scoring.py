@@ -5,13 +5,16 @@ Everything is computed in float32 natural logarithms, whatever the model's dtype
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from editsafety.errors import ModelError
 from editsafety.models import Batch, ModelHandle
+
+TOKENS_PER_ROW = 64  # a row of a full batch may be so long before the batch takes fewer rows
+SPREAD = 1.25  # longest to shortest row of a batch
 
 
 @torch.no_grad()
@@ -21,10 +24,8 @@ def token_nll(handle: ModelHandle, rows: Sequence[Sequence[int]], *, batch_size:
     Rows of similar length share a batch; the result is in the order of `rows`. A row of one token or none
     gives an empty tensor.
     """
-    order = sorted((i for i in range(len(rows)) if len(rows[i]) > 1), key=lambda i: (len(rows[i]), i))
     found: dict[int, Tensor] = {i: torch.empty(0) for i in range(len(rows))}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    for chosen in by_length({i: len(row) for i, row in enumerate(rows) if len(row) > 1}, batch_size):
         batch = handle.batch([rows[i] for i in chosen])
         nll = _shifted_nll(handle.logits(batch), batch).cpu()
         for i, values in zip(chosen, nll, strict=True):
@@ -58,12 +59,28 @@ def continuations(
         open_rows = [i for i in range(len(rows)) if len(rows[i]) < wanted[i]]
         if not open_rows:
             return [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
-        open_rows.sort(key=lambda i: (len(rows[i]), i))
-        for start in range(0, len(open_rows), batch_size):
-            chosen = open_rows[start : start + batch_size]
+        for chosen in by_length({i: len(rows[i]) for i in open_rows}, batch_size):
             best = torch.nan_to_num(next_logits(handle, [rows[i] for i in chosen]), nan=-torch.inf).argmax(-1)
             for i, token in zip(chosen, best.tolist(), strict=True):
                 rows[i].append(int(token))
+
+
+def by_length(lengths: Mapping[int, int], batch_size: int) -> Iterator[list[int]]:
+    """Deal rows (index: tokens) into batches of similar length: little padding, and never more than it may cost.
+
+    A batch has at most `batch_size` rows, at most `batch_size` x 64 tokens with its padding, and no row that is more
+    than a quarter (and 4 tokens) longer than its shortest. Depends on lengths and indices alone.
+    """
+    batch: list[int] = []
+    for i in sorted(lengths, key=lambda i: (lengths[i], i)):
+        width = lengths[i]
+        full = len(batch) == batch_size or width * (len(batch) + 1) > batch_size * TOKENS_PER_ROW
+        if batch and (full or width > lengths[batch[0]] * SPREAD + 4):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 @torch.no_grad()

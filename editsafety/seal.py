@@ -11,7 +11,7 @@ import hashlib
 import random
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ NAMED_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_back
 GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
 FAMILY = {"_modules": "module", "_parameters": "parameter", "_buffers": "buffer"}
 PLAIN = (bool, int, float, str)
+COPIED = 4 << 30  # bytes; a larger model is loaded again when it has to be brought back
 ROW = 1024  # 8-byte words that are summed along and across
 SENTENCE = "Naïve 東京 x1: does it still split\tthis?\n  <s> "
 
@@ -240,13 +241,19 @@ class Keepsake:
     """Full copies: what remains when an editor wrote outside of every session."""
 
     frame: Frame
-    values: dict[str, tuple[Tensor, Tensor]]
+    values: dict[str, tuple[Tensor, Tensor | None]]
     tokenizer: dict[str, Any]
 
     @classmethod
-    def of(cls, handle: ModelHandle) -> Keepsake:
-        """Copy every tensor (to the CPU) and the tokenizer: as large as the model."""
-        copies = {n: (t, t.detach().to("cpu", copy=True)) for n, t in handle.tensors().items()}
+    def of(cls, handle: ModelHandle, *, most_bytes: int = COPIED) -> Keepsake:
+        """Copy every tensor (to the CPU) and the tokenizer: as large as the model.
+
+        Of a model past `most_bytes` that can be loaded again, nothing is copied: its source is the keepsake.
+        """
+        tensors = handle.tensors()
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        kept = size <= most_bytes or not handle.reloadable
+        copies = {n: (t, t.detach().to("cpu", copy=True) if kept else None) for n, t in tensors.items()}
         return cls(Frame.of(handle), copies, copy.deepcopy(vars(handle.tokenizer)))
 
     def restore(self, handle: ModelHandle) -> None:
@@ -256,11 +263,18 @@ class Keepsake:
             vars(handle.tokenizer).clear()
             vars(handle.tokenizer).update(copy.deepcopy(self.tokenizer))
         with torch.no_grad():
-            for tensor, kept in self.values.values():
+            for tensor, kept in self._sources(handle):
                 if tensor.shape == kept.shape and tensor.dtype == kept.dtype:
                     tensor.copy_(kept)
                 else:
                     tensor.data = kept.to(tensor.device, copy=True)
+
+    def _sources(self, handle: ModelHandle) -> list[tuple[Tensor, Tensor]]:
+        copies = [(tensor, kept) for tensor, kept in self.values.values() if kept is not None]
+        if len(copies) == len(self.values):
+            return copies
+        fresh = ModelHandle.load(replace(handle.spec, device="cpu")).tensors()
+        return [(tensor, fresh[name]) for name, (tensor, _) in self.values.items()]
 
 
 def _family(label: str, kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

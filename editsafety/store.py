@@ -21,6 +21,7 @@ from editsafety.record import SCHEMA, CaseRecord
 TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS cases (key TEXT PRIMARY KEY, id TEXT NOT NULL, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS starts (key TEXT PRIMARY KEY, times INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, pid INTEGER NOT NULL, born TEXT NOT NULL);
 """
 PATIENCE = 60.0  # seconds to wait for another process
@@ -97,6 +98,20 @@ class Store:
         with self._writing():
             self._db.execute("INSERT OR REPLACE INTO cases VALUES (?, ?, ?)", (key, record.case, text))
             self._db.execute("DELETE FROM claims WHERE key = ?", (key,))
+            self._db.execute("DELETE FROM starts WHERE key = ?", (key,))
+
+    def start(self, key: str) -> int:
+        """Note that a case is started; how often it was before, without coming to an end of any kind."""
+        with self._writing():
+            rows = self._db.execute("SELECT times FROM starts WHERE key = ?", (key,)).fetchall()
+            before = int(rows[0][0]) if rows else 0
+            self._db.execute("INSERT OR REPLACE INTO starts VALUES (?, ?)", (key, before + 1))
+        return before
+
+    def leave(self, key: str) -> None:
+        """Note that a case was left in good order (Ctrl-C): it counts as never started."""
+        with self._writing():
+            self._db.execute("DELETE FROM starts WHERE key = ?", (key,))
 
     def claim(self, keys: Sequence[str], most: int) -> list[str]:
         """Claim up to `most` of these keys for this process: neither finished nor claimed by a living process."""

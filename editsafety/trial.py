@@ -18,7 +18,7 @@ from editsafety.edit import Edit
 from editsafety.editors import Editor
 from editsafety.errors import EditorError, EditSafetyError, NotPreparedError, UndoError
 from editsafety.measurement import Measurement
-from editsafety.measures import Inputs
+from editsafety.measures import Inputs, Measure
 from editsafety.meter import metered
 from editsafety.models import ModelHandle
 from editsafety.plan import Case
@@ -39,6 +39,7 @@ class Bench:
     prefixes: Sequence[str]
     batch_size: int
     keepsake: Keepsake
+    measures: Sequence[Measure] = field(default_factory=measures.every)
     base: Found = field(default_factory=dict)
     noise: float = 0.0
     _unedited: dict[str, Found] = field(default_factory=dict)
@@ -51,8 +52,10 @@ class Bench:
 
     def measure_base(self) -> None:
         """Measure the unedited model twice, differently batched; what differs is the noise floor."""
-        self.base = measure(self.handle, self.inputs(None), "model")
-        again = measure(self.handle, Inputs(texts=self.texts, batch_size=max(1, self.batch_size // 3)), "model")
+        self.base = measure(self.measures, self.handle, self.inputs(None), "model")
+        again = measure(
+            self.measures, self.handle, Inputs(texts=self.texts, batch_size=max(1, self.batch_size // 3)), "model"
+        )
         first, second = self.base["me_ppl"].value, again["me_ppl"].value
         if first is not None and second is not None:
             self.noise = abs(first - second) / first
@@ -61,7 +64,7 @@ class Bench:
         """The measurements of a request on the unedited model, taken once whatever the number of editors."""
         key = request.digest()
         if key not in self._unedited:
-            self._unedited[key] = measure(self.handle, self.inputs(request), "case")
+            self._unedited[key] = measure(self.measures, self.handle, self.inputs(request), "case")
         return self._unedited[key]
 
     def repair(self) -> None:
@@ -71,14 +74,9 @@ class Bench:
             raise UndoError([f"{self.handle.name} cannot be brought back; load it again"])
 
 
-def measure(handle: ModelHandle, inputs: Inputs, scope: str) -> Found:
-    """Every measure of a scope ("model", "case" or "edit")."""
-    found: Found = {}
-    for name in measures.names():
-        one = measures.load(name)
-        if one.scope == scope:
-            found.update({m.name: m for m in one(handle, inputs)})
-    return found
+def measure(chosen: Sequence[Measure], handle: ModelHandle, inputs: Inputs, scope: str) -> Found:
+    """What those of the chosen measures find that have this scope ("model", "case" or "edit")."""
+    return {found.name: found for one in chosen if one.scope == scope for found in one(handle, inputs)}
 
 
 def run(bench: Bench, editor: Editor, case: Case) -> CaseRecord:
@@ -99,7 +97,7 @@ def run(bench: Bench, editor: Editor, case: Case) -> CaseRecord:
         return _failed(record, "oom", error)
     except EditSafetyError as error:
         return _failed(record, "contract" if isinstance(error, EditorError) else "editor", error)
-    except Exception as error:  # the boundary: an editor is somebody else's code and may raise anything
+    except (Exception, SystemExit) as error:  # the boundary: an editor is somebody else's code, anything may come
         return _failed(record, "editor", error)
 
 
@@ -119,15 +117,15 @@ def _measured(
     bench: Bench, case: Case, record: CaseRecord, edit: Edit, before: Found, cost: Cost, leftovers: tuple[str, ...]
 ) -> CaseRecord:
     handle = bench.handle
-    after = measure(handle, bench.inputs(case.request, edit=edit), "edit")
+    after = measure(bench.measures, handle, bench.inputs(case.request, edit=edit), "edit")
     session = EditSession(handle)
     with session:
         with metered(handle.device) as applying:
             session.apply(edit)
-        changed = session.changed()
+        declared, changed = session.declared(), session.changed()
         with metered(handle.device) as measuring:
-            after |= measure(handle, bench.inputs(None), "model")
-            after |= measure(handle, bench.inputs(case.request, before=before, edit=edit), "case")
+            after |= measure(bench.measures, handle, bench.inputs(None), "model")
+            after |= measure(bench.measures, handle, bench.inputs(case.request, before=before, edit=edit), "case")
     return CaseRecord(
         case=record.case,
         model=record.model,
@@ -138,13 +136,20 @@ def _measured(
         after=after,
         edit_id=edit.id,
         notes={**edit.notes, **({"sidecars": True} if edit.sidecars else {})},
-        declared=edit.parameters,
+        declared=declared,
         changed=changed,
-        undeclared=tuple(name for name in changed if name not in edit.parameters),
+        undeclared=tuple(name for name in changed if name not in declared),
         leftovers=leftovers + session.leftovers,
         restored=True,  # leaving the session compared every tensor; a difference would have raised
         cost=Cost(cost.edit, applying.seconds, session.undo_seconds, measuring.seconds, cost.edit_bytes),
     )
+
+
+def given_up(bench: Bench, editor: Editor, case: Case, deaths: int) -> CaseRecord:
+    """The record of a case that is not tried again, because the process that ran it died each time."""
+    about: dict[str, Any] = {"case": case.id, "model": bench.handle.name, "editor": editor.name, "stream": case.stream}
+    said = f"the process that ran this case died {deaths} times (killed, crashed or out of memory); not tried again"
+    return CaseRecord(**about, requests=(case.request,), failure=Failure("died", said))
 
 
 def _failed(record: CaseRecord, kind: str, error: BaseException, **more: Any) -> CaseRecord:

@@ -17,7 +17,7 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 # From the ground up: a room may import what is below it, a family (a folder) also its own files.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "spelling"),
+    ("errors", "names", "spelling"),
     ("request", "sites", "measurement", "shipped", "discovery", "verdict", "trace", "meter", "progress"),
     ("vault", "policy", "record", "architectures", "hparams"),
     ("edit", "artifacts", "checks", "store"),
@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("plan",),
     ("judgement", "trial", "runs"),
     ("lab", "reporting"),
-    ("mining", "promises", "safety_session", "sweep"),
+    ("crash", "mining", "promises", "safety_session", "sweep"),
     ("plugin", "cli"),
     ("__main__",),
 )
@@ -40,7 +40,7 @@ FAMILIES: dict[str, set[str]] = {"editors": set(), "measures": set(), "datasets"
 
 # What has to start fast, or to work where torch is not installed.
 LIGHT = (
-    "artifacts", "checks", "cli", "datasets", "discovery", "errors", "group", "hparams", "judgement", "measurement",
+    "artifacts", "checks", "cli", "datasets", "discovery", "errors", "group", "hparams", "judgement", "measurement", "names",
     "plan", "plugin", "policy", "progress", "record", "reporting", "request", "runs", "safety_session", "shipped",
     "sites", "spelling", "store", "vault", "verdict",
 )  # fmt: skip

@@ -6,7 +6,8 @@ import pytest
 
 from editsafety import plan as module
 from editsafety.errors import UsageError
-from editsafety.plan import RunPlan, Settings, label, slug, streams, text_source
+from editsafety.names import label, slug
+from editsafety.plan import RunPlan, Settings, streams, text_source
 from tests import builders
 
 ROWS = {

@@ -134,13 +134,15 @@ def _texts(model: str, spec: str, limit: int | None = None) -> tuple[str, ...]:
 
 
 def _measured(handle: object, request: EditRequest, texts: tuple[str, ...]) -> dict[str, Measurement]:
+    from editsafety import measures
     from editsafety.measures import Inputs
     from editsafety.models import ModelHandle
     from editsafety.trial import measure
 
     assert isinstance(handle, ModelHandle)
     inputs = Inputs((request,), texts)
-    return {**measure(handle, inputs, "model"), **measure(handle, inputs, "case")}
+    every = measures.every()
+    return {**measure(every, handle, inputs, "model"), **measure(every, handle, inputs, "case")}
 
 
 def _show(

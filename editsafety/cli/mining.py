@@ -17,6 +17,7 @@ def mine(
     output: Annotated[Path, typer.Option("-o", "--output", help="where the hard cases go (.jsonl)")],
     editor: options.Editor = "rome",
     above: Annotated[float, typer.Option(help="keep edits that multiply the perplexity by more than this")] = 2.0,
+    most: Annotated[int | None, typer.Option(help="keep so many of them, evenly spread over the pool")] = None,
     limit: Annotated[int | None, typer.Option(help="screen only the first requests")] = None,
     store: Annotated[Path | None, typer.Option(help="folder for results, to go on after an interruption")] = None,
     device: options.Device = "auto",
@@ -38,7 +39,7 @@ def mine(
     plan = RunPlan.of(settings)
     folder = store or Path("reports") / f"mine-{plan.digest()[:12]}"
     lab = Lab(plan, Store(folder / STORE), Progress(sys.stderr, "quiet" if quiet else "auto"))
-    found = mining.mine(lab, above=above)
+    found = mining.mine(lab, above=above, most=most)
     mining.write(output, plan, found, above=above)
     for name, figure in mining.summary(found):
         typer.echo(f"{name}: {figure}")

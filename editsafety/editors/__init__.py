@@ -22,6 +22,7 @@ from editsafety.edit import Edit, Sidecar
 from editsafety.errors import EditorError, UsageError
 from editsafety.hparams import Hparams
 from editsafety.models import ModelHandle
+from editsafety.names import label
 from editsafety.progress import Progress
 from editsafety.request import EditRequest
 
@@ -98,11 +99,6 @@ def load(name: str) -> type[Editor]:
             f"{name!r} is {kind!r}, expected a subclass of editsafety.editors.Editor with an edit() method."
         )
     return kind
-
-
-def label(name: str) -> str:
-    """The short name of an editor for ids and tables: `c_rome`, or the class name of `path.py:Class`."""
-    return name.rpartition(":")[2] if ".py:" in name else name
 
 
 def read_hparams(name: str, slug: str, path: Path | None = None, changes: Mapping[str, Any] | None = None) -> Hparams:

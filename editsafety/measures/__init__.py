@@ -50,6 +50,11 @@ def names() -> list[str]:
     return discovery.names("measures")
 
 
+def every() -> tuple[Measure, ...]:
+    """All measures, imported, by name."""
+    return tuple(load(name) for name in names())
+
+
 def load(name: str) -> Measure:
     """The measure behind a name."""
     measure: Measure = discovery.load("measures", name, "MEASURE")

@@ -25,8 +25,11 @@ from editsafety.verdict import Verdict
 SCHEMA = 1
 
 
-def document(report: RunReport) -> dict[str, Any]:
-    """The whole report as JSON values, groups and cases worst first. Equal runs give equal documents but for costs."""
+def document(report: RunReport, *, suites: str = story.SUITES) -> dict[str, Any]:
+    """The whole report as JSON values, groups and cases worst first. Equal runs give equal documents but for costs.
+
+    `suites` is where the suites are, for the replay command.
+    """
     worst = report.worst
     body = {
         "schema": SCHEMA,
@@ -41,7 +44,7 @@ def document(report: RunReport) -> dict[str, Any]:
         "groups": [_group(group) for group in report.worst_groups],
         "controls": [_control(control) for control in report.controls],
         "worst": None if worst is None else {"case": worst.record.case, "cause": report.cause(worst)},
-        "replay": story.replay(report),
+        "replay": story.replay(report, suites),
         "plan": report.plan.about(),
         "policy": {**report.policy.model_dump(mode="json"), "digest": report.policy.digest()},
         **_facts(report.facts),
@@ -50,9 +53,9 @@ def document(report: RunReport) -> dict[str, Any]:
     return found
 
 
-def write(report: RunReport, path: Path) -> None:
+def write(report: RunReport, path: Path, *, suites: str = story.SUITES) -> None:
     """Write the document to `path`, whole or not at all."""
-    text = json.dumps(document(report), allow_nan=False, ensure_ascii=False, indent=1)
+    text = json.dumps(document(report, suites=suites), allow_nan=False, ensure_ascii=False, indent=1)
     # JSON's own escape for half a surrogate pair, which UTF-8 cannot hold, is what backslashreplace writes
     write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
 

@@ -10,7 +10,7 @@ from editsafety import __version__
 from editsafety.checks import CaseVerdict
 from editsafety.judgement import RunReport
 from editsafety.measurement import Measurement
-from editsafety.plan import slug
+from editsafety.names import slug
 from editsafety.reporting import story
 from editsafety.reporting.escaping import fenced
 from editsafety.reporting.escaping import markdown as safe

@@ -10,7 +10,8 @@ from typing import Any
 from editsafety import __version__
 from editsafety.checks import CaseVerdict
 from editsafety.judgement import RunReport
-from editsafety.plan import Settings, label, slug
+from editsafety.names import label, slug
+from editsafety.plan import Settings
 from editsafety.spelling import counting, times
 from editsafety.verdict import Verdict
 
