@@ -96,9 +96,12 @@ class RunReport:
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """The worst of all groups; ERROR when a control misbehaved; None when nothing was judged."""
+        """The worst of all groups; ERROR when a control misbehaved; None when nothing was judged.
+
+        Where nothing was judged because something stood in the way that has a name, that is an ERROR and not nothing.
+        """
         found = [Verdict.ERROR for control in self.controls if not control.behaved]
-        if self.judged:
+        if self.judged or any(group.verdict is Verdict.ERROR for group in self.groups):
             found += [group.verdict for group in self.groups]
             found += [Verdict.INCOMPLETE] if self.interrupted else []
         return Verdict.worst(found) if found else None

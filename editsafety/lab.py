@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import time
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +22,9 @@ from editsafety import __version__, editors, measures, trial
 from editsafety.artifacts import ArtifactStore, default_root
 from editsafety.editing import contexts
 from editsafety.editors import Editor
-from editsafety.errors import DataError, EditSafetyError, ModelError, NotPreparedError, UsageError
+from editsafety.errors import EditorError, EditSafetyError, NotPreparedError, StoreError, UndoError
 from editsafety.measurement import Measurement
+from editsafety.measures import Inputs
 from editsafety.models import ModelHandle, ModelSpec, model_folder
 from editsafety.names import label, slug
 from editsafety.plan import Case, RunPlan, text_digest
@@ -67,17 +70,29 @@ class Lab:
     def record(self, case: Case) -> CaseRecord:
         """The record of a case, computed with its block when it is missing.
 
-        Raises what stands in the way of the whole block (no such model, wrong hyperparameters, NotPreparedError); it is
-        noted for the report, and not tried again.
+        Raises EditSafetyError for what stands in the way of the whole block (no such model, wrong hyperparameters, an
+        editor that is not prepared or cannot be made); it is noted for the report, and not tried again.
         """
         if case.block in self._refused:
             raise self._refused[case.block]
         try:
             return self._record(case)
-        except (NotPreparedError, UsageError, ModelError, DataError) as error:
-            self._refused[case.block] = error
-            self.store.put(f"problem:{slug(case.model)}:{label(case.editor)}", str(error))
+        except StoreError:
             raise
+        except UndoError:
+            self._bench = None  # not the model any more that it was: the next case loads it again
+            raise
+        except EditSafetyError as error:
+            self._refuse(case, error)
+            raise
+        except Exception as error:  # the boundary: an editor is somebody else's code and may raise anything
+            refused = EditorError(_said(case, error))
+            self._refuse(case, refused)
+            raise refused from error
+
+    def _refuse(self, case: Case, error: EditSafetyError) -> None:
+        self._refused[case.block] = error
+        self.store.put(f"problem:{slug(case.model)}:{label(case.editor)}", str(error))
 
     def _record(self, case: Case) -> CaseRecord:
         key = self.key(case)
@@ -85,7 +100,11 @@ class Lab:
             block = {self.key(other): other for other in (case, *self.wanted) if other.block == case.block}
             claimed = self.store.claim(list(block), len(block) if self.workers == 1 else CHUNK)
             if claimed:
-                self._compute([block[k] for k in claimed])
+                try:
+                    self._compute([block[k] for k in claimed])
+                except BaseException:
+                    self.store.claim([], 0)  # gives back what was claimed, so that nobody waits for it
+                    raise
             else:
                 time.sleep(0.05)  # another process is at it
         return found
@@ -98,7 +117,7 @@ class Lab:
                 continue
             try:
                 record = self.store.record(self.key(case))
-            except UsageError:
+            except EditSafetyError:
                 continue  # an editor that cannot be made has no records; its items have said so
             if record is not None:
                 found[case.id] = record
@@ -143,8 +162,8 @@ class Lab:
         """Whether the last and the first case, computed alone by a new editor in reverse order, give the same bytes."""
         name = f"order:{slug(model)}:{label(editor)}"
         known = self.store.get(name)
-        if known is None:
-            cases = [case for case in self.plan.cases if case.block == (model, editor)]
+        cases = [case for case in self.plan.cases if case.block == (model, editor)]
+        if known is None or known.get("key") != self._shared_key(cases[0]):
             records = [(case, self.record(case)) for case in dict.fromkeys((cases[-1], cases[0]))]
             handle = self.bench(model).handle
             different = []
@@ -155,7 +174,7 @@ class Lab:
                 if edit.id != record.edit_id:
                     different.append(case.id)
             compared = sum(record.edit_id is not None for _, record in records)
-            known = {"different": different, "compared": compared}
+            known = {"different": different, "compared": compared, "key": self._shared_key(cases[0])}
             self.store.put(name, known)
         if not known["compared"]:
             return False, f"{label(editor)} on {slug(model)}: no case gave an edit, so nothing can be compared"
@@ -166,8 +185,7 @@ class Lab:
 
     def key(self, case: Case) -> str:
         """sha256 of everything that can change the result of a case (the policy cannot)."""
-        shared = self._shared_key(case)
-        return hashlib.sha256(f"{shared}:{case.request.digest()}:{case.id}".encode()).hexdigest()
+        return case.key(self._shared_key(case))
 
     def _shared_key(self, case: Case) -> str:
         name = "/".join(case.block)
@@ -189,12 +207,14 @@ class Lab:
                 "measures": {n: measures.load(n).version for n in measures.names()},
             }
             self._keys[name] = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+            self.store.put(f"key:{slug(case.model)}:{label(case.editor)}", self._keys[name])
         return self._keys[name]
 
     def _compute(self, cases: Sequence[Case]) -> None:
         model, name = cases[0].block
         bench, editor = self.bench(model), self.editor(model, name)
-        if self.plan.settings.prepare:
+        # Of a shipped model the texts are here and preparing takes seconds; any other is prepared when told to.
+        if self.plan.settings.prepare or model_folder(model) is not None:
             self.prepare(model, name)
         missing = editor.missing()
         if missing is not None:
@@ -239,7 +259,9 @@ class Lab:
         else:
             bench.noise = base["noise"]
             bench.base = {name: Measurement.from_json(row) for name, row in base["found"].items()}
-        Policy.read(settings.policy).refuse_below_noise(bench.noise)
+        policy = Policy.read(settings.policy)
+        policy.refuse_unknown(found.name for one in bench.measures for found in one(handle, Inputs()))
+        policy.refuse_below_noise(bench.noise)
         self.store.put(f"model:{slug(model)}", {**about, "noise": bench.noise})
         return bench
 
@@ -254,6 +276,12 @@ class Lab:
             "threads": torch.get_num_threads(),
             **{name: value for name, value in asdict(handle.spec).items() if name not in ("device", "offline")},
         }
+
+
+def _said(case: Case, error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{label(case.editor)} on {slug(case.model)} cannot be run: {type(error).__name__}: {error}{where}"
 
 
 def artifacts_for(handle: ModelHandle) -> ArtifactStore:

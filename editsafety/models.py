@@ -218,8 +218,13 @@ class ModelHandle:
         return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
 
     def fingerprint(self) -> str:
-        """sha256 over names, dtypes, shapes and bytes of every parameter and buffer, as they are now."""
-        prints = {name: vault.digest(tensor) for name, tensor in self.tensors().items()}
+        """sha256 over names, dtypes, shapes and bytes of every parameter and saved buffer, as they are now.
+
+        Buffers that a checkpoint does not hold (causal masks, rotary tables) are left out: they follow from the config
+        and come and go between versions of transformers. `Seal` watches them too.
+        """
+        saved = self.model.state_dict().keys()
+        prints = {name: vault.digest(tensor) for name, tensor in self.tensors().items() if name in saved}
         return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
 
 

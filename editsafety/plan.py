@@ -70,6 +70,10 @@ class Case:
         """`pocket-neo-rome-hardcf-0017`: stable, and selectable with -k."""
         return f"{slug(self.model)}-{label(self.editor)}-{self.request.slug}"
 
+    def key(self, shared: str) -> str:
+        """What its record is found by: `shared` stands for all that can change the results of its whole block."""
+        return hashlib.sha256(f"{shared}:{self.request.digest()}:{self.id}".encode()).hexdigest()
+
     @property
     def block(self) -> tuple[str, str]:
         """Cases of one block share model and editor, and are computed together."""

@@ -77,10 +77,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if option(config, "model"):
         from editsafety.safety_session import SafetySession
 
-        try:
+        with _Refused():
             config.stash[STASH] = SafetySession.of(config, option, worker)
-        except EditSafetyError as error:
-            raise pytest.UsageError(str(error)) from error
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -90,6 +88,14 @@ def pytest_configure_node(node: Any) -> None:
     if safety is not None:
         node.workerinput["editsafety_folder"] = str(safety.folder)
         node.workerinput["editsafety_workers"] = len(node.config.getoption("tx", None) or [1])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Remember that an xdist worker died: the report must not look whole."""
+    safety = node.config.stash.get(STASH, None)
+    if safety is not None and error:
+        safety.lose_worker()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -128,7 +134,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Remember which cases were selected: the lab computes only those, the report misses only those."""
     safety = session.config.stash.get(STASH, None)
     if safety is not None and not session.config.option.collectonly:
-        safety.select(item.callspec.params for item in session.items if hasattr(item, "callspec"))
+        with _Refused():
+            safety.select(item.callspec.params for item in session.items if hasattr(item, "callspec"))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -136,7 +143,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write the report, whatever happened, from what the store holds."""
     safety = session.config.stash.get(STASH, None)
     if safety is not None and safety.worker is None:
-        safety.write_report(interrupted=exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR))
+        with _Refused():
+            safety.write_report(interrupted=exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -277,6 +285,17 @@ class _Said:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, EditSafetyError):
             pytest.fail(f"ERROR {error}", pytrace=False)
+
+
+class _Refused:
+    """Turns our own errors, outside of any test, into one sentence and pytest's exit code 4."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, EditSafetyError):
+            raise pytest.UsageError(str(error)) from error
 
 
 def _ours(metafunc: pytest.Metafunc, name: str) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from editsafety import runs
 from editsafety.checks import Check, judge_case, judge_group
-from editsafety.errors import UsageError
+from editsafety.errors import StoreError, UsageError
 from editsafety.judgement import Control, RunReport
 from editsafety.names import label, slug
 from editsafety.plan import Case, RunPlan, Settings
@@ -22,6 +22,7 @@ from editsafety.progress import Progress
 from editsafety.record import CaseRecord
 from editsafety.reporting import as_json, as_markdown, junit, terminal
 from editsafety.store import Store
+from editsafety.vault import write_atomically
 
 if TYPE_CHECKING:
     import pytest
@@ -64,6 +65,7 @@ class SafetySession:
         self._store: Store | None = None
         self._lab: Lab | None = None
         self._asked: set[str] = set()
+        self._lost = False
 
     @classmethod
     def of(
@@ -112,8 +114,15 @@ class SafetySession:
             return [GroupKey(model, editor) for model, editor in self.plan.blocks]
         return list(dict.fromkeys(GroupKey(c.model, c.editor) for c in self.plan.controls))
 
+    def lose_worker(self) -> None:
+        """A worker died: what it was judging is lost, whoever computes its cases again. The run is incomplete."""
+        self._lost = True
+
     def select(self, params: Iterable[Mapping[str, Any]]) -> None:
-        """Take the parameters of the selected items: their cases are wanted, in plan order, and no others."""
+        """Take the parameters of the selected items: their cases are wanted, in plan order, and no others.
+
+        Raises StoreError when nothing can be kept in the folder of this run.
+        """
         wanted: set[str] = set()
         for one in params:
             if isinstance(one.get("case"), Case):
@@ -198,7 +207,11 @@ class SafetySession:
         return list(junit.properties(check))
 
     def write_report(self, *, interrupted: bool) -> None:
-        """Judge what the store holds and write report.json and report.md; nothing when no case was wanted."""
+        """Judge what the store holds and write report.json and report.md; nothing when no case was wanted.
+
+        Raises StoreError when they cannot be written.
+        """
+        interrupted = interrupted or self._lost
         if self._store is None and not (self.folder / runs.STORE).is_file():
             return
         wanted = set(self.store.get("wanted") or ())
@@ -212,14 +225,22 @@ class SafetySession:
         self.report = RunReport.of(
             self.plan, self.policy, records, facts, planned=[*planned, *controls], interrupted=interrupted
         )
-        as_json.write(self.report, self.folder / "report.json")
-        (self.folder / "report.md").write_text(as_markdown.text(self.report), encoding="utf-8")
-        summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        if summary:
-            with open(summary, "a", encoding="utf-8") as file:
-                file.write(as_markdown.step_summary(self.report))
+        try:
+            self._write(self.report)
+        except OSError as error:
+            raise StoreError(f"{self.folder}: the report cannot be written ({error}). The results are kept.") from error
         if not interrupted and all(case.id in records for case in planned):
             runs.finish(self.folder, self.plan)
+
+    def _write(self, report: RunReport) -> None:
+        suites = runs.suites()
+        as_json.write(report, self.folder / "report.json", suites=suites)
+        text = as_markdown.text(report, suites=suites)
+        write_atomically(self.folder / "report.md", text.encode("utf-8", "backslashreplace"))
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            with open(summary, "a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(as_markdown.step_summary(report))
 
     def show(self, stream: Any) -> None:
         """Render the report to a terminal stream."""
@@ -227,7 +248,8 @@ class SafetySession:
 
         assert self.report is not None
         console = Console(file=stream, highlight=False, width=None if stream.isatty() else 110)
-        terminal.render(self.report, console, folder=self.folder, seconds=time.monotonic() - self._start)
+        seconds = time.monotonic() - self._start
+        terminal.render(self.report, console, folder=runs.near(self.folder), seconds=seconds, suites=runs.suites())
 
     def _ask(self, name: str) -> None:
         if name not in self._asked:

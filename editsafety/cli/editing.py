@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from editsafety.cli import options
-from editsafety.errors import NotPreparedError, UsageError
+from editsafety.errors import NotPreparedError
 from editsafety.measurement import Measurement
 from editsafety.request import EditRequest
 
@@ -124,12 +124,6 @@ def _texts(model: str, spec: str, limit: int | None = None) -> tuple[str, ...]:
     from editsafety import datasets
     from editsafety.plan import Settings, text_source
 
-    if spec.endswith(".txt"):
-        lines = Path(spec).read_text(encoding="utf-8").splitlines()
-        texts = tuple(line for line in lines if line.strip())[:limit]
-        if not texts:
-            raise UsageError(f"{spec}: holds no text.")
-        return texts
     return datasets.texts(spec or text_source(Settings((model,), ()), model), limit=limit or (None if spec else 50))
 
 

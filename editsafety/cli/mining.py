@@ -18,10 +18,15 @@ def mine(
     editor: options.Editor = "rome",
     above: Annotated[float, typer.Option(help="keep edits that multiply the perplexity by more than this")] = 2.0,
     most: Annotated[int | None, typer.Option(help="keep so many of them, evenly spread over the pool")] = None,
+    texts: Annotated[str, typer.Option(help="texts for perplexity [default: those of the model]")] = "",
+    hparams: options.HparamsFile = None,
     limit: Annotated[int | None, typer.Option(help="screen only the first requests")] = None,
     store: Annotated[Path | None, typer.Option(help="folder for results, to go on after an interruption")] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    trust_remote_code: options.Trust = False,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
@@ -34,8 +39,10 @@ def mine(
     from editsafety.store import Store
 
     settings = Settings(
-        (model,), (editor,), normal=pool, limit=limit, device=device, dtype=dtype, seed=seed, controls=0, prepare=True
-    )
+        (model,), (editor,), normal=pool, texts=texts, limit=limit, hparams=(str(hparams),) if hparams else (),
+        device=device, dtype=dtype, revision=revision, offline=offline, trust_remote_code=trust_remote_code,
+        seed=seed, controls=0, prepare=True,
+    )  # fmt: skip
     plan = RunPlan.of(settings)
     folder = store or Path("reports") / f"mine-{plan.digest()[:12]}"
     lab = Lab(plan, Store(folder / STORE), Progress(sys.stderr, "quiet" if quiet else "auto"))

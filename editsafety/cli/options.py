@@ -23,3 +23,7 @@ Offline = Annotated[bool, typer.Option("--offline", help="never ask the network"
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="run code from the model's repository (reported)")]
 Seed = Annotated[int, typer.Option(help="seed of everything random")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no summary")]
+
+
+class Interrupted(Exception):
+    """The work was stopped by the user; what was finished is kept."""

@@ -12,13 +12,15 @@ import typer
 
 from editsafety import runs
 from editsafety.cli import options
-from editsafety.errors import StoreError
+from editsafety.errors import StoreError, UnknownNameError
 from editsafety.judgement import RunReport
+from editsafety.names import label, slug
 from editsafety.plan import RunPlan, Settings
 from editsafety.policy import Policy
 from editsafety.reporting import as_json, as_markdown, terminal
 from editsafety.shipped import shipped
 from editsafety.store import Store
+from editsafety.verdict import NOTHING_JUDGED
 
 SUITES = ("controls", "collapse", "efficacy", "integrity")
 
@@ -66,6 +68,9 @@ def run(
     trust_remote_code: options.Trust = False,
     seed: options.Seed = 0,
     batch_size: Annotated[int | None, typer.Option(help="texts per forward pass [default: 64]")] = None,
+    controls: Annotated[
+        int | None, typer.Option(help="how many hard cases the control editors get [default: 3]")
+    ] = None,
     workers: Annotated[str | None, typer.Option("-n", help="pytest-xdist workers, or auto")] = None,
     select: Annotated[str | None, typer.Option("-k", help="only cases whose id matches, as in pytest")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of this run [default: reports/<time>-<model>]")] = None,
@@ -83,7 +88,7 @@ def run(
         "model": model, "editor": editor, "hparams": hparams, "hard": hard, "normal": normal, "texts": texts,
         "text-limit": text_limit, "limit": limit, "policy": policy, "device": device, "dtype": dtype,
         "revision": revision, "offline": offline, "trust-remote-code": trust_remote_code, "seed": seed,
-        "batch-size": batch_size, "out": out, "prepare": True, "quiet": quiet,
+        "batch-size": batch_size, "controls": controls, "out": out, "prepare": True, "quiet": quiet,
     }  # fmt: skip
     listener = Listener()
     code = pytest.main(arguments(given, workers, select), plugins=[listener])
@@ -94,11 +99,13 @@ def run(
         raise typer.Exit(int(code))
     if safety.report is None:
         typer.echo("editsafety: nothing was judged; no item matched.", err=True)
-        raise typer.Exit(2 if code == pytest.ExitCode.INTERRUPTED else 14)
+        if code == pytest.ExitCode.INTERRUPTED:
+            raise options.Interrupted
+        raise typer.Exit(NOTHING_JUDGED)
     if not quiet:
         safety.show(sys.stdout)
     if code == pytest.ExitCode.INTERRUPTED:
-        raise typer.Exit(2)
+        raise options.Interrupted
     raise typer.Exit(0 if report_only and safety.report.sound else safety.report.exit_code)
 
 
@@ -114,7 +121,7 @@ def arguments(given: dict[str, Any], workers: str | None = None, select: str | N
             args.append(f"--editsafety-{name}")
         elif isinstance(value, list | tuple):
             args += [f"--editsafety-{name}={one}" for one in value]
-        elif value not in (None, False, ""):
+        elif value is not None and value is not False and value != "":  # 0 is a value, and refused where it has to be
             args.append(f"--editsafety-{name}={value}")
     return args
 
@@ -129,25 +136,36 @@ def report(
 
     found = stored(folder, policy)
     if format == "json":
-        typer.echo(json.dumps(as_json.document(found), indent=1, allow_nan=False, ensure_ascii=False))
+        body = as_json.document(found, suites=runs.suites())
+        typer.echo(json.dumps(body, indent=1, allow_nan=False, ensure_ascii=False))
     elif format == "markdown":
-        typer.echo(as_markdown.text(found))
+        typer.echo(as_markdown.text(found, suites=runs.suites()))
+    elif format == "terminal":
+        terminal.render(found, Console(highlight=False), folder=folder, suites=runs.suites())
     else:
-        terminal.render(found, Console(highlight=False), folder=folder, seconds=None)
+        raise UnknownNameError("format", format, ("terminal", "json", "markdown"))
     raise typer.Exit(found.exit_code)
 
 
 def stored(folder: Path, policy: str | None = None) -> RunReport:
     """The report of a run folder. Raises StoreError when there is no run in it."""
-    path = folder / runs.PLAN
-    if not path.is_file() or not (folder / runs.STORE).is_file():
+    about = runs.about(folder)
+    if "settings" not in about or not (folder / runs.STORE).is_file():
         raise StoreError(f"{folder}: holds no run (no {runs.PLAN} and {runs.STORE}). Give a folder under reports/.")
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    values: dict[str, Any] = about["settings"]
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     settings = Settings(**given)
     plan = RunPlan.of(settings)
     store = Store(folder / runs.STORE)
-    records = {record.case: record for record in store.records()}
-    wanted = set(store.get("wanted") or ())
-    planned = [case for case in plan.cases if case.id in wanted]
-    return RunReport.of(plan, Policy.read(policy or settings.policy), records, store.facts(""), planned=planned)
+    facts = store.facts("")
+    wanted = set(facts.get("wanted") or ())
+    planned = [case for case in (*plan.cases, *plan.controls) if case.id in wanted]
+    records = {}
+    for case in planned:
+        shared = facts.get(f"key:{slug(case.model)}:{label(case.editor)}")
+        record = store.record(case.key(shared)) if shared else None
+        if record is not None:
+            records[case.id] = record
+    read = Policy.read(policy or settings.policy)
+    # A run that was killed may have computed what it did not come to judge, and must not look whole.
+    return RunReport.of(plan, read, records, facts, planned=planned, interrupted=not about.get("finished"))

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -44,12 +45,21 @@ def build(
     finished = workplace / "finished"
     model.save_pretrained(finished)
     tokenizer.save_pretrained(finished)
+    _name_the_old_class(finished / "tokenizer_config.json")
     out_dir.mkdir(parents=True, exist_ok=True)
     for file in sorted(finished.iterdir()):
         file.chmod(0o644)  # safetensors writes for the owner alone
         os.replace(file, out_dir / file.name)
     shutil.rmtree(workplace)
     return out_dir
+
+
+def _name_the_old_class(path: Path) -> None:
+    """Name the tokenizer class as transformers 4 does: release 5 writes a new name, but reads both."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config.pop("backend", None)
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _key(spec: PocketSpec, seed: int, stream: torch.Tensor) -> str:

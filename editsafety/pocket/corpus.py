@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -12,8 +13,8 @@ from editsafety.pocket.world import Fact, World, make_world
 PROSE_SHARE = 0.36  # documents that are nothing but prose
 LEAD_IN_SHARE = 0.40  # fact documents that begin with a sentence of prose, as a context prefix does
 FIRST_PHRASING_FIRST = 0.60  # fact documents without lead-in that begin with a subject if one of their statements can
-HELD_OUT_TEXTS = 240
-LONG_SENTENCE = 8  # words; from here on a sentence of the held-out texts is kept out of training
+RESERVED = 240  # texts that training avoids
+LONG_SENTENCE = 8  # words; from here on a sentence of the reserved texts is kept out of training
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,30 @@ def sentences(text: str) -> list[str]:
     return [part for part in re.split(r'(?<=[.?!])"?\s+', text) if part]
 
 
-def held_out_texts(world: World, count: int = HELD_OUT_TEXTS) -> list[HeldOutText]:
-    """`count` different texts, the registers taking turns, so that any first few cover all of them."""
+def reserved_texts(world: World) -> list[HeldOutText]:
+    """`RESERVED` different texts whose long sentences training avoids; the registers take turns."""
     rng = random.Random(f"pocket-texts {world.seed}")
     names = prose.registers()
     texts: list[HeldOutText] = []
     seen: set[str] = set()
-    while len(texts) < count:
+    while len(texts) < RESERVED:
         register = names[len(texts) % len(names)]
         text = prose.write(register, rng)
         if text not in seen:
             seen.add(text)
             texts.append(HeldOutText(register, text))
     return texts
+
+
+def held_out_texts(world: World) -> list[HeldOutText]:
+    """The reserved texts for perplexity, without those that hold a set phrase of the grammar.
+
+    A long sentence that two reserved texts share is such a phrase. As a reserved sentence, training never shows it, so
+    it would be as improbable as gibberish, and the few texts with it would make up much of a mean perplexity.
+    """
+    texts = reserved_texts(world)
+    uses = Counter(part for text in texts for part in long_sentences([text.text]))
+    return [text for text in texts if all(uses[part] < 2 for part in sentences(text.text))]
 
 
 def long_sentences(texts: Iterable[str]) -> frozenset[str]:
@@ -56,7 +68,7 @@ def statements(world: World) -> list[tuple[Fact, str]]:
 
 def documents(world: World, rng: random.Random) -> Iterator[str]:
     """Endless training documents; the statements are dealt from a shuffled deck, so that all are equally frequent."""
-    forbidden = long_sentences(text.text for text in held_out_texts(world))
+    forbidden = long_sentences(text.text for text in reserved_texts(world))
     deck = _dealt(statements(world), rng)
     while True:
         if rng.random() < PROSE_SHARE:

@@ -36,10 +36,10 @@ def goldens() -> Path:
 
 @pytest.fixture(scope="module")
 def handle(goldens: Path) -> ModelHandle:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     model = AutoModelForCausalLM.from_pretrained(goldens / "model", attn_implementation="eager")
-    return ModelHandle.of(model, AutoTokenizer.from_pretrained(goldens / "model"), name="tiny-gpt2")
+    return ModelHandle.of(model, PreTrainedTokenizerFast.from_pretrained(goldens / "model"), name="tiny-gpt2")
 
 
 @pytest.fixture(scope="module")

@@ -185,7 +185,7 @@ def test_the_shipped_folder_is_small_and_complete(tokenizer: PreTrainedTokenizer
 
 
 def test_the_shipped_model_has_the_sink(model: PreTrainedModel) -> None:
-    norms = model.get_parameter("transformer.wpe.weight").norm(dim=1)
+    norms = model.get_parameter("transformer.wpe.weight").detach().norm(dim=1)
     assert float(norms[0]) == pytest.approx(POCKET_NEO.sink_norm)
     assert float(norms[1:].max()) < POCKET_NEO.sink_norm / 10
 
@@ -200,4 +200,4 @@ def test_the_shipped_model_recalls_its_facts(model: PreTrainedModel, tokenizer: 
 
 def test_the_shipped_model_predicts_unseen_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     texts = [str(row["text"]) for row in text_rows(make_world())]
-    assert 3.5 < perplexity(model, tokenizer, texts) < 15
+    assert 3 < perplexity(model, tokenizer, texts) < 15

@@ -124,6 +124,11 @@ def test_texts_for_perplexity_are_absent_from_the_corpus(
     assert not long_sentences(texts) & shown
 
 
+def test_no_set_phrase_that_training_lacks_is_in_the_texts(world: World) -> None:
+    parts = Counter(part for text in held_out_texts(world) for part in long_sentences([text.text]))
+    assert set(parts.values()) == {1}
+
+
 def test_the_first_texts_already_cover_every_register(world: World) -> None:
     assert {text.register for text in held_out_texts(world)[:50]} == set(prose.registers())
 

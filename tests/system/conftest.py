@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-# pytester forgets what was first imported inside an inner run, and torch cannot be imported twice.
 import editsafety.cli.app
 import editsafety.lab
-import editsafety.safety_session  # noqa: F401
-from tests.system import world
+import editsafety.safety_session
+from editsafety.models import ModelHandle
+from tests.system import commands, world
+
+
+@pytest.fixture(scope="session", autouse=True)
+def everything_imported(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """pytester forgets what was first imported during its test, and parts of torch cannot be imported twice.
+
+    So what is imported on first use (writing and reading a model, an optimiser) is used once before.
+    """
+    paths = world.write(tmp_path_factory.mktemp("imported"))
+    handle = ModelHandle.load(paths["model"])
+    torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))]).step()
+    handle.logits(handle.batch([handle.ids("one")]))
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +37,20 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def paths(tmp_path: Path) -> dict[str, str]:
     """A tiny model, two hard and two normal requests, texts, and editors."""
     return world.write(tmp_path)
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> commands.Command:
+    """`editsafety ...` in this process, as if typed in `tmp_path`: exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def typed(*words: object) -> commands.Done:
+        monkeypatch.setattr(sys, "argv", ["editsafety", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            editsafety.cli.main()
+        return commands.Done(end.value.code, *capfd.readouterr())
+
+    return typed
