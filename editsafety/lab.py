@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -65,7 +66,7 @@ class Lab:
         self._keys: dict[str, str] = {}
         self._refused: dict[tuple[str, str], EditSafetyError] = {}
         if workers > 1:
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+            torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers)))
 
     def record(self, case: Case) -> CaseRecord:
         """The record of a case, computed with its block when it is missing.
@@ -263,6 +264,7 @@ class Lab:
         policy.refuse_unknown(found.name for one in bench.measures for found in one(handle, Inputs()))
         policy.refuse_below_noise(bench.noise)
         self.store.put(f"model:{slug(model)}", {**about, "noise": bench.noise})
+        self.store.put_new("provenance", _provenance())
         return bench
 
     def _describe(self, handle: ModelHandle) -> dict[str, Any]:
@@ -288,3 +290,12 @@ def artifacts_for(handle: ModelHandle) -> ArtifactStore:
     """The user's artifacts, and those shipped with a pocket model."""
     folder = model_folder(handle.spec.name)
     return ArtifactStore(default_root(), (folder / "artifacts",) if folder else ())
+
+
+def _provenance() -> dict[str, str]:
+    """What the numbers were computed with."""
+    from transformers import __version__ as transformers
+
+    system = f"{platform.system()} {platform.machine()}"
+    found = {"editsafety": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    return {**found, "transformers": transformers, "system": system}

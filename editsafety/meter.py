@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,8 @@ class Reading:
 def metered(device: torch.device, *, memory: bool = False) -> Iterator[Reading]:
     """Measure the block. Memory on CUDA is the allocator's peak, on a Linux CPU the rise of the resident set.
 
-    The resident set grows in pages that the allocator keeps and reuses: of several equal steps the first shows the
-    need, so report the maximum over steps.
+    Before the block glibc is asked to give back what earlier steps freed, else only the first of several equal steps
+    would show its need. Small needs still hide in pages that stay: report the maximum over steps.
     """
     reading = Reading()
     before = _memory_before(device) if memory else None
@@ -57,6 +58,8 @@ def _memory_before(device: torch.device) -> int | None:
     if device.type != "cpu":
         return None
     try:
+        with suppress(OSError, AttributeError):  # another C library keeps what it has
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
         RESET.write_text("5")  # Linux: forget the peak of the resident set so far
     except OSError:
         return None

@@ -6,7 +6,6 @@ Items only judge; the lab computes. State lives in one `SafetySession` in pytest
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,9 +71,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Work out the plan (text only) when a model is named; take one GPU per xdist worker."""
     config.addinivalue_line("markers", "editsafety: a safety check of an edited model")
     worker = getattr(config, "workerinput", None)
-    if worker is not None:
-        _one_gpu(worker["workerid"])
     if option(config, "model"):
+        if worker is not None and ":" not in (option(config, "device") or ""):
+            _one_gpu(worker["workerid"])
         from editsafety.safety_session import SafetySession
 
         with _Refused():
@@ -319,7 +318,7 @@ def _one_gpu(worker: str) -> None:
     if visible is None:
         import torch
 
-        devices = [str(i) for i in range(torch.cuda.device_count())] if "torch" not in sys.modules else []
+        devices = [str(i) for i in range(torch.cuda.device_count())]  # asks the driver, and does not start CUDA
     else:
         devices = [device for device in visible.split(",") if device.strip()]
     if devices:

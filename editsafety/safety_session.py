@@ -135,6 +135,7 @@ class SafetySession:
         if not (self.plan.settings.editors and self.plan.settings.models):
             raise UsageError("name at least one model and one editor.")
         self.store.put("wanted", sorted(wanted))
+        self.store.put("interrupted", True)  # until the end: a run that is killed never gets there
         self.lab.wanted = [case for case in (*self.plan.cases, *self.plan.controls) if case.id in wanted]
 
     def record(self, case: Case) -> CaseRecord:
@@ -221,6 +222,7 @@ class SafetySession:
         controls = [case for case in self.plan.controls if case.id in wanted]
         with self._shown():
             records = self.lab.finished([*planned, *controls])
+        self.store.put("interrupted", interrupted)
         facts = self.store.facts("")
         self.report = RunReport.of(
             self.plan, self.policy, records, facts, planned=[*planned, *controls], interrupted=interrupted

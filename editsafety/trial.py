@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from editsafety.seal import Keepsake
 from editsafety.session import EditSession
 
 Found = dict[str, Measurement]
+NOISE_TEXTS = 20
 
 
 @dataclass
@@ -51,14 +52,12 @@ class Bench:
         return Inputs(requests, self.texts, prefixes, batch_size=self.batch_size, **more)
 
     def measure_base(self) -> None:
-        """Measure the unedited model twice, differently batched; what differs is the noise floor."""
+        """Measure the unedited model, and some texts once more one by one: what differs is the noise floor."""
         self.base = measure(self.measures, self.handle, self.inputs(None), "model")
-        again = measure(
-            self.measures, self.handle, Inputs(texts=self.texts, batch_size=max(1, self.batch_size // 3)), "model"
-        )
-        first, second = self.base["me_ppl"].value, again["me_ppl"].value
-        if first is not None and second is not None:
-            self.noise = abs(first - second) / first
+        few = Inputs(texts=self.texts[:NOISE_TEXTS], batch_size=1)
+        again = measure(self.measures, self.handle, few, "model")["me_ppl"].items
+        pairs = [(a, b) for a, b in zip(self.base["me_ppl"].items, again, strict=False) if a and b]
+        self.noise = max((abs(a - b) / a for a, b in pairs), default=0.0)
 
     def unedited(self, request: EditRequest) -> Found:
         """The measurements of a request on the unedited model, taken once whatever the number of editors."""
@@ -84,7 +83,8 @@ def run(bench: Bench, editor: Editor, case: Case) -> CaseRecord:
     about: dict[str, Any] = {"case": case.id, "model": bench.handle.name, "editor": editor.name, "stream": case.stream}
     record = CaseRecord(**about, requests=(case.request,))
     try:
-        before = bench.base | bench.unedited(case.request)
+        # Per-text figures of the unedited model are kept once, with the run, not with every case.
+        before = {n: replace(m, items=()) for n, m in bench.base.items()} | bench.unedited(case.request)
         edit, cost, leftovers = compute(bench.handle, editor, (case.request,))
         return _measured(bench, case, record, edit, before, cost, leftovers)
     except NotPreparedError:

@@ -40,9 +40,9 @@ FAMILIES: dict[str, set[str]] = {"editors": set(), "measures": set(), "datasets"
 
 # What has to start fast, or to work where torch is not installed.
 LIGHT = (
-    "artifacts", "checks", "cli", "datasets", "discovery", "errors", "group", "hparams", "judgement", "measurement", "names",
-    "plan", "plugin", "policy", "progress", "record", "reporting", "request", "runs", "safety_session", "shipped",
-    "sites", "spelling", "store", "vault", "verdict",
+    "artifacts", "checks", "cli", "datasets", "discovery", "errors", "group", "hparams", "judgement", "measurement",
+    "names", "plan", "plugin", "policy", "progress", "record", "reporting", "request", "runs", "safety_session",
+    "shipped", "sites", "spelling", "store", "vault", "verdict",
 )  # fmt: skip
 LONGEST = 350
 

@@ -168,4 +168,5 @@ def stored(folder: Path, policy: str | None = None) -> RunReport:
             records[case.id] = record
     read = Policy.read(policy or settings.policy)
     # A run that was killed may have computed what it did not come to judge, and must not look whole.
-    return RunReport.of(plan, read, records, facts, planned=planned, interrupted=not about.get("finished"))
+    interrupted = bool(facts.get("interrupted", True))
+    return RunReport.of(plan, read, records, facts, planned=planned, interrupted=interrupted)

@@ -4,9 +4,10 @@ A list begins with the bare `{}`. It depends on the model's weights, the setting
 is kept in the artifact store, so that every process and any order of edits reads the same one. (The published code
 samples unseeded, once per process, and keeps the list in a module's global for whatever model comes next.)
 
-Sampling is that of the published `generate_fast`: softmax, the five most likely, renormalised, one drawn. Three
-differences: every row sees its whole text (their mask of width one gives degenerate text under transformers 5), special
-tokens are never drawn (theirs end up in the template as text), and braces become spaces.
+Sampling is that of the published `generate_fast`: softmax, the five most likely, renormalised, one drawn. Four
+differences: texts begin behind BOS or EOS, as documents do (it is not written); every row sees its whole text (their
+mask of width one gives degenerate text under transformers 5); special tokens are never drawn (theirs end up in the
+template as text); braces become spaces.
 """
 
 from __future__ import annotations
@@ -81,12 +82,13 @@ def sample(
         for i in range(count):
             rows.append(_start(handle, starts[i % len(starts)]))
             wanted.append(length)
+    lead = _lead(handle)
     special = torch.tensor(sorted(set(handle.tokenizer.all_special_ids)), dtype=torch.long)
     while True:
         growing = [i for i, row in enumerate(rows) if len(row) < wanted[i]]
         if not growing:
             break
-        scores = scoring.next_logits(handle, [rows[i] for i in growing]).cpu()
+        scores = scoring.next_logits(handle, [[*lead[: rows[i] != lead], *rows[i]] for i in growing]).cpu()
         scores[:, len(handle.tokenizer) :] = -torch.inf  # rows of the unembedding that no token owns
         scores[:, special] = -torch.inf
         likely, tokens = torch.softmax(scores, -1).topk(MOST_LIKELY)
@@ -106,6 +108,16 @@ def _start(handle: ModelHandle, word: str) -> list[int]:
             f"the tokenizer of {handle.name} has neither BOS nor EOS to start texts with: name start words."
         )
     return [int(first)]
+
+
+def _lead(handle: ModelHandle) -> list[int]:
+    """The token that a text begins behind where the tokenizer puts none: models have learnt beginnings behind it.
+
+    Without it the start word is the very first token, of which some models hardly know which it was.
+    """
+    first = handle.tokenizer.bos_token_id
+    first = handle.tokenizer.eos_token_id if first is None else first
+    return [] if first is None or handle.ids("") else [int(first)]
 
 
 def _template(text: str) -> str:

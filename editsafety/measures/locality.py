@@ -10,16 +10,15 @@ from editsafety.measures import Inputs
 from editsafety.measures._asking import Question, ask, with_gaps
 from editsafety.models import ModelHandle
 
-LEAST = 3
+UNKNOWN = 3  # tokens compared where the data does not say what the answer is
 
 
 class Locality:
     """Share of neighbour prompts whose greedy answer is, as text, the same as before the edit.
 
-    As many tokens are compared as the neighbour's own answer has, but at least three: with one token, two models agree
-    on ", " or " the" by accident; with many, a changed sentence behind an unchanged answer would count as damage.
-    Whether the answer is *true* plays no part. EasyEdit compares teacher-forced tokens instead, which is blind outside
-    the answer.
+    As many tokens are compared as the neighbour's own answer has (three where the data gives none): a changed sentence
+    behind an unchanged answer is no damage to the fact. Whether the answer is *true* plays no part. EasyEdit compares
+    the same positions, but teacher-forced.
 
     Items and answers: one per neighbour, in order. On the unedited model (no `edit`, no `before`) it records the
     answers, with value 1. Raises UsageError when `before` belongs to other neighbours.
@@ -57,7 +56,7 @@ class Locality:
 
 def _question(handle: ModelHandle, prompt: str, answer: str, where: str) -> Question:
     ids = handle.target_ids(answer) if answer.strip() else []
-    return Question(prompt, max(LEAST, len(ids)), tuple(ids), where)
+    return Question(prompt, len(ids) or UNKNOWN, tuple(ids), where)
 
 
 MEASURE = Locality()

@@ -128,7 +128,8 @@ def _replay(report: RunReport, suites: str) -> str:
 
 def _provenance(report: RunReport) -> str:
     about = report.plan.about()
-    lines = [f"- editsafety {__version__}, plan {about['digest'][:12]}"]
+    made_with = {**(report.facts.get("provenance") or {"editsafety": __version__}), "plan": about["digest"][:12]}
+    lines = [f"- {_facts(made_with)}"]
     lines += [f"- policy {safe(report.policy.name)}, sha256 {report.policy.digest()[:12]}"]
     lines += [f"- cases: {report.planned} planned, {report.judged} judged"]
     for model in dict.fromkeys(report.plan.settings.models):

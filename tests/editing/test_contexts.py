@@ -65,11 +65,13 @@ def test_every_drawn_token_is_among_the_five_most_likely() -> None:
     handle = tiny.handle("gpt2")
     special = torch.tensor(sorted(set(handle.tokenizer.all_special_ids)))
     for row in sampled_rows(handle, ((10, 3),)):
-        scores = handle.logits(handle.batch([row]))[0].detach()  # one unpadded row: an independent forward pass
+        behind_eos = [handle.tokenizer.eos_token_id, *row]  # texts begin as documents do
+        # One unpadded row: an independent forward pass; place t holds the scores of row[t].
+        scores = handle.logits(handle.batch([behind_eos]))[0].detach()
         scores[:, len(handle.tokenizer) :] = -torch.inf
         scores[:, special] = -torch.inf
         for place in range(1, len(row)):
-            assert row[place] in scores[place - 1].topk(5).indices.tolist()
+            assert row[place] in scores[place].topk(5).indices.tolist()
 
 
 def test_an_empty_start_begins_with_the_end_of_text_token_which_is_not_written() -> None:

@@ -123,6 +123,7 @@ def test_progress_goes_to_standard_error_and_the_report_to_standard_output(run):
     assert done.out.rstrip().endswith("exit code 11")
 
 
+@pytest.mark.slow
 def test_workers_come_to_the_same_report(run):
     assert run("Nudge", n=2, out="two").code == 11
     assert run("Nudge", out="one").code == 11
@@ -238,6 +239,7 @@ def test_a_folder_of_another_run_is_refused(run):
     assert "out: holds another run" in done.err
 
 
+@pytest.mark.slow
 def test_the_replay_command_of_a_checkout_can_be_pasted(run, monkeypatch):
     done = run("Explodes", limit=1)
     (line,) = [line for line in done.out.splitlines() if line.startswith("replay")]
@@ -267,6 +269,14 @@ def test_report_judges_again_with_the_same_exit_code_in_every_format(finished, c
     assert body.code == 10
     assert json.loads(body.out) == report(folder)
     assert command("report", folder, "-f", "html").code == 4
+
+
+def test_report_of_a_run_with_an_editor_in_error_is_the_same_and_was_not_interrupted(run, command):
+    code = run("rome", "Nudge", limit=1, quiet=True).code
+    body = command("report", "out", "-f", "json")
+    assert body.code == code == 13
+    assert json.loads(body.out) == report("out")
+    assert report("out")["interrupted"] is False
 
 
 def test_report_judges_by_another_policy(finished, command, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from editsafety import trial
 from editsafety.checks import judge_case
-from editsafety.errors import NotPreparedError
+from editsafety.errors import EditorError, NotPreparedError
 from editsafety.lab import Lab
 from editsafety.policy import Policy
 from editsafety.progress import Progress
@@ -126,3 +126,62 @@ def test_an_interrupted_editor_leaves_the_model_as_it_was(paths, tmp_path, monke
         found.record(found.plan.cases[0])
     assert not editor.handle.model.training
     assert editor.handle.fingerprint() == editor.handle.identity
+
+
+def test_workers_never_take_more_threads_than_were_given(paths, tmp_path):
+    import torch
+
+    before = torch.get_num_threads()
+    Lab(world.plan(paths, "Nudge"), Store(tmp_path / "store.sqlite"), QUIET, workers=2)
+    assert 1 <= torch.get_num_threads() <= before
+    torch.set_num_threads(before)
+
+
+def test_a_refused_block_gives_back_its_claims_so_that_no_other_worker_waits(paths, tmp_path):
+    first = lab(paths, tmp_path / "run", "Nudge")
+    first.prepare = None  # not callable: what goes wrong before the first case
+    first.plan = world.plan(paths, "Nudge", prepare=True)
+    with pytest.raises(EditorError, match="Nudge on tiny-model cannot be run: TypeError"):
+        first.record(first.plan.cases[0])
+    keys = [first.key(case) for case in first.plan.cases]
+    assert Store(tmp_path / "run" / "store.sqlite").claim(keys, 9) == keys
+    with pytest.raises(EditorError):
+        first.record(first.plan.cases[1])  # known by now
+    assert "cannot be run" in first.store.get("problem:tiny-model:Nudge")
+
+
+def test_an_editor_that_calls_exit_is_an_error_of_its_case(paths, tmp_path, monkeypatch):
+    found = lab(paths, tmp_path / "run", "Nudge")
+    editor = found.editor(paths["model"], world.spelled(paths, "Nudge"))
+    monkeypatch.setattr(editor, "edit", lambda requests: exit(3))
+    record = found.record(found.plan.cases[0])
+    assert record.failure.kind == "editor"
+    assert "SystemExit: 3" in record.failure.message
+
+
+def test_a_tied_weight_edited_under_its_other_name_is_a_declared_change(paths, tmp_path):
+    (tmp_path / "nudge.py").write_text((tmp_path / "nudge.py").read_text() + TIED)
+    found = lab(paths, tmp_path / "run", "Tied")
+    record = found.record(found.plan.cases[0])
+    assert record.changed == record.declared == ("transformer.wte.weight",)
+    assert record.undeclared == ()
+
+
+TIED = """
+
+class Tied(Nudge):
+    def edit(self, requests, carry=None):
+        name = "lm_head.weight"
+        value = self.handle.model.lm_head.weight.detach() * 1.001
+        return Edit(self.name, (requests[0].id,), self.handle.identity, (Replace(name, value),))
+"""
+
+
+def test_the_order_is_compared_again_when_what_it_was_found_for_has_changed(paths, tmp_path):
+    name = world.spelled(paths, "Nudge")
+    first = lab(paths, tmp_path / "run", "Nudge")
+    assert first.same_in_any_order(paths["model"], name)[0]
+    key = first.store.get("order:tiny-model:Nudge")["key"]
+    other = lab(paths, tmp_path / "run", "Nudge", seed=1)
+    assert other.same_in_any_order(paths["model"], name)[0]
+    assert other.store.get("order:tiny-model:Nudge")["key"] != key

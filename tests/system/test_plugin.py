@@ -77,6 +77,7 @@ def test_k_selects_cases_and_only_those_are_run(run, pytester):
     assert [case["case"] for group in body["groups"] for case in group["cases"]] == ["tiny-model-Nudge-hard-0"]
 
 
+@pytest.mark.slow
 def test_two_workers_share_the_cases_and_agree_with_one(run, pytester):
     assert run("-n", "2", suites=("collapse", "integrity")).ret == 0
     (path,) = reports(pytester)
@@ -162,3 +163,70 @@ def test_an_interrupted_run_goes_on_where_it_was(run, pytester, paths, monkeypat
     assert sorted(seen) == sorted([*{*seen}, seen[2]])  # only the interrupted case was run twice
     assert reports(pytester) == [path]
     assert json.loads(path.read_text())["verdict"] == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "worker", "expected"),
+    [
+        (None, 2, "gw0", "0"),
+        (None, 2, "gw3", "1"),
+        (None, 0, "gw0", None),
+        ("4,6", 2, "gw1", "6"),
+        ("GPU-abc", 1, "gw5", "GPU-abc"),
+        ("", 0, "gw0", ""),
+        ("2,3", 2, "master", "2"),
+    ],
+)
+def test_each_worker_gets_one_of_the_gpus_that_the_caller_made_visible(monkeypatch, visible, count, worker, expected):
+    import os
+
+    import torch
+
+    from editsafety import plugin
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    plugin._one_gpu(worker)
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == expected
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")  # so that it is put back afterwards
+
+
+def test_as_many_workers_as_gpus_unless_the_cpu_is_asked_for(pytester, paths, monkeypatch):
+    import torch
+
+    from editsafety import plugin
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    options = world.options(paths, "Nudge")
+    config = pytester.parseconfigure(*options, "-p", "no:cacheprovider")
+    assert plugin.pytest_xdist_auto_num_workers(config) is None
+    config = pytester.parseconfigure(*options[:-1], "--editsafety-device=cuda", "-p", "no:cacheprovider")
+    assert plugin.pytest_xdist_auto_num_workers(config) == 3
+    assert plugin.pytest_xdist_auto_num_workers(pytester.parseconfigure("-p", "no:cacheprovider")) is None
+
+
+@pytest.mark.parametrize(
+    ("fixture", "name", "said"),
+    [
+        ("judged", "perplexitty", "has no case check 'perplexitty'. Known: "),
+        ("judged_group", "efficasy", "has no group check 'efficasy'. Known: efficacy"),
+    ],
+)
+def test_an_unknown_check_fails_with_the_known_ones(pytester, paths, fixture, name, said):
+    pytester.makepyfile(f"def test_it({fixture}):\n    {fixture}({name!r})\n")
+    result = pytester.runpytest(*world.options(paths, "Nudge"), "-p", "no:cacheprovider", "-k", "hard")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert said in result.stdout.str()
+
+
+def test_options_may_stand_in_the_ini_file(pytester, paths):
+    lines = [option.removeprefix("--").replace("-", "_", 1) for option in world.options(paths, "Nudge")]
+    ini = "\n".join(line.replace("=", " = ", 1) for line in lines)
+    pytester.makeini(f"[pytest]\n{ini}\neditsafety_limit = 1\neditsafety_quiet = true\n")
+    pytester.makepyfile(OWN)
+    result = pytester.runpytest("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=2)
+    assert "verdict" not in result.stdout.str()

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from editsafety.plan import label
+from editsafety.names import label
 from tests.system.commands import LENIENT, ROOT, cases, given, report
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -42,7 +42,9 @@ def ids(result):
     return [line for line in result.outlines if "::" in line]
 
 
-def test_collecting_several_models_and_editors_gives_the_same_sorted_ids_and_loads_nothing(suite, paths, tmp_path, loads):
+def test_collecting_several_models_and_editors_gives_the_same_sorted_ids_and_loads_nothing(
+    suite, paths, tmp_path, loads
+):
     other = tiny.folder(tmp_path / "other-model", "gpt_neo")
     words = ["--collect-only", "-q", f"--editsafety-model={other}"]
     first, second = (ids(suite(*words, editors=("Nudge", "noop"))) for _ in range(2))
@@ -145,7 +147,12 @@ def test_the_controls_run_with_the_users_hparams(suite, tmp_path):
 def test_the_shipped_model_shows_that_the_controls_can_tell_collapse_from_health(tmp_path):
     """As a user would: pytest on the folder, in a process of its own."""
     assert (shipped("data") / "pocket-neo" / "model.safetensors").is_file()
-    words = ["--editsafety-model=pocket-neo", "--editsafety-editor=c_rome", "--editsafety-limit=3", f"--editsafety-out={tmp_path}"]
+    words = [
+        "--editsafety-model=pocket-neo",
+        "--editsafety-editor=c_rome",
+        "--editsafety-limit=3",
+        f"--editsafety-out={tmp_path}",
+    ]
     where = [str(SUITES / name) for name in ("controls", "collapse")]
     command = [sys.executable, "-m", "pytest", *where, *FIXED, *words, "--editsafety-prepare", "-q"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
