@@ -107,7 +107,8 @@ def test_the_summary_for_ci_is_appended_and_only_once(suite, tmp_path, monkeypat
     assert place.read_text().count("### PASS") == 2
 
 
-def test_speed_is_measured_with_its_memory(suite, pytester):
+def test_speed_is_measured_with_its_memory(suite, pytester, monkeypatch):
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # these tests may run under xdist, the suite here does not
     result = suite("--benchmark-json=speed.json", suites=("speed",))
     assert result.ret == 0
     found = {row["name"]: row for row in json.loads((pytester.path / "speed.json").read_text())["benchmarks"]}
