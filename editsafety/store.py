@@ -88,6 +88,10 @@ class Store:
         ids = self._read("SELECT key FROM cases ORDER BY id", ())
         return [found for (key,) in ids if (found := self.record(key)) is not None]
 
+    def count(self) -> int:
+        """Number of finished cases."""
+        return int(self._read("SELECT COUNT(*) FROM cases", ())[0][0])
+
     def done(self, keys: Iterable[str]) -> set[str]:
         """Which of these keys have a finished case."""
         return {row[0] for row in self._read("SELECT key FROM cases")} & set(keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from editsafety.judgement import RunReport
 from editsafety.names import label, slug
 from editsafety.plan import RunPlan, Settings
 from editsafety.policy import Policy
+from editsafety.progress import Progress, Task
 from editsafety.reporting import as_json, as_markdown, terminal
 from editsafety.shipped import shipped
 from editsafety.store import Store
@@ -26,11 +28,36 @@ SUITES = ("controls", "collapse", "efficacy", "integrity")
 
 
 class Listener:
-    """A pytest plugin that takes the finished safety session, and what went wrong before any test ran."""
+    """A pytest plugin that takes the finished safety session, and what went wrong before any test ran.
 
-    def __init__(self) -> None:
+    With xdist workers, whose own progress nobody sees, it also shows how many cases are done.
+    """
+
+    def __init__(self, progress: Progress) -> None:
         self.safety: Any = None
         self.trouble: list[str] = []
+        self._progress = progress
+        self._shown = ExitStack()
+        self._task: Task | None = None
+        self._followed: Any = None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any) -> None:
+        """There are workers, and they know their cases."""
+        from editsafety.plugin import STASH
+
+        self._followed = node.config.stash.get(STASH, None)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A worker has done a check, so some more cases may be in the store."""
+        if self._followed is None or report.when != "teardown":
+            return
+        store = self._followed.store
+        if self._task is None:
+            total = len(store.get("wanted") or ())
+            self._task = self._shown.enter_context(self._progress.task("cases", total))
+        while self._task.done < min(store.count(), self._task.total):
+            self._task.step()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A suite that cannot even be collected."""
@@ -46,6 +73,7 @@ class Listener:
         """The report has been written by then."""
         from editsafety.plugin import STASH
 
+        self._shown.close()
         self.safety = session.config.stash.get(STASH, None)
 
 
@@ -90,7 +118,7 @@ def run(
         "revision": revision, "offline": offline, "trust-remote-code": trust_remote_code, "seed": seed,
         "batch-size": batch_size, "controls": controls, "out": out, "prepare": True, "quiet": quiet,
     }  # fmt: skip
-    listener = Listener()
+    listener = Listener(Progress(sys.stderr, "quiet" if quiet else "auto"))
     code = pytest.main(arguments(given, workers, select), plugins=[listener])
     safety = listener.safety
     for text in listener.trouble:
