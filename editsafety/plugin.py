@@ -134,7 +134,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     safety = session.config.stash.get(STASH, None)
     if safety is not None and not session.config.option.collectonly:
         with _Refused():
-            safety.select(item.callspec.params for item in session.items if hasattr(item, "callspec"))
+            tests = [item for item in session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
+            safety.select((test.callspec.params, test.fixturenames) for test in tests)
 
 
 @pytest.hookimpl(tryfirst=True)

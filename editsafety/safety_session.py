@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,17 +118,20 @@ class SafetySession:
         """A worker died: what it was judging is lost, whoever computes its cases again. The run is incomplete."""
         self._lost = True
 
-    def select(self, params: Iterable[Mapping[str, Any]]) -> None:
-        """Take the parameters of the selected items: their cases are wanted, in plan order, and no others.
+    def select(self, items: Iterable[tuple[Mapping[str, Any], Collection[str]]]) -> None:
+        """Take parameters and fixtures of the selected items: their cases are wanted, in plan order, and no others.
+
+        A block alone wants no case (what an edit costs is measured live); the check of the order does.
 
         Raises StoreError when nothing can be kept in the folder of this run.
         """
         wanted: set[str] = set()
-        for one in params:
+        for one, fixtures in items:
             if isinstance(one.get("case"), Case):
                 wanted.add(one["case"].id)
             for name, pool in (("group", self.plan.cases), ("block", self.plan.cases), ("control", self.plan.controls)):
-                if isinstance(one.get(name), GroupKey):
+                judges = name != "block" or "same_in_any_order" in fixtures
+                if judges and isinstance(one.get(name), GroupKey):
                     wanted |= {case.id for case in _members(pool, one[name])}
         if not wanted:
             return
