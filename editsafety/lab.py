@@ -159,6 +159,19 @@ class Lab:
         editor.prepare(self.progress)
         return True
 
+    def ready(self, model: str, name: str) -> Editor:
+        """An editor that can edit at once. Raises NotPreparedError.
+
+        Of a shipped model the texts are here and preparing takes seconds; any other is prepared when told to.
+        """
+        if self.plan.settings.prepare or model_folder(model) is not None:
+            self.prepare(model, name)
+        editor = self.editor(model, name)
+        missing = editor.missing()
+        if missing is not None:
+            raise NotPreparedError(label(name), model, missing)
+        return editor
+
     def same_in_any_order(self, model: str, editor: str) -> tuple[bool, str]:
         """Whether the last and the first case, computed alone by a new editor in reverse order, give the same bytes."""
         name = f"order:{slug(model)}:{label(editor)}"
@@ -213,13 +226,7 @@ class Lab:
 
     def _compute(self, cases: Sequence[Case]) -> None:
         model, name = cases[0].block
-        bench, editor = self.bench(model), self.editor(model, name)
-        # Of a shipped model the texts are here and preparing takes seconds; any other is prepared when told to.
-        if self.plan.settings.prepare or model_folder(model) is not None:
-            self.prepare(model, name)
-        missing = editor.missing()
-        if missing is not None:
-            raise NotPreparedError(label(name), slug(model), missing)
+        bench, editor = self.bench(model), self.ready(model, name)
         with self.progress.task(f"{label(name)} on {slug(model)}", len(cases)) as task:
             for case in cases:
                 key = self.key(case)

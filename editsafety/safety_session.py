@@ -187,7 +187,7 @@ class SafetySession:
         """The editor of a case or block, or the first one."""
         model, name = (chosen.model, chosen.editor) if chosen else self.plan.blocks[0]
         with self._shown():
-            return self.lab.editor(model, name)
+            return self.lab.ready(model, name)
 
     def edited(self, case: Case) -> EditSession:
         """A session with the edit of a case, to be entered: the edit is applied on entry."""
@@ -196,7 +196,7 @@ class SafetySession:
 
         with self._shown():
             bench = self.lab.bench(case.model)
-            edit, _, _ = trial.compute(bench.handle, self.lab.editor(case.model, case.editor), (case.request,))
+            edit, _, _ = trial.compute(bench.handle, self.lab.ready(case.model, case.editor), (case.request,))
 
         class Edited(EditSession):
             def __enter__(self) -> Edited:

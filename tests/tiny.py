@@ -182,6 +182,13 @@ def folder(place: Path, family: str = "gpt2", *, dtype: str = "float32", **more:
     return place
 
 
+def golden(shared: Path) -> ModelHandle:
+    """The tiny GPT-2 that the published implementations ran on; its tokenizer's class is named as transformers 5 does."""
+    place = shared / "goldens" / "tiny-gpt2" / "model"
+    spelled = PreTrainedTokenizerFast.from_pretrained(place)
+    return ModelHandle.of(AutoModelForCausalLM.from_pretrained(place), spelled, name="tiny-gpt2")
+
+
 def config_folder(place: Path, family: str = "gpt2", **more: Any) -> Path:
     """Write a config and a tokenizer only: what `random:<folder>` needs."""
     place.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,7 @@ def edit(
     chosen = editors.make(editor, handle, artifacts_for(handle), path=hparams, seed=seed)
     missing = chosen.missing()
     if missing is not None:
-        raise NotPreparedError(chosen.name, handle.name, missing)
+        raise NotPreparedError(chosen.name, handle.spec.name, missing)
     chosen_texts = _texts(model, texts)
 
     def look() -> tuple[dict[str, Measurement], str]:

@@ -81,7 +81,7 @@ class SecondMoments:
         """C of a site. Raises NotPreparedError, naming the command for `editor`, when it has not been made."""
         found = self._stored(site)
         if found is None:
-            raise NotPreparedError(editor, self.handle.name, f"the second moment of the input of {site.module}")
+            raise NotPreparedError(editor, self.handle.spec.name, f"the second moment of the input of {site.module}")
         return found
 
     def inverse(self, site: Site, editor: str) -> Inverse:

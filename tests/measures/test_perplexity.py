@@ -56,7 +56,7 @@ def golden(shared: Path, name: str) -> tuple[ModelHandle, tuple[str, ...], float
     folder = shared / "goldens" / "tiny-gpt2"
     texts = tuple(row["Text"] for row in json.loads((folder / "ppl_texts.json").read_text()))
     row = json.loads((folder / "index.json").read_text())[name]
-    return ModelHandle.load(str(folder / "model")), texts, row["mean_perplexity"], row["delta_norms"]["perplexities"]
+    return tiny.golden(shared), texts, row["mean_perplexity"], row["delta_norms"]["perplexities"]
 
 
 def test_it_equals_the_published_implementation(shared: Path) -> None:

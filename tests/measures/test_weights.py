@@ -89,7 +89,7 @@ def test_the_norms_are_those_of_the_published_edits(shared: Path) -> None:
     from safetensors.torch import load_file
 
     folder = shared / "goldens" / "tiny-gpt2"
-    handle = ModelHandle.load(str(folder / "model"))
+    handle = tiny.golden(shared)
     norms = json.loads((folder / "index.json").read_text())["rome"]["delta_norms"]
     for key, delta in load_file(folder / "rome.deltas.safetensors").items():
         name = key.split("::")[1]

@@ -73,7 +73,7 @@ def probability(handle, prompt, answer):
 def test_edit_says_which_command_prepares_the_editor(command, model, hparams):
     done = command("edit", *model, "--editor", "rome", *hparams("rome"), *FACT)
     assert done.code == 4
-    assert "Run: editsafety prepare --model tiny-model --editor rome" in done.err
+    assert f"Run: editsafety prepare --model {model[1]} --editor rome" in done.err
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_an_editor_that_needs_preparing_says_which_command(paths, tmp_path):
     lines = [f"{name}: {number}" for name, number in {**numbers, "mom2_adjustment": "true"}.items()]
     hparams.write_text("\n".join(lines))
     found = lab(paths, tmp_path / "run", "rome", hparams=(str(hparams),))
-    with pytest.raises(NotPreparedError, match="editsafety prepare --model tiny-model --editor rome"):
+    with pytest.raises(NotPreparedError, match=r"editsafety prepare --model \S*tiny-model --editor rome"):
         found.record(found.plan.cases[0])
     assert found.store.get("problem:tiny-model:rome")
 
