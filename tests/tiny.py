@@ -183,7 +183,7 @@ def folder(place: Path, family: str = "gpt2", *, dtype: str = "float32", **more:
 
 
 def golden(shared: Path) -> ModelHandle:
-    """The tiny GPT-2 that the published implementations ran on; its tokenizer's class is named as transformers 5 does."""
+    """The tiny GPT-2 that the published implementations ran on; its tokenizer's class is one of transformers 5."""
     place = shared / "goldens" / "tiny-gpt2" / "model"
     spelled = PreTrainedTokenizerFast.from_pretrained(place)
     return ModelHandle.of(AutoModelForCausalLM.from_pretrained(place), spelled, name="tiny-gpt2")
