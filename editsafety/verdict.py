@@ -14,8 +14,8 @@ class Verdict(Enum):
 
     PASS = "PASS"
     WARN = "WARN"
-    NO_OP = "NO-OP"
     INEFFECTIVE = "INEFFECTIVE"
+    NO_OP = "NO-OP"
     DAMAGED = "DAMAGED"
     COLLAPSE = "COLLAPSE"
     INCOMPLETE = "INCOMPLETE"
