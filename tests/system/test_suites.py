@@ -168,7 +168,8 @@ def test_the_shipped_model_shows_that_the_controls_can_tell_collapse_from_health
     assert max(case["ratio"] for group in body["groups"] for case in group["cases"]) < 1.1
 
 
-def test_measuring_the_cost_alone_judges_nothing_and_writes_no_report(pytester, paths):
+def test_measuring_the_cost_alone_judges_nothing_and_writes_no_report(pytester, paths, monkeypatch):
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # these tests may run under xdist themselves
     options = [*world.options(paths, "Nudge"), "-c", str(SUITES / "pytest.ini"), "-p", "no:cacheprovider"]
     result = pytester.runpytest(str(SUITES / "speed"), *options, "-p", "no:xdist", "-k", "apply_and_undo")
     assert result.ret == 0
