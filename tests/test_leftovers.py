@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from editsafety.edit import Delta, Edit, Replace, Sidecar
+from editsafety.edit import Delta, Edit, Sidecar
 from editsafety.errors import UndoError
 from editsafety.models import ModelHandle
 from editsafety.session import EditSession
@@ -34,21 +34,6 @@ def edit_of(handle: ModelHandle, *deltas: Delta, sidecars: tuple[Sidecar, ...] =
 
 def low_rank_edit(handle: ModelHandle, layer: int = 1, **more: Any) -> Edit:
     return edit_of(handle, tiny.low_rank(handle.mlp_out(layer), **more))
-
-
-def random_edit(handle: ModelHandle, rng: random.Random) -> Edit:
-    names = [name for name, _ in handle.model.named_parameters()]
-    deltas: list[Delta] = []
-    for _ in range(rng.randint(1, 3)):
-        if rng.random() < 0.5:
-            site = handle.mlp_out(rng.randrange(handle.layers))
-            deltas.append(
-                tiny.low_rank(site, rank=rng.randint(1, 4), size=10 ** rng.uniform(-6, 4), seed=rng.randrange(999))
-            )
-        else:
-            name = rng.choice(names)
-            deltas.append(Replace(name, torch.randn(handle.model.get_parameter(name).shape)))
-    return edit_of(handle, *deltas)
 
 
 class Wrapper(nn.Module):
