@@ -36,7 +36,7 @@ def build(
     workplace.mkdir(parents=True, exist_ok=True)
     names = make_world(spec.world_seed).one_token_names()
     texts = training_texts(spec.world_seed, spec.documents)
-    tokenizer = train_tokenizer(texts, names, spec.vocabulary, spec.positions)
+    tokenizer = train_tokenizer(texts, names, spec.vocabulary, spec.positions, spec.spelling)
     model = new_model(spec, tokenizer, seed)
     stream = pack(tokenizer, texts)
     checkpoint = workplace / f"{_key(spec, seed, stream)}.safetensors"

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-Layout = Literal["gpt_neo"]
+Layout = Literal["gpt_neo", "qwen3"]
+Spelling = Literal["bytes", "words"]
 
 
 @dataclass(frozen=True)
@@ -12,16 +13,19 @@ class PocketSpec:
     """A pocket model: its layout and how it is trained.
 
     `sink_norm` is the norm of the frozen embedding of position 0, the analogue of the attention sink with its massive
-    activation in large models; 0 trains that position like any other. `windows` are the shapes of the training
-    batches, (rows, tokens), taken in turn.
+    activation in large models; 0 trains that position like any other. `spelling` is the kind of tokenizer (see
+    `tokenizer`). `key_heads` are the heads of keys and values. `windows` are the shapes of the training batches,
+    (rows, tokens), taken in turn.
     """
 
     name: str
     layout: Layout
+    spelling: Spelling
     vocabulary: int
     width: int
     inner: int
     heads: int
+    key_heads: int
     local_layers: int
     global_layers: int
     window: int
@@ -40,10 +44,12 @@ class PocketSpec:
 POCKET_NEO = PocketSpec(
     name="pocket-neo",
     layout="gpt_neo",
+    spelling="bytes",
     vocabulary=2400,
     width=192,
     inner=640,
     heads=6,
+    key_heads=6,
     local_layers=3,
     global_layers=3,
     window=2,
@@ -59,4 +65,28 @@ POCKET_NEO = PocketSpec(
     world_seed=20,
 )
 
-SPECS: MappingProxyType[str, PocketSpec] = MappingProxyType({POCKET_NEO.name: POCKET_NEO})
+POCKET_QWEN = PocketSpec(
+    name="pocket-qwen",
+    layout="qwen3",
+    spelling="words",
+    vocabulary=2600,
+    width=192,
+    inner=512,
+    heads=6,
+    key_heads=2,
+    local_layers=3,
+    global_layers=3,
+    window=2,
+    positions=256,
+    sink_norm=0.0,
+    documents=60_000,
+    steps=3_500,
+    windows=((32, 64), (32, 64), (32, 64), (32, 64), (32, 64), (16, 128), (16, 128), (8, 256)),
+    learning_rate=2e-3,
+    warmup=100,
+    weight_decay=0.1,
+    betas=(0.9, 0.95),
+    world_seed=20,
+)
+
+SPECS: MappingProxyType[str, PocketSpec] = MappingProxyType({spec.name: spec for spec in (POCKET_NEO, POCKET_QWEN)})

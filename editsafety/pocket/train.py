@@ -19,13 +19,24 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
-from transformers import GPTNeoConfig, GPTNeoForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from editsafety.pocket.spec import PocketSpec
 
 IGNORED = -100  # label of a token that carries no loss
 CHECKPOINT_EVERY = 250  # steps
 
+Layout = tuple[
+    PretrainedConfig, Callable[[PretrainedConfig], PreTrainedModel]
+]  # an empty config, and what to make of it
 Progress = Callable[[int, int, float], None]  # step, steps, loss in nats per token
 
 
@@ -33,11 +44,27 @@ def silent(step: int, steps: int, loss: float) -> None:
     """A `Progress` that shows nothing."""
 
 
-def new_model(spec: PocketSpec, tokenizer: PreTrainedTokenizerFast, seed: int) -> GPTNeoForCausalLM:
+def new_model(spec: PocketSpec, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
     """An untrained float32 model of the spec's layout, its weights drawn from `seed` alone."""
+    config, kind = _gpt_neo(spec) if spec.layout == "gpt_neo" else _qwen3(spec)
+    config.vocab_size = len(tokenizer)
+    config.bos_token_id = tokenizer.bos_token_id
+    config.eos_token_id = tokenizer.eos_token_id
+    config.pad_token_id = tokenizer.pad_token_id
+    # transformers initialises from torch's global generator; fork it, so that the caller's randomness is untouched.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = kind(config)
+    if spec.sink_norm:
+        direction = torch.randn(spec.width, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            _positions(model)[0] = direction / direction.norm() * spec.sink_norm
+    return model
+
+
+def _gpt_neo(spec: PocketSpec) -> Layout:
     kinds = ["local"] * spec.local_layers + ["global"] * spec.global_layers
     config = GPTNeoConfig(
-        vocab_size=len(tokenizer),
         max_position_embeddings=spec.positions,
         hidden_size=spec.width,
         num_layers=len(kinds),
@@ -48,34 +75,46 @@ def new_model(spec: PocketSpec, tokenizer: PreTrainedTokenizerFast, seed: int) -
         embed_dropout=0.0,
         attention_dropout=0.0,
         resid_dropout=0.0,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
-    # transformers initialises from torch's global generator; fork it, so that the caller's randomness is untouched.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = GPTNeoForCausalLM(config)
-    if spec.sink_norm:
-        direction = torch.randn(spec.width, generator=torch.Generator().manual_seed(seed))
-        with torch.no_grad():
-            model.transformer.wpe.weight[0] = direction / direction.norm() * spec.sink_norm
-    return model
+    return config, GPTNeoForCausalLM
 
 
-def freeze_sink(model: GPTNeoForCausalLM, spec: PocketSpec) -> None:
+def _qwen3(spec: PocketSpec) -> Layout:
+    kinds = ["sliding_attention"] * spec.local_layers + ["full_attention"] * spec.global_layers
+    config = Qwen3Config(
+        max_position_embeddings=spec.positions,
+        hidden_size=spec.width,
+        num_hidden_layers=len(kinds),
+        layer_types=kinds,
+        num_attention_heads=spec.heads,
+        num_key_value_heads=spec.key_heads,
+        head_dim=spec.width // spec.heads,
+        intermediate_size=spec.inner,
+        use_sliding_window=True,
+        sliding_window=spec.window,
+        tie_word_embeddings=True,
+    )
+    return config, Qwen3ForCausalLM
+
+
+def _positions(model: PreTrainedModel) -> torch.Tensor:
+    """The learned embeddings of the positions, of which the first is the sink."""
+    weight: torch.Tensor = model.get_parameter("transformer.wpe.weight")
+    return weight
+
+
+def freeze_sink(model: PreTrainedModel, spec: PocketSpec) -> None:
     """Forget the gradient of the sink, so that the optimiser leaves it as it is."""
-    gradient = model.transformer.wpe.weight.grad
-    if spec.sink_norm and gradient is not None:
+    if spec.sink_norm and (gradient := _positions(model).grad) is not None:
         gradient[0] = 0
 
 
 def pack(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> torch.Tensor:
-    """All texts as one row of token ids, an end-of-text token after each."""
-    end = tokenizer.eos_token_id
+    """All texts as one row of token ids: the token that begins a text, where that is one of its own, and the end."""
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     ids: list[int] = []
     for row in tokenizer(list(texts), add_special_tokens=False).input_ids:
-        ids.extend(row)
+        ids.extend(row if begin == end else [begin, *row])
         ids.append(end)
     return torch.tensor(ids)
 
@@ -104,7 +143,7 @@ def learning_rate(spec: PocketSpec, step: int) -> float:
     return spec.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def new_optimizer(model: GPTNeoForCausalLM, spec: PocketSpec) -> torch.optim.AdamW:
+def new_optimizer(model: PreTrainedModel, spec: PocketSpec) -> torch.optim.AdamW:
     """AdamW; matrices decay, while positions (the sink among them), norms and biases do not."""
     decayed: list[torch.nn.Parameter] = []
     kept: list[torch.nn.Parameter] = []
@@ -115,7 +154,7 @@ def new_optimizer(model: GPTNeoForCausalLM, spec: PocketSpec) -> torch.optim.Ada
 
 
 def train(
-    model: GPTNeoForCausalLM,
+    model: PreTrainedModel,
     stream: torch.Tensor,
     spec: PocketSpec,
     *,
@@ -149,7 +188,7 @@ def train(
     return value
 
 
-def _save(model: GPTNeoForCausalLM, optimizer: torch.optim.AdamW, step: int, path: Path) -> None:
+def _save(model: PreTrainedModel, optimizer: torch.optim.AdamW, step: int, path: Path) -> None:
     """Weights and both moments as safetensors, put in place in one move."""
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
@@ -162,7 +201,7 @@ def _save(model: GPTNeoForCausalLM, optimizer: torch.optim.AdamW, step: int, pat
     os.replace(partial, path)
 
 
-def _resume(model: GPTNeoForCausalLM, optimizer: torch.optim.AdamW, path: Path) -> int:
+def _resume(model: PreTrainedModel, optimizer: torch.optim.AdamW, path: Path) -> int:
     """Load a checkpoint if there is one; returns the number of steps already done."""
     if not path.exists():
         return 0
