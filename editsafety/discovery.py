@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from editsafety.errors import UnknownNameError, UsageError
+from editsafety.names import parts
 
 
 def names(family: str) -> list[str]:
@@ -29,6 +30,20 @@ def expect(family: str, name: str) -> None:
         _path_of(name)
     elif name not in names(family):
         raise UnknownNameError(family.rstrip("s"), name, names(family), "One of your own: path/to/file.py:ClassName.")
+
+
+def expect_editor(name: str) -> None:
+    """Check an editor's name, or an expression like `rect(memit)`, importing nothing.
+
+    Raises UnknownNameError naming the known editors or regularisers, or UsageError.
+    """
+    around, inner = parts(name)
+    for one in around:
+        expect("regularisers", one)
+    if inner in names("regularisers") and inner not in names("editors"):
+        example = "(".join([*around, inner, "memit"]) + ")" * (len(around) + 1)
+        raise UsageError(f"{inner!r} is no editor: it regularises another one, as in {example}.")
+    expect("editors", inner)
 
 
 def load(family: str, name: str, attribute: str) -> Any:

@@ -18,6 +18,7 @@ Every message says what is wrong with which value, what was expected, and what t
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -67,7 +68,7 @@ class NotPreparedError(EditorError):
     def __init__(self, editor: str, model: str, missing: str) -> None:
         super().__init__(
             f"{editor} on {model} needs {missing}, which has not been made yet. "
-            f"Run: editsafety prepare --model {model} --editor {editor}"
+            f"Run: editsafety prepare --model {shlex.quote(model)} --editor {shlex.quote(editor)}"
         )
 
 

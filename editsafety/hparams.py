@@ -5,9 +5,10 @@ No module paths (architectures know them), no devices (options know them). Unkno
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,8 +17,28 @@ from editsafety.errors import UsageError
 from editsafety.shipped import shipped
 
 
+@dataclass(frozen=True)
+class Published:
+    """How an editor's published configurations (EasyEdit's, ROME's) differ from its own; see `foreign`.
+
+    aside: keys that are not read here, with the reason. only: the values of a key that come to what is done here
+    anyway; any other is refused. renamed: published names of our fields. implied: what they mean by saying nothing.
+    convert: is given all values before anything else and returns them in our terms; may raise ValueError(sentence).
+    """
+
+    aside: Mapping[str, str] = field(default_factory=dict)
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    implied: Mapping[str, Any] = field(default_factory=dict)
+    convert: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+
 class Hparams(BaseModel):
     """Base of every editor's hyperparameters: frozen, nothing unknown and no NaN or infinity accepted."""
+
+    published: ClassVar[Published] = Published()
+    on_top: ClassVar[frozenset[str]] = frozenset()
+    """Numbers that a user's file may hold alone: the others are then those that ship (regularisers)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
@@ -51,7 +72,8 @@ def validated(kind: type[H], values: Mapping[str, Any], source: str) -> H:
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
+        # A key that is not known comes first: it may be the one that is missing, misspelt.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
         known = ", ".join(sorted(kind.model_fields))
         if first["type"] == "extra_forbidden":
@@ -73,15 +95,29 @@ def find(folder: str, slug: str) -> Path | None:
     return None
 
 
-def load(kind: type[H], editor: str, folder: str, slug: str, path: Path | None = None) -> H:
+def load(
+    kind: type[H],
+    editor: str,
+    folder: str,
+    slug: str,
+    path: Path | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> H:
     """Hyperparameters of `editor` for a model: from `path` when given, else the shipped file, else the defaults.
 
-    Raises UsageError when there is no file and the editor has a number without a default.
+    `values` is what `path` says where that has been read already. A file that holds nothing but numbers of
+    `kind.on_top` lies on top of the shipped one. Raises UsageError when there is no file and the editor has a number
+    without a default.
     """
-    source = path or find(folder, slug)
-    if source is not None:
-        return validated(kind, read(source), str(source.name if path is None else path))
-    if any(field.is_required() for field in kind.model_fields.values()):
+    ours = find(folder, slug)
+    if path is not None:
+        values = read(path) if values is None else values
+        if values.keys() <= kind.on_top and ours is not None:
+            values = {**read(ours), **values}
+        return validated(kind, values, str(path))
+    if ours is not None:
+        return validated(kind, read(ours), ours.name)
+    if any(one.is_required() for one in kind.model_fields.values()):
         have = ", ".join(sorted(p.stem for p in (shipped("hparams") / folder).glob("*.yaml"))) or "none"
         raise UsageError(
             f"no hyperparameters of {editor} for {slug}; shipped are those for: {have}. "

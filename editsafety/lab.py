@@ -139,6 +139,7 @@ class Lab:
             settings = self.plan.settings
             self._made[model, name] = self._new_editor(bench.handle, name)
             found = self._made[model, name]
+            aside = editors.set_aside(name, settings.hparams_of(name))
             self.store.put_new(
                 f"editor:{slug(model)}:{label(name)}",
                 {
@@ -147,6 +148,7 @@ class Lab:
                     "code": editors.code_version(name),
                     "paper": found.traits.paper,
                     "reference": found.traits.reference,
+                    **({"set_aside": list(aside)} if aside else {}),
                 },
             )
         return self._made[model, name]

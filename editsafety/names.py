@@ -1,8 +1,14 @@
-"""Short names of models and editors, for ids, files, tables and hyperparameter folders."""
+"""Short names of models and editors, for ids, files, tables and hyperparameter folders.
+
+An editor is named by a word (`memit`), by `path.py:Class`, or by an expression with regularisers around one of these:
+`rect(memit)`, `rect(prune(path/my.py:Mine))`. Expressions are taken apart here and nowhere else.
+"""
 
 from __future__ import annotations
 
 import re
+
+from editsafety.errors import UsageError
 
 
 def slug(model: str) -> str:
@@ -15,6 +21,49 @@ def slug(model: str) -> str:
     return re.sub(r"[^a-z0-9_.-]+", "-", last.lower()).strip("-.") or "model"
 
 
+def unwrapped(editor: str) -> tuple[str, str]:
+    """An editor's outermost regulariser, and what is inside: `rect(prune(ft))` is `("rect", "prune(ft)")`.
+
+    `("", editor)` for an editor without one. A path may hold parentheses itself, as long as they match. Raises
+    UsageError for parentheses that do not match or hold nothing.
+    """
+    text = editor.strip()
+    if not text.endswith(")"):
+        if "(" in text and "/" not in text and ".py:" not in text:
+            raise UsageError(f"editor {editor!r}: the parenthesis is not closed. Write it like rect(memit).")
+        return "", text
+    depth = 0
+    for place in range(len(text) - 1, -1, -1):
+        depth += {")": 1, "(": -1}.get(text[place], 0)
+        if depth == 0:
+            outer, inner = text[:place].strip(), text[place + 1 : -1].strip()
+            if outer and inner:
+                return outer, inner
+            lacks = "nothing is inside the parentheses" if outer else "nothing is before the parentheses"
+            raise UsageError(f"editor {editor!r}: {lacks}. Write it like rect(memit).")
+    raise UsageError(f"editor {editor!r}: a parenthesis too many. Write it like rect(memit).")
+
+
+def parts(editor: str) -> tuple[tuple[str, ...], str]:
+    """The regularisers from the outside in, and the editor that they are around. Raises UsageError as `unwrapped`."""
+    around: list[str] = []
+    outer, inner = unwrapped(editor)
+    while outer:
+        around.append(outer)
+        outer, inner = unwrapped(inner)
+    return tuple(around), inner
+
+
 def label(editor: str) -> str:
-    """An editor's short name: the class of `path.py:Class`, else the name itself."""
-    return editor.rpartition(":")[2] if ".py:" in editor else editor
+    """An editor's short name: the class of `path.py:Class`, else the name itself; `rect(a/b.py:Mine)` is rect(Mine)."""
+    around, inner = parts(editor)
+    words = [word.rpartition(":")[2] if ".py:" in word else word for word in (*around, inner)]
+    return "(".join(words) + ")" * len(around)
+
+
+def tag(editor: str) -> str:
+    """The label in characters that ids, file names and pytest's -k can hold: `rect(Mine)` is rect.Mine.
+
+    No editor's name holds a dot (they are names of modules and classes), so nothing else is called that.
+    """
+    return label(editor).replace("(", ".").replace(")", "")

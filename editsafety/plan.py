@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from editsafety import __version__, datasets, discovery, hparams
 from editsafety.errors import UsageError
-from editsafety.names import label, slug
+from editsafety.names import label, parts, slug, tag
 from editsafety.request import EditRequest
 from editsafety.shipped import shipped
 
 CONTROLS = {"rome": "COLLAPSE", "c_rome": "PASS", "noop": "NO-OP"}
+ALL = "all"  # as an editor's name: every editor there is, but for the one that does nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ class Case:
 
     @property
     def id(self) -> str:
-        """`pocket-neo-rome-hardcf-0017`: stable, and selectable with -k."""
-        return f"{slug(self.model)}-{label(self.editor)}-{self.request.slug}"
+        """`pocket-neo-rome-hardcf-0017`, `pocket-neo-rect.rome-hardcf-0017`: stable, and selectable with -k."""
+        return f"{slug(self.model)}-{tag(self.editor)}-{self.request.slug}"
 
     def key(self, shared: str) -> str:
         """What its record is found by: `shared` stands for all that can change the results of its whole block."""
@@ -99,9 +100,10 @@ class RunPlan:
             )
         if not settings.editors:
             raise UsageError("no editor was given. Name one: --editor rome, or path/to/file.py:ClassName.")
+        settings = replace(settings, editors=_expanded(settings.editors))
         _refuse_stray_hparams(settings)
         for editor in settings.editors:
-            discovery.expect("editors", editor)
+            discovery.expect_editor(editor)
         cases: list[Case] = []
         controls: list[Case] = []
         texts: dict[str, tuple[str, ...]] = {}
@@ -147,7 +149,10 @@ class RunPlan:
             "settings": asdict(self.settings),
             "cases": [[case.id, case.request.digest()] for case in (*self.cases, *self.controls)],
             "texts": {model: text_digest(found) for model, found in self.texts.items()},
-            "files": {name: _file_digest(name) for name in (*self.settings.editors, *self.settings.hparams)},
+            "files": {
+                **{name: _code_digest(name) for name in self.settings.editors},
+                **{given: _file_digest(given.rpartition("=")[2]) for given in self.settings.hparams},
+            },
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True, default=list).encode()).hexdigest()
 
@@ -159,21 +164,32 @@ class RunPlan:
 def controls_for(settings: Settings, model: str) -> dict[str, str]:
     """The control editors that can run on a model, and what they must come to.
 
-    ROME and C-ROME need hyperparameters, shipped or given; on a model without any only the no-op control remains.
+    A shipped model may say so itself (`controls.json`): on one that nothing collapses, ROME must not. ROME and C-ROME
+    need hyperparameters, shipped or given; on a model without any only the no-op control remains.
     """
+    own = shipped("data") / model / "controls.json"
+    expected: dict[str, str] = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else CONTROLS
     ready = hparams.find("rome", slug(model)) is not None
-    return {e: v for e, v in CONTROLS.items() if ready or e == "noop" or settings.hparams_of(e) is not None}
+    return {e: v for e, v in expected.items() if ready or e == "noop" or settings.hparams_of(e) is not None}
 
 
 def streams(settings: Settings, model: str) -> dict[str, str]:
-    """The data of the hard and the normal stream for a model; "" where there is none."""
+    """The data of the hard and the normal stream for a model; "" where there is none.
+
+    A pocket model without hard cases of its own is asked those that collapse another one.
+    """
     hard, normal = settings.hard, settings.normal
     if not hard and not normal:
-        if (shipped("data") / model / "hardcf.jsonl").is_file():
-            hard = f"{model}/hardcf"
+        own = (model, *sorted(path.parent.name for path in shipped("data").glob("pocket-*/hardcf.jsonl")))
+        candidates = own if model.startswith("pocket-") else own[:1]
+        hard = next((f"{name}/hardcf" for name in candidates if _has_hard_cases(name)), "")
         if model.startswith(("pocket-", "random:")):
             normal = "pocket-world/normal"
     return {"hard": hard, "normal": normal}
+
+
+def _has_hard_cases(model: str) -> bool:
+    return (shipped("data") / model / "hardcf.jsonl").is_file()
 
 
 def text_source(settings: Settings, model: str) -> str:
@@ -190,9 +206,21 @@ def text_digest(texts: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(list(texts), ensure_ascii=False).encode()).hexdigest()
 
 
+def _code_digest(editor: str) -> str:
+    """Of the user's own files in an editor's name: `path.py:Class`, alone or in an expression."""
+    around, inner = parts(editor)
+    return "".join(_file_digest(one.rpartition(":")[0]) for one in (*around, inner) if ".py:" in one)
+
+
 def _file_digest(name: str) -> str:
-    path = Path(name.partition(".py:")[0] + ".py" if ".py:" in name else name.rpartition("=")[2])
+    path = Path(name)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _expanded(editors: Sequence[str]) -> tuple[str, ...]:
+    """The editors that were asked for, "all" written out; each once, in that order."""
+    every = [name for name in discovery.names("editors") if name != "noop"]
+    return tuple(dict.fromkeys(one for given in editors for one in (every if given == ALL else [given])))
 
 
 def _refuse_stray_hparams(settings: Settings) -> None:

@@ -27,7 +27,7 @@ Judge = Callable[[str], None]
 # name, kind, help: each is an option --editsafety-<name> and an ini value editsafety_<name>.
 OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("model", "many", "pocket-..., a hub id, a local folder or random:<config>; may be repeated"),
-    ("editor", "many", "an editor's name or path/to/file.py:Class; may be repeated"),
+    ("editor", "many", "an editor's name, path/to/file.py:Class, rect(memit), or all; may be repeated"),
     ("hard", "text", "requests that may collapse a model: a data set, LOADER:FILE or FILE.jsonl"),
     ("normal", "text", "ordinary requests, given likewise"),
     ("texts", "text", "texts for perplexity, given likewise"),

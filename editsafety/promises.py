@@ -1,4 +1,4 @@
-"""What a pocket model promises, measured: facts it knows, normal edits that take, hard edits that collapse it."""
+"""What a pocket model promises, measured: the facts it knows, normal edits that take, what hard edits do to it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from editsafety import scoring
 from editsafety.checks import ratio
 from editsafety.lab import Lab
 from editsafety.models import ModelHandle
-from editsafety.plan import RunPlan, Settings
+from editsafety.plan import CONTROLS, RunPlan, Settings, controls_for
 from editsafety.progress import Progress
 from editsafety.record import CaseRecord
 from editsafety.shipped import shipped
 from editsafety.store import Store
+
+COLLAPSES = CONTROLS["rome"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def measured(model: str, progress: Progress) -> tuple[Promise, ...]:
         lab = Lab(plan, Store(Path(folder) / "store.sqlite"), progress)
         records = [lab.record(case) for case in plan.cases]
         knows = recall(lab.bench(model).handle)
-    return (*knows, *_normal(records), *_hard(records))
+    collapses = controls_for(settings, model).get("rome") == COLLAPSES
+    return (*knows, *_normal(records), *(_hard(records) if collapses else _harmless(records)))
 
 
 def recall(handle: ModelHandle) -> tuple[Promise, ...]:
@@ -98,6 +101,19 @@ def _hard(records: Sequence[CaseRecord]) -> Iterable[Promise]:
     yield Promise(
         "C-ROME, HardCF: exact match, prefixed", _rate(c_rome, "efficacy_prefixed"), len(c_rome), at_least=0.95
     )
+
+
+def _harmless(records: Sequence[CaseRecord]) -> Iterable[Promise]:
+    """The negative control: what collapses another model must leave this one alone."""
+    for editor in ("rome", "c_rome"):
+        found = [r for r in records if r.editor == editor and r.stream == "hard"]
+        name = {"rome": "ROME", "c_rome": "C-ROME"}[editor]
+        yield Promise(
+            f"{name}, HardCF of another model: worst ratio", _worst(found), len(found), at_most=1.25, unit="x"
+        )
+        yield Promise(
+            f"{name}, HardCF of another model: exact match", _rate(found, "efficacy"), len(found), at_least=0.95
+        )
 
 
 def _ratios(records: Sequence[CaseRecord]) -> list[float]:

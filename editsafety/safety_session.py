@@ -15,7 +15,7 @@ from editsafety import runs
 from editsafety.checks import Check, judge_case, judge_group
 from editsafety.errors import StoreError, UsageError
 from editsafety.judgement import Control, RunReport
-from editsafety.names import label, slug
+from editsafety.names import label, slug, tag
 from editsafety.plan import Case, RunPlan, Settings
 from editsafety.policy import Policy
 from editsafety.progress import Progress
@@ -44,7 +44,7 @@ class GroupKey:
     @property
     def id(self) -> str:
         """`pocket-neo-rome-hard`"""
-        return "-".join(part for part in (slug(self.model), label(self.editor), self.stream) if part)
+        return "-".join(part for part in (slug(self.model), tag(self.editor), self.stream) if part)
 
 
 class SafetySession:

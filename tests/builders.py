@@ -94,6 +94,7 @@ def record(
         measured("generalisation", rephrased),
         measured("locality", local),
         measured("delta_norm", norm, unit="frobenius"),
+        measured("delta_relative", norm / 1000, unit="ratio"),
         measured("norm_growth", 1.0, unit="ratio"),
         Measurement("weights_finite", 1, "bool", finite, n=1, broken=finite == 0.0),
     ]

@@ -17,32 +17,39 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 # From the ground up: a room may import what is below it, a family (a folder) also its own files.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "names", "spelling"),
+    ("errors", "spelling"),
+    ("names",),
     ("request", "sites", "measurement", "shipped", "discovery", "verdict", "trace", "meter", "progress"),
     ("vault", "policy", "record", "architectures", "hparams"),
-    ("edit", "artifacts", "checks", "store"),
+    ("edit", "artifacts", "checks", "foreign", "store", "datasets"),
     ("models", "group"),
     ("seal", "scoring"),
-    ("session",),
+    ("session", "comparison"),
     ("editing",),
-    ("editors", "measures", "datasets", "pocket"),
+    ("editors", "measures", "pocket"),
+    ("regularisers",),
     ("plan",),
-    ("judgement", "trial", "runs"),
+    ("handed", "judgement", "trial", "runs"),
     ("lab", "reporting"),
-    ("crash", "mining", "promises", "safety_session", "sweep"),
+    ("blackbox", "crash", "mining", "promises", "safety_session", "sequence", "sweep"),
     ("plugin", "cli"),
     ("__main__",),
 )
 LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 
 # Families whose members stand alone; beside them only files with an underscore and this plumbing may be shared.
-FAMILIES: dict[str, set[str]] = {"editors": set(), "measures": set(), "datasets": {"fetch", "manifest"}}
+FAMILIES: dict[str, set[str]] = {
+    "editors": set(),
+    "measures": set(),
+    "datasets": {"fetch", "manifest"},
+    "regularisers": set(),
+}
 
 # What has to start fast, or to work where torch is not installed.
 LIGHT = (
-    "artifacts", "checks", "cli", "datasets", "discovery", "errors", "group", "hparams", "judgement", "measurement",
-    "names", "plan", "plugin", "policy", "progress", "record", "reporting", "request", "runs", "safety_session",
-    "shipped", "sites", "spelling", "store", "vault", "verdict",
+    "artifacts", "checks", "cli", "datasets", "discovery", "errors", "foreign", "group", "hparams", "judgement",
+    "measurement", "names", "plan", "plugin", "policy", "progress", "record", "reporting", "request", "runs",
+    "safety_session", "shipped", "sites", "spelling", "store", "vault", "verdict",
 )  # fmt: skip
 LONGEST = 350
 

@@ -158,7 +158,7 @@ def test_an_editor_s_short_name_is_its_class_or_its_name():
 
 def test_what_ships_is_taken_for_pocket_and_random_models_and_nothing_for_others():
     bare = Settings(models=(), editors=())
-    assert streams(bare, "pocket-unheard-of") == {"hard": "", "normal": "pocket-world/normal"}
+    assert streams(bare, "pocket-unheard-of") == {"hard": "pocket-neo/hardcf", "normal": "pocket-world/normal"}
     assert streams(bare, "random:gpt2") == {"hard": "", "normal": "pocket-world/normal"}
     assert streams(bare, "gpt2-xl") == {"hard": "", "normal": ""}
     assert streams(settings(hard=""), "pocket-neo") == {"hard": "", "normal": "n"}
@@ -186,3 +186,35 @@ def test_what_a_report_says_about_a_plan_is_plain_values():
     about = RunPlan.of(settings()).about()
     assert about["data"] == {"m hard": "h", "m normal": "n", "m texts": "t"}
     assert about["settings"]["editors"] == ("rome", "ft")
+
+
+def test_an_expression_is_a_case_like_any_other_and_its_files_belong_to_the_digest(tmp_path):
+    place, numbers = tmp_path / "mine.py", tmp_path / "h.yaml"
+    place.write_text("class Mine: ...")
+    numbers.write_text("rect_keep: 1")
+    given = settings(editors=(f"rect({place}:Mine)",), hparams=(f"{place}:Mine={numbers}",), limit=1)
+    with pytest.raises(UsageError, match="no editor"):
+        RunPlan.of(given)
+    given = replace(given, hparams=(f"rect(Mine)={numbers}",))
+    plan = RunPlan.of(given)
+    assert [case.id for case in plan.cases] == ["m-rect.Mine-hardcf-0000", "m-rect.Mine-normal-0000"]
+    assert given.hparams_of(given.editors[0]) == numbers
+    digests = [plan.digest()]
+    place.write_text("class Mine: pass")
+    digests.append(plan.digest())
+    given = replace(given, hparams=(f"rect({place}:Mine)={numbers}",))
+    assert given.hparams_of(given.editors[0]) == numbers
+    digests.append(RunPlan.of(given).digest())
+    numbers.write_text("rect_keep: 0.2")
+    digests.append(RunPlan.of(given).digest())
+    assert len(set(digests)) == len(digests)
+
+
+def test_names_of_editors_that_cannot_be_meant_are_refused_before_any_data_is_read():
+    for editor, said in (
+        ("rect", r"as in rect\(memit\)"),
+        ("rekt(ft)", "did you mean 'rect'"),
+        ("rect(ft", "not closed"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            RunPlan.of(settings(editors=(editor,)))

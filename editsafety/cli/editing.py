@@ -44,6 +44,8 @@ def edit(
     request = EditRequest("typed-by-hand", prompt, subject, target, true, source="the command line")
     handle = ModelHandle.load(ModelSpec(model, device, dtype, revision, offline, trust_remote_code))
     chosen = editors.make(editor, handle, artifacts_for(handle), path=hparams, seed=seed)
+    for line in editors.set_aside(editor, hparams):
+        typer.echo(f"{chosen.name}: {line}", err=True)
     missing = chosen.missing()
     if missing is not None:
         raise NotPreparedError(chosen.name, handle.spec.name, missing)
@@ -112,6 +114,8 @@ def prepare(
 
     handle = ModelHandle.load(ModelSpec(model, device, dtype, revision, offline, trust_remote_code))
     chosen = editors.make(editor, handle, artifacts_for(handle), path=hparams, seed=seed)
+    for line in editors.set_aside(editor, hparams):
+        typer.echo(f"{chosen.name}: {line}", err=True)
     if chosen.missing() is None and corpus is None:
         typer.echo(f"{chosen.name} on {handle.name} is ready; nothing to prepare.")
         return

@@ -13,7 +13,7 @@ Models = Annotated[
 ]
 Editor = Annotated[str, typer.Option("--editor", "-e", help="an editor's name, or path/to/file.py:Class")]
 Editors = Annotated[
-    list[str], typer.Option("--editor", "-e", help="an editor's name, or path/to/file.py:Class; repeatable")
+    list[str], typer.Option("--editor", "-e", help="a name, path/to/file.py:Class, rect(memit), or all; repeatable")
 ]
 HparamsFile = Annotated[Path | None, typer.Option("--hparams", help="hyperparameters in place of the shipped ones")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]

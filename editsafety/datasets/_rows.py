@@ -103,6 +103,21 @@ def read(path: Path) -> list[Row]:
     return found
 
 
+def whole(path: Path) -> Row | None:
+    """The one object that a file consists of, on however many lines; None for several objects and for a list.
+
+    Raises DataError as `read`.
+    """
+    text = decoded(path).strip()
+    if not text.startswith("{"):
+        return None
+    try:
+        json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    return _row(path.name if "\n" in text else f"{path.name}:1", 1, _parsed(path, text, 1))
+
+
 def decoded(path: Path) -> str:
     """The text of a file. Raises DataError when it cannot be read or is not UTF-8, naming the first wrong byte."""
     if not path.is_file():

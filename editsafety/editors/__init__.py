@@ -1,6 +1,7 @@
 """Editors: one method per file. A file here, an entry point in group `editsafety.editors`, or `path.py:Class`.
 
-An editor turns requests into an Edit and keeps no state. Its file ends in `EDITOR = TheClass`.
+Around any of them may stand regularisers: `rect(memit)` is an editor too (see `editsafety.regularisers`). An editor
+turns requests into an Edit and keeps no state. Its file ends in `EDITOR = TheClass`.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from editsafety import discovery, hparams
+from editsafety import discovery, foreign, hparams
 from editsafety.artifacts import ArtifactStore
 from editsafety.edit import Edit, Sidecar
 from editsafety.errors import EditorError, UsageError
 from editsafety.hparams import Hparams
 from editsafety.models import ModelHandle
-from editsafety.names import label
+from editsafety.names import label, parts, unwrapped
 from editsafety.progress import Progress
 from editsafety.request import EditRequest
 
@@ -80,6 +81,11 @@ class Editor(ABC):
         Raises NotPreparedError when `prepare` has to run first.
         """
 
+    @classmethod
+    def lineage(cls) -> tuple[type[Editor], ...]:
+        """The classes that make this editor what it is; results belong to the code in their files."""
+        return tuple(kind for kind in cls.__mro__ if issubclass(kind, Editor))
+
     def generator(self, request: EditRequest) -> torch.Generator:
         """Random numbers (CPU) for one request: the same in any order of edits."""
         digest = hashlib.sha256(f"{self.seed}:{request.digest()}".encode()).digest()
@@ -92,8 +98,15 @@ def names() -> list[str]:
 
 
 def load(name: str) -> type[Editor]:
-    """The class behind a name or `path.py:Class`."""
-    kind = discovery.load("editors", name, "EDITOR")
+    """The class behind a name, `path.py:Class`, or an expression: that of `rect(memit)` is made around MEMIT's.
+
+    Raises UnknownNameError or UsageError.
+    """
+    discovery.expect_editor(name)
+    outer, inner = unwrapped(name)
+    if outer:
+        return _around(outer, inner)
+    kind = discovery.load("editors", inner, "EDITOR")
     if not (isinstance(kind, type) and issubclass(kind, Editor)):
         raise UsageError(
             f"{name!r} is {kind!r}, expected a subclass of editsafety.editors.Editor with an edit() method."
@@ -101,16 +114,47 @@ def load(name: str) -> type[Editor]:
     return kind
 
 
+def _around(outer: str, inner: str) -> type[Editor]:
+    regulariser = discovery.load("regularisers", outer, "REGULARISER")
+    if not (isinstance(regulariser, type) and issubclass(regulariser, Editor) and hasattr(regulariser, "around")):
+        raise UsageError(f"{outer!r} is {regulariser!r}, expected a subclass of editsafety.regularisers.Regulariser.")
+    inside = load(inner)
+    kind: type[Editor] = regulariser.around(inside, inside.folder or label(inner))
+    return kind
+
+
 def read_hparams(name: str, slug: str, path: Path | None = None, changes: Mapping[str, Any] | None = None) -> Hparams:
-    """Hyperparameters of an editor for a model, with the variant's overrides and then `changes` on top."""
+    """Hyperparameters of an editor for a model, with the variant's overrides and then `changes` on top.
+
+    Raises UsageError for a file that contradicts an override: what it says is another variant.
+    """
     kind = load(name)
-    found = hparams.load(kind.Hparams, label(name), kind.folder or label(name), slug, path)
+    folder = kind.folder or label(name)
+    read = _given(name, kind, path)
+    found = hparams.load(kind.Hparams, label(name), folder, slug, path, None if read is None else read.values)
+    for key, value in kind.overrides.items():
+        if read is not None and key in read.values and getattr(found, key) != value:
+            raise UsageError(
+                f"{path}: {key} = {getattr(found, key)!r}, but {label(name)} is the variant with {value!r}. "
+                "Drop the line, or ask for the editor that it means."
+            )
     both = {**kind.overrides, **(changes or {})}
     return (
         hparams.validated(kind.Hparams, {**found.model_dump(), **both}, f"hyperparameters of {label(name)}")
         if both
         else found
     )
+
+
+def set_aside(name: str, path: Path | None) -> tuple[str, ...]:
+    """What a user's hyperparameter file says that is not read here: a line for each key, with the reason."""
+    read = _given(name, load(name), path)
+    return () if read is None else read.aside
+
+
+def _given(name: str, kind: type[Editor], path: Path | None) -> foreign.Reading | None:
+    own = {label(parts(name)[1]), kind.folder or label(name)}
+    return None if path is None else foreign.read(path, kind.Hparams, own)
 
 
 def make(
@@ -129,7 +173,7 @@ def make(
 
 def code_version(name: str) -> str:
     """sha256 of the files that define an editor and its base classes, and of the arithmetic that editors share."""
-    files = {inspect.getsourcefile(kind) for kind in load(name).__mro__ if issubclass(kind, Editor)}
+    files = {inspect.getsourcefile(kind) for kind in load(name).lineage()}
     if None in files:
         raise EditorError(f"the source of editor {name!r} cannot be found; results could not be told apart.")
     shared = (Path(__file__).parent.parent / "editing").glob("*.py")

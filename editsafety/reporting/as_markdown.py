@@ -20,7 +20,7 @@ from editsafety.verdict import Verdict
 
 WORST = 10  # cases shown one by one
 SUMMARY = 3  # reasons per editor in the short form
-HEADINGS = ("worst", "median", "update norm", "bare", "prefixed", "rephrased", "local", "s/edit", "MiB")
+HEADINGS = ("worst", "median", "‖dW‖/‖W‖", "bare", "prefixed", "rephrased", "local", "s/edit", "MiB")
 
 
 def text(report: RunReport, *, suites: str = story.SUITES) -> str:
@@ -137,7 +137,9 @@ def _provenance(report: RunReport) -> str:
         lines.append(f"- model {safe(model)}: {_facts(facts) or 'never loaded'}")
     for name, facts in sorted(report.facts.items()):
         if name.startswith("editor:"):
-            lines.append(f"- editor {safe(name.removeprefix('editor:'))}: {_facts(facts)}")
+            told = {key: value for key, value in facts.items() if key != "set_aside"}
+            lines.append(f"- editor {safe(name.removeprefix('editor:'))}: {_facts(told)}")
+    lines += [f"- {safe(line)}" for line in story.set_aside(report)]
     lines += [f"- data {safe(name)}: {safe(spec)}" for name, spec in sorted(about["data"].items())]
     settings = {name: value for name, value in about["settings"].items() if value not in (None, "", (), [])}
     lines.append(f"- settings: {_facts(settings)}")

@@ -20,7 +20,8 @@ RATES = {"bare": "efficacy", "prefixed": "efficacy_prefixed", "rephrased": "gene
 class Row:
     """The figures of one editor on one model; over one stream, or over all when `stream` is empty.
 
-    Ratios and the norm are infinite where a model broke, and None where nothing was measured.
+    Ratios and norms are infinite where a model broke, and None where nothing was measured; `relative` is the median of
+    ||dW|| / ||W||, the only norm that can be compared between models.
     """
 
     model: str
@@ -31,20 +32,26 @@ class Row:
     worst: float | None
     median: float | None
     norm: float | None
+    relative: float | None
     rates: dict[str, float | None]
     seconds: float | None
     peak_bytes: int | None
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """worst, median, norm, the four rates, s/edit, MiB: as text."""
+        """worst, median, relative norm, the four rates, s/edit, MiB: as text."""
         mib = "-" if self.peak_bytes is None else f"{self.peak_bytes / 2**20:.1f}"
         rates = tuple(rate(value) for value in self.rates.values())
-        return _ratio(self.worst), _ratio(self.median), number(self.norm), *rates, number(self.seconds), mib
+        return _ratio(self.worst), _ratio(self.median), number(self.relative), *rates, number(self.seconds), mib
 
     def as_json(self) -> dict[str, Any]:
         """Plain values. What is not finite is null and named in `not_finite`."""
-        figures = {"worst_ratio": self.worst, "median_ratio": self.median, "median_update_norm": self.norm}
+        figures = {
+            "worst_ratio": self.worst,
+            "median_ratio": self.median,
+            "median_update_norm": self.norm,
+            "median_relative_norm": self.relative,
+        }
         return {
             "stream": self.stream or "all",
             "verdict": self.verdict.value,
@@ -69,6 +76,7 @@ def row(group: Group, stream: str | None = None) -> Row:
     """The figures of a group, or of one of its streams."""
     ratios = group.ratios(stream)
     norms = group.values("delta_norm", stream) or _noted(group, stream)
+    relative = group.values("delta_relative", stream)
     return Row(
         model=group.model,
         editor=group.editor,
@@ -78,6 +86,7 @@ def row(group: Group, stream: str | None = None) -> Row:
         worst=max(ratios, default=None),
         median=statistics.median(ratios) if ratios else None,
         norm=statistics.median(norms) if norms else None,
+        relative=statistics.median(relative) if relative else None,
         rates={name: group.rate(measure, stream) for name, measure in RATES.items()},
         seconds=group.median_cost("edit", stream),
         peak_bytes=group.peak_bytes if stream is None else None,

@@ -10,7 +10,7 @@ from typing import Any
 from editsafety import __version__
 from editsafety.checks import CaseVerdict
 from editsafety.judgement import RunReport
-from editsafety.names import label, slug
+from editsafety.names import label, slug, tag
 from editsafety.plan import Settings
 from editsafety.spelling import counting, times
 from editsafety.verdict import Verdict
@@ -37,6 +37,12 @@ def about_model(report: RunReport, name: str) -> str:
     known.append("code from its repository was run" if facts.get("trust_remote_code") else "")
     told = ", ".join(part for part in known if part)
     return f"{name} ({told})" if told else f"{name} (never loaded)"
+
+
+def set_aside(report: RunReport) -> list[str]:
+    """What users' hyperparameter files say that is not read here: once per editor, each with the reason."""
+    editors = [(name.rpartition(":")[2], facts) for name, facts in report.facts.items() if name.startswith("editor:")]
+    return list(dict.fromkeys(f"{name}: {line}" for name, facts in editors for line in facts.get("set_aside") or ()))
 
 
 def verdict_line(report: RunReport) -> str:
@@ -91,7 +97,7 @@ def replay(report: RunReport, suites: str = SUITES) -> str | None:
         if not chosen:
             return None
         group, finding = chosen[0]
-        room, selected = "efficacy", f"{group.model}-{group.editor}-{finding.stream}"
+        room, selected = "efficacy", f"{group.model}-{tag(group.editor)}-{finding.stream}"
     where = f"{suites}{'.' if '--pyargs' in suites else '/'}{room}"
     model = next(name for name in report.plan.settings.models if slug(name) == group.model)
     editor = next(name for name in report.plan.settings.editors if label(name) == group.editor)

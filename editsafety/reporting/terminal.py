@@ -19,12 +19,12 @@ ROOMY = 96  # columns from which the table fits with its long headings
 NARROW = 77  # columns below which the cost is left out
 MOST = 5  # reasons per editor; the rest is in the report
 _COLOURS = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.INCOMPLETE: "magenta", Verdict.ERROR: "bold magenta"}
-_DISPENSABLE = (2, 7, 8)  # norm and cost
+_DISPENSABLE = (2, 7, 8)  # the update's size and cost
 _LONG = (
-    "stays\nworst", "\nmedian", "update\nnorm", "takes\nbare", "\nprefixed", "\nrephrased", "\nlocal",
+    "stays\nworst", "\nmedian", "update\n|dW|/|W|", "takes\nbare", "\nprefixed", "\nrephrased", "\nlocal",
     "cost\ns/edit", "\nMiB",
 )  # fmt: skip
-_SHORT = (*_LONG[:2], "\nnorm", "takes\nbare", "pre-\nfixed", "re-\nphr.", *_LONG[6:])
+_SHORT = (*_LONG[:2], "\ndW/W", "takes\nbare", "pre-\nfixed", "re-\nphr.", *_LONG[6:])
 
 
 def render(
@@ -39,6 +39,8 @@ def render(
     console.print()
     for text in _folded(story.headline(report, seconds), console.width):
         console.print(Text(_safe(console, text), style="bold"), overflow="fold")
+    for text in story.set_aside(report):
+        console.print(Text(_safe(console, text), style="dim"), overflow="fold")
     console.print()
     if report.groups:
         console.print(_table(report, console))

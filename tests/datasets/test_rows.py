@@ -38,6 +38,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "locality": [],
     },
     "wikibigedit": {"prompt": "Where is Ashurn?", "subject": "Ashurn", "target_new": "here"},
+    "easyedit": {"prompt": "Ashurn works as a", "subject": "Ashurn", "target_new": "farmer"},
 }
 TEXTS: dict[str, dict[str, Any]] = {"me_ppl": {"Corpus": "C4", "Text": " A text."}, "plain": {"text": "A text."}}
 REQUEST_LOADERS = [name for name in datasets.loaders() if datasets.load(name).holds == "requests"]
@@ -155,6 +156,8 @@ def test_a_missing_field_is_named_with_its_row(loader: str, part: str, write: Wr
 )
 def test_a_value_that_is_no_usable_text_is_refused(loader: str, part: str, value: Any, says: str, write: Write) -> None:
     field = fields(loader)[part]
+    if (loader, part, value) == ("easyedit", "target", ["a"]):
+        pytest.skip("of a list of new targets the first is taken in this layout")
     message = refused(loader, write(GOOD[loader], altered(loader, field, value)))
     assert says in message
     assert repr(field) in message or "'str'" in message

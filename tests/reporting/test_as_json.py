@@ -50,7 +50,7 @@ def test_what_is_not_finite_is_null_with_a_flag(tmp_path):
     assert (check["figure"], check["not_finite"]) == (None, True)
     figures = found["groups"][0]["figures"][0]
     assert figures["worst_ratio"] is None
-    assert figures["not_finite"] == ["worst_ratio", "median_ratio", "median_update_norm"]
+    assert figures["not_finite"] == ["worst_ratio", "median_ratio", "median_update_norm", "median_relative_norm"]
 
 
 def test_a_case_that_failed_is_there_with_its_failure(tmp_path):

@@ -35,13 +35,13 @@ def test_the_example_says_everything_in_its_place():
         "editsafety 0.1.0 · pocket-neo (2.9 M parameters, float32, cpu) · policy default · 756 cases"
     )
     assert [" ".join(row) for row in rows_of(text)] == [
-        "rome COLLAPSE 526x 1.02x 110 0.92 1.00 1.00 0.94 0.11 3.1",
-        "hard 84 COLLAPSE 526x 1.01x 110 0.78 1.00 1.00 0.82 0.11 -",
-        "normal 168 PASS 1.05x 1.03x 110 1.00 1.00 1.00 1.00 0.11 -",
-        "c_rome INEFFECTIVE 1.00x 1.00x 110 0.73 1.00 1.00 1.00 0.11 3.1",
-        "hard 84 INEFFECTIVE 1.00x 1.00x 110 0.23 1.00 1.00 1.00 0.11 -",
-        "normal 168 PASS 1.00x 1.00x 110 0.97 1.00 1.00 1.00 0.11 -",
-        "ft PASS 1.03x 1.03x 0.80 1.00 1.00 1.00 0.96 0.11 3.1",
+        "rome COLLAPSE 526x 1.02x 0.11 0.92 1.00 1.00 0.94 0.11 3.1",
+        "hard 84 COLLAPSE 526x 1.01x 0.11 0.78 1.00 1.00 0.82 0.11 -",
+        "normal 168 PASS 1.05x 1.03x 0.11 1.00 1.00 1.00 1.00 0.11 -",
+        "c_rome INEFFECTIVE 1.00x 1.00x 0.11 0.73 1.00 1.00 1.00 0.11 3.1",
+        "hard 84 INEFFECTIVE 1.00x 1.00x 0.11 0.23 1.00 1.00 1.00 0.11 -",
+        "normal 168 PASS 1.00x 1.00x 0.11 0.97 1.00 1.00 1.00 0.11 -",
+        "ft PASS 1.03x 1.03x 8e-4 1.00 1.00 1.00 0.96 0.11 3.1",
     ]
     assert "control   rome on 3 hard cases of pocket-neo: 3 COLLAPSE (175x to 526x), as expected" in lines
     assert "cause     denominator 0.003 where edits that stay have 1.1 to 1.6" in text
