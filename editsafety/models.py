@@ -262,7 +262,7 @@ def pocket_models() -> list[str]:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """Keep transformers' own progress bars off the terminal: ours say what matters."""
     from transformers.utils import logging
 
@@ -290,7 +290,7 @@ def _pretrained(spec: ModelSpec) -> tuple[Any, Any]:
         options["revision"] = spec.revision
     dtype = getattr(torch, spec.dtype)
     try:
-        with _no_bars():
+        with no_bars():
             tokenizer = AutoTokenizer.from_pretrained(place, **options)
             loaded: Any = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, output_loading_info=True, **options)
         model, info = loaded

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from editsafety import measures
 from editsafety.edit import Edit
@@ -101,13 +102,15 @@ def run(bench: Bench, editor: Editor, case: Case) -> CaseRecord:
         return _failed(record, "editor", error)
 
 
-def compute(handle: ModelHandle, editor: Editor, requests: Sequence[EditRequest]) -> tuple[Edit, Cost, tuple[str, ...]]:
+def compute(
+    handle: ModelHandle, editor: Editor, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None
+) -> tuple[Edit, Cost, tuple[str, ...]]:
     """Let an editor compute its edit, inside a session that puts back and names whatever it leaves behind.
 
     Raises EditorError when it returns something else than an Edit, UndoError when it changed weights by itself.
     """
     with EditSession(handle) as guard, metered(handle.device, memory=True) as reading:
-        edit = editor.edit(requests)
+        edit = editor.edit(requests) if carry is None else editor.edit(requests, carry)
     if not isinstance(edit, Edit):
         raise EditorError(f"{editor.name}.edit() returned {type(edit).__name__}, expected an editsafety Edit.")
     return edit, Cost(edit=reading.seconds, edit_bytes=reading.peak_bytes), guard.leftovers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from editsafety.cli import data, editing, mining, models, run
+from editsafety.cli import blackbox, data, editing, mining, models, run, sequences
 
 app = typer.Typer(
     name="editsafety",
@@ -19,5 +19,9 @@ app.command("edit")(editing.edit)
 app.command("ppl")(editing.ppl)
 app.command("prepare")(editing.prepare)
 app.command("mine")(mining.mine)
+app.command("sequence")(sequences.sequence)
+app.command("check")(blackbox.check)
+app.command("verify")(blackbox.verify)
+app.command("apply")(blackbox.apply)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
