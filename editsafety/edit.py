@@ -84,10 +84,19 @@ Delta = LowRank | Replace
 
 
 class Sidecar(ABC):
-    """Something that runs after module `target` and may change its output; no weight is touched."""
+    """Something that runs around module `target` and may change its input and its output; no weight is touched.
+
+    `target` "" is the whole model. Of several sidecars on one module the last to be applied is the outermost.
+    """
 
     kind: ClassVar[str]
     target: str
+
+    def before(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The input to use instead (torch forward-pre-hook semantics); a sidecar that has none does not override it."""
+        return args, kwargs
 
     @abstractmethod
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:

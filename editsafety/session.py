@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from editsafety.edit import Edit, LowRank
+from editsafety.edit import Edit, LowRank, Sidecar
 from editsafety.errors import EditError, UndoError
 from editsafety.models import ModelHandle
 from editsafety.seal import Frame, Seal
@@ -55,11 +55,14 @@ class EditSession:
         modules = dict(self.handle.model.named_modules(remove_duplicate=False))
         for car in edit.sidecars:
             if car.target not in modules:
-                raise EditError(f"this edit runs after {car.target!r}, which {self.handle.name} does not have.")
+                raise EditError(f"this edit runs around {car.target!r}, which {self.handle.name} does not have.")
         for parameter, value in self._changes(edit):
             self._write(parameter, value)
         for car in edit.sidecars:
-            self._hooks.append(modules[car.target].register_forward_hook(car.after, with_kwargs=True))
+            target = modules[car.target]
+            if type(car).before is not Sidecar.before:
+                self._hooks.append(target.register_forward_pre_hook(car.before, prepend=True, with_kwargs=True))
+            self._hooks.append(target.register_forward_hook(car.after, with_kwargs=True))
         self.applied.append(edit)
 
     def _changes(self, edit: Edit) -> list[tuple[nn.Parameter, Tensor]]:
