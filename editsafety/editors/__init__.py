@@ -172,8 +172,10 @@ def make(
 
 
 def code_version(name: str) -> str:
-    """sha256 of the files that define an editor and its base classes, and of the arithmetic that editors share."""
-    files = {inspect.getsourcefile(kind) for kind in load(name).lineage()}
+    """sha256 of the files that define an editor, its sidecars and their base classes, and of the shared arithmetic."""
+    kind = load(name)
+    cars = [base for car in kind.sidecars.values() for base in car.__mro__ if issubclass(base, Sidecar)]
+    files = {inspect.getsourcefile(one) for one in (*kind.lineage(), *cars)}
     if None in files:
         raise EditorError(f"the source of editor {name!r} cannot be found; results could not be told apart.")
     shared = (Path(__file__).parent.parent / "editing").glob("*.py")
