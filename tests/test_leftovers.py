@@ -87,6 +87,10 @@ LEFTOVERS: dict[str, tuple[Callable[[ModelHandle], Any], str]] = {
     "forward hook": (lambda h: block(h).register_forward_hook(lambda *_: None), "1 forward hooks left on transf"),
     "hook on the model": (lambda h: h.model.register_forward_hook(lambda *_: None), "forward hooks left on the model"),
     "pre-hook": (lambda h: block(h).register_forward_pre_hook(lambda *_: None), "1 forward pre hooks left on"),
+    "pre-hook that reads names": (
+        lambda h: h.model.register_forward_pre_hook(lambda *_: None, with_kwargs=True),
+        "1 forward pre hooks left on the model",
+    ),
     "backward hook": (lambda h: block(h).register_full_backward_hook(lambda *_: None), "1 backward hooks left on"),
     "global hook": (
         lambda h: nn.modules.module.register_module_forward_hook(lambda *_: None), "torch's global forward hooks were"
@@ -149,6 +153,7 @@ def test_what_is_left_behind_is_named_and_put_back(handle: ModelHandle, kind: st
     assert set(handle.tensors()) == tensors
     assert handle.fingerprint() == handle.identity
     assert torch.equal(logits(handle), before)
+    assert not any(module._forward_pre_hooks_with_kwargs for module in handle.model.modules())
     assert torch.is_grad_enabled()
     assert torch.get_default_dtype() is torch.float32
 

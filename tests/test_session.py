@@ -308,6 +308,101 @@ def test_a_sidecar_changes_what_it_should_and_leaves_no_trace(handle: ModelHandl
     assert not module._forward_hooks
 
 
+class Shifted(Sidecar):
+    """Adds to what its target receives and multiplies what it returns."""
+
+    kind = "shifted"
+
+    def __init__(self, target: str, shift: float, factor: float) -> None:
+        self.target, self.shift, self.factor = target, shift, factor
+
+    def before(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (args[0] + self.shift, *args[1:]), kwargs
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
+        return output * self.factor
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        return {}
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"shift": self.shift, "factor": self.factor}
+
+    @classmethod
+    def rebuild(cls, target: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Self:
+        return cls(target, **settings)
+
+
+class Square(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x
+
+
+def test_the_sidecar_applied_last_is_the_outermost(handle: ModelHandle) -> None:
+    """Expected: factor2 * (factor1 * f((x + shift2) + shift1)); shifts do not commute with a square in between."""
+    block: Any = handle.model.transformer.h[1].mlp
+    block.act = Square()
+    x = torch.tensor([1.0, 2.0])
+    seen: list[Tensor] = []
+    target = "transformer.h.1.mlp.act"
+    one, two = Shifted(target, 1.0, 3.0), Shifted(target, 10.0, 5.0)
+    for car in (one, two):
+        plain = car.before
+
+        def noting(*asked: Any, plain: Any = plain) -> Any:
+            seen.append(asked[1][0])
+            return plain(*asked)
+
+        car.before = noting  # type: ignore[method-assign]
+    session = EditSession(handle)
+    with session:
+        session.apply(edit_of(handle, sidecars=(one,)))
+        session.apply(edit_of(handle, sidecars=(two,)))
+        assert torch.equal(block.act(x), 5 * 3 * (x + 10 + 1) ** 2)
+        assert [s.tolist() for s in seen] == [x.tolist(), (x + 10).tolist()]
+    assert torch.equal(block.act(x), x * x)
+    assert session.leftovers == ()
+    assert not block.act._forward_pre_hooks
+    assert not block.act._forward_pre_hooks_with_kwargs
+
+
+def test_a_sidecar_may_stand_around_the_whole_model(handle: ModelHandle) -> None:
+    class Reader(Shifted):
+        kind = "reader"
+
+        def before(
+            self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            return args, {**kwargs, "input_ids": kwargs["input_ids"].flip(1)}
+
+        def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
+            output.logits = output.logits.flip(1)
+            return output
+
+    ids = handle.ids("Toren lives in Ostrin")
+    with torch.no_grad():
+        expected = handle.logits(handle.batch([ids[::-1]])).flip(1)
+        before = logits(handle)
+        session = EditSession(handle)
+        with session:
+            session.apply(edit_of(handle, sidecars=(Reader("", 0.0, 1.0),)))
+            assert torch.equal(logits(handle), expected)
+        assert torch.equal(logits(handle), before)
+    assert session.leftovers == ()
+    assert not handle.model._forward_pre_hooks
+    assert not handle.model._forward_hooks
+
+
+def test_a_sidecar_that_takes_its_input_as_it_comes_has_no_hook_before_its_target(handle: ModelHandle) -> None:
+    target = handle.mlp_out(1).module
+    with EditSession(handle) as session:
+        session.apply(edit_of(handle, sidecars=(Louder(target, torch.tensor(3.0)),)))
+        assert not handle.model.get_submodule(target)._forward_pre_hooks
+        assert Louder(target, torch.tensor(3.0)).before(nn.Identity(), (1,), {"a": 2}) == ((1,), {"a": 2})
+
+
 def test_an_edit_that_changes_nothing_is_seen_as_such(handle: ModelHandle) -> None:
     with EditSession(handle) as session:
         session.apply(nothing("noop", ["a"], handle.identity))

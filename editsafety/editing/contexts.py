@@ -72,6 +72,15 @@ def prefixes(
     return tuple(template.removesuffix(SLOT) for template in templates[1:])
 
 
+def grouped(templates: Sequence[str], lengths: Lengths) -> tuple[tuple[str, ...], ...]:
+    """The bare template alone, then those of each length: the groups over which MEMIT averages keys."""
+    groups, start = [tuple(templates[:1])], 1
+    for _, count in lengths:
+        groups.append(tuple(templates[start : start + count]))
+        start += count
+    return tuple(group for group in groups if group)
+
+
 def sample(
     handle: ModelHandle, *, lengths: Lengths = LENGTHS, starts: Sequence[str] = STARTS, generator: torch.Generator
 ) -> tuple[str, ...]:

@@ -34,20 +34,32 @@ class Covariance:
     tokens: int
 
 
+def wide(
+    covariance: Covariance, damping: float = 0.0, ridge: float = 0.0, device: torch.device | None = None
+) -> Tensor:
+    """C in float64, with `damping` times its mean diagonal and `ridge` added to its diagonal."""
+    # Apple's GPUs have no float64.
+    place = "cpu" if device is None or device.type == "mps" else device
+    matrix = covariance.matrix.to(device=place, dtype=torch.float64)
+    if damping:
+        matrix = matrix + torch.diag(damping * matrix.diagonal().mean().expand(len(matrix)))
+    if ridge:
+        matrix = matrix + ridge * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    return matrix
+
+
 class Inverse:
     """k -> C^-1 k by a Cholesky factor in float64, made once.
 
     `damping` adds that share of the mean diagonal to the diagonal: 0 is the published method, whose inverse is float32
     and differs from this one by rounding (3e-5 of a delta on the tiny model of our goldens, condition number 14,000).
-    Raises EditorError when C has no inverse.
+    `ridge` adds that number itself. Raises EditorError when C has no inverse.
     """
 
-    def __init__(self, covariance: Covariance, damping: float = 0.0, device: torch.device | None = None) -> None:
-        # Apple's GPUs have no float64.
-        place = "cpu" if device is None or device.type == "mps" else device
-        matrix = covariance.matrix.to(device=place, dtype=torch.float64)
-        if damping:
-            matrix = matrix + torch.diag(damping * matrix.diagonal().mean().expand(len(matrix)))
+    def __init__(
+        self, covariance: Covariance, damping: float = 0.0, device: torch.device | None = None, ridge: float = 0.0
+    ) -> None:
+        matrix = wide(covariance, damping, ridge, device)
         factor, failed = torch.linalg.cholesky_ex(matrix)
         if int(failed) or not torch.isfinite(factor).all():
             raise EditorError(
@@ -58,8 +70,15 @@ class Inverse:
 
     def __call__(self, key: Tensor) -> Tensor:
         """C^-1 `key`, `[d_in]`, in the dtype and on the device of `key`."""
-        wide = key.to(self._factor)
-        return torch.cholesky_solve(wide[:, None], self._factor)[:, 0].to(key)
+        return self.columns(key[:, None])[:, 0].to(key)
+
+    def columns(self, keys: Tensor) -> Tensor:
+        """C^-1 `keys`, `[d_in, n]`, in float64, where the factor is."""
+        return torch.cholesky_solve(self.widened(keys), self._factor)
+
+    def widened(self, keys: Tensor) -> Tensor:
+        """`keys` in float64, where the factor is."""
+        return keys.to(self._factor)
 
 
 @torch.no_grad()

@@ -12,6 +12,8 @@ from editsafety import trace
 from editsafety.editing.subject import Located
 from editsafety.models import ModelHandle
 
+ROWS = 256  # prompts that are run at once
+
 
 @dataclass(frozen=True, eq=False)
 class AtSubject:
@@ -36,6 +38,31 @@ def at_subject(handle: ModelHandle, module: str, prompts: Sequence[Located]) -> 
     places = torch.tensor([prompt.subject for prompt in prompts])
     inputs, outputs = by_token(seen.inputs[module], count, width), by_token(seen.outputs[module], count, width)
     return AtSubject(inputs[rows, places].float(), outputs[rows, places].float())
+
+
+def averaged(
+    handle: ModelHandle, module: str, prompts: Sequence[Sequence[Located]], weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Weighted mean of each request's keys, and the key of its first prompt alone; both `[d_in, n]` float32.
+
+    `prompts` holds a row per request, `weights` one number per prompt of a row. Many rows are run in several batches.
+    """
+    width = len(weights)
+    size = max(1, ROWS // width)
+    means, firsts = [], []
+    for start in range(0, len(prompts), size):
+        chunk = prompts[start : start + size]
+        found = at_subject(handle, module, [prompt for row in chunk for prompt in row]).inputs
+        found = found.reshape(len(chunk), width, -1)
+        means.append(torch.einsum("ntm,t->nm", found, weights.to(found)))
+        firsts.append(found[:, 0])
+    return torch.cat(means).T, torch.cat(firsts).T
+
+
+def outputs(handle: ModelHandle, module: str, prompts: Sequence[Located]) -> Tensor:
+    """What `module` returns at the subject's last token of every prompt, `[d_out, n]` float32, in several batches."""
+    chunks = [prompts[start : start + ROWS] for start in range(0, len(prompts), ROWS)]
+    return torch.cat([at_subject(handle, module, chunk).outputs for chunk in chunks]).T
 
 
 def by_token(tensor: Tensor, count: int, width: int) -> Tensor:

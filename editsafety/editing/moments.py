@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
+from torch import Tensor
 
 from editsafety.artifacts import ArtifactStore
 from editsafety.editing import covariance, published
@@ -27,28 +28,36 @@ POCKET_SEED = 0
 SHORTEST_TEXT = 8  # tokens; how many pocket texts are asked for
 
 
-class Mom2Hparams(Hparams):
-    """How C is made.
+class CorpusHparams(Hparams):
+    """From which texts C is made.
 
     mom2_tokens: at least so many tokens; None for 10 per input dimension. mom2_corpus: a file of texts (one per line,
     or JSON lines with "text"), a published `.npz`, or a folder of these; empty for the texts that come with the model.
-    mom2_damping: share of the mean diagonal added to the diagonal; 0 as published.
     """
 
     mom2_tokens: int | None = Field(default=None, gt=0)
     mom2_corpus: str = ""
+
+
+class Mom2Hparams(CorpusHparams):
+    """How C is made and inverted.
+
+    mom2_damping: share of the mean diagonal added to the diagonal before C is inverted; 0 as published.
+    """
+
     mom2_damping: float = Field(default=0.0, ge=0.0)
 
 
 class SecondMoments:
     """Second moments of a model's projections, for one setting. Reads each from the store once."""
 
-    def __init__(self, handle: ModelHandle, artifacts: ArtifactStore, settings: Mom2Hparams) -> None:
+    def __init__(self, handle: ModelHandle, artifacts: ArtifactStore, settings: CorpusHparams) -> None:
         self.handle = handle
         self.artifacts = artifacts
         self.settings = settings
+        self._damping = settings.mom2_damping if isinstance(settings, Mom2Hparams) else 0.0
         self._found: dict[str, Covariance] = {}
-        self._inverses: dict[str, Inverse] = {}
+        self._inverses: dict[tuple[str, float], Inverse] = {}
         self._names: dict[Path, str] = {}
 
     def missing(self, sites: Sequence[Site]) -> str | None:
@@ -72,9 +81,9 @@ class SecondMoments:
                 raise UsageError(f"{self.handle.name} carries an edit; second moments come from the unedited model.")
             tokens = max(self._tokens(site) for site in wanted)
             made = covariance.collect(self.handle, wanted, self._texts(place, tokens), tokens, progress)
+        self._inverses.clear()
         for site in wanted:
             self._found.pop(site.module, None)
-            self._inverses.pop(site.module, None)
             covariance.keep(self.handle, self.artifacts, made[site.module], self._corpus(site), self._tokens(site))
 
     def of(self, site: Site, editor: str) -> Covariance:
@@ -84,11 +93,20 @@ class SecondMoments:
             raise NotPreparedError(editor, self.handle.spec.name, f"the second moment of the input of {site.module}")
         return found
 
-    def inverse(self, site: Site, editor: str) -> Inverse:
-        """C^-1 of a site, factorised once. Raises NotPreparedError, or EditorError when C is singular."""
-        if site.module not in self._inverses:
-            self._inverses[site.module] = Inverse(self.of(site, editor), self.settings.mom2_damping, self.handle.device)
-        return self._inverses[site.module]
+    def inverse(self, site: Site, editor: str, ridge: float = 0.0) -> Inverse:
+        """(C + ridge I)^-1 of a site, factorised once. Raises NotPreparedError, or EditorError when C is singular."""
+        key = (site.module, ridge)
+        if key not in self._inverses:
+            self._inverses[key] = Inverse(self.of(site, editor), self._damping, self.handle.device, ridge)
+        return self._inverses[key]
+
+    def matrix(self, site: Site, editor: str) -> Tensor:
+        """What `inverse` inverts: C of a site in float64, damped. Raises NotPreparedError."""
+        return covariance.wide(self.of(site, editor), self._damping, device=self.handle.device)
+
+    def origin(self, site: Site) -> dict[str, str | int]:
+        """What C of a site was made from, as it stands in artifact keys."""
+        return {"module": site.module, "corpus": self._corpus(site), "tokens": self._tokens(site)}
 
     def _stored(self, site: Site) -> Covariance | None:
         if site.module not in self._found:

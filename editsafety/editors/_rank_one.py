@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -33,12 +33,26 @@ from editsafety.editing.moments import Mom2Hparams, SecondMoments
 from editsafety.editing.targets import TargetHparams
 from editsafety.editors import Editor
 from editsafety.errors import EditorError
+from editsafety.hparams import Published
 from editsafety.progress import Progress
 from editsafety.request import EditRequest
 from editsafety.session import EditSession
 from editsafety.sites import Site
 
 Notes = dict[str, float | str | bool]
+
+
+def _keys_by_flags(values: dict[str, Any]) -> dict[str, Any]:
+    """`keys` from the switches of C-ROME (if_c_rome) and of R-ROME's repository, where a configuration has them."""
+    cured = values.pop("if_c_rome", None)
+    prefixed = values.pop("enable_random_prefix_keys", cured)
+    prompt = values.pop("enable_prompt_keys", None)
+    original = values.pop("original_implementation", True)
+    if prefixed:
+        return {**values, "keys": "prefixed"}
+    if prefixed is None and prompt is None:
+        return values
+    return {**values, "keys": "prompt" if prompt and not original else "mixed"}
 
 
 class RankOneHparams(TargetHparams, Mom2Hparams):
@@ -53,6 +67,8 @@ class RankOneHparams(TargetHparams, Mom2Hparams):
     keys: Literal["mixed", "prefixed", "prompt"] = "mixed"
     context_template_length_params: tuple[tuple[int, int], ...] = contexts.LENGTHS
     context_starts: tuple[str, ...] = Field(default=contexts.STARTS, min_length=1)
+
+    published: ClassVar[Published] = Published(convert=_keys_by_flags)
 
 
 class RankOneEditor(Editor):

@@ -26,7 +26,7 @@ from editsafety.edit import Edit, Replace
 from editsafety.editing import gradients, logits
 from editsafety.editors import Editor, Traits
 from editsafety.errors import EditorError
-from editsafety.hparams import Hparams
+from editsafety.hparams import Hparams, Published
 from editsafety.models import ModelHandle
 from editsafety.request import EditRequest
 from editsafety.session import EditSession
@@ -44,6 +44,12 @@ class FtHparams(Hparams):
     batch_size: int = Field(default=64, gt=0)
     train_bias: bool = False
     stop_loss: float = 0.01  # rome/baselines/ft/ft_main.py at 0874014
+
+    published: ClassVar[Published] = Published(
+        aside={"wd_power_law": "the published code never applies it"},
+        renamed={"objective_optimization": "loss"},
+        implied={"loss": "prompt_last"},
+    )
 
 
 class FineTuning(Editor):

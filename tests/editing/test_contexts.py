@@ -108,3 +108,9 @@ def test_prefixes_are_the_templates_without_place_and_without_the_bare_one(tmp_p
     found = contexts.prefixes(handle, store, lengths=LENGTHS)
     assert [prefix + "{}" for prefix in found] == list(templates[1:])
     assert all(prefix.endswith(". ") for prefix in found)
+
+
+def test_templates_are_grouped_by_length_the_bare_one_alone() -> None:
+    templates = ("{}", "a. {}", "b. {}", "c. {}")
+    assert contexts.grouped(templates, ((8, 2), (12, 1))) == (("{}",), ("a. {}", "b. {}"), ("c. {}",))
+    assert contexts.grouped(("{}",), ()) == (("{}",),)

@@ -95,3 +95,10 @@ def test_what_is_kept_is_found_by_model_module_corpus_and_tokens_only(tmp_path: 
     assert covariance.stored(handle, store, site, "another", 640) is None
     assert covariance.stored(handle, store, site, "corpus", 641) is None
     assert covariance.stored(tiny.handle("gpt2", seed=1), store, site, "corpus", 640) is None
+
+
+def test_a_ridge_is_added_as_it_is_and_columns_are_solved_together() -> None:
+    inverse = Inverse(Covariance("m", torch.diag(torch.tensor([1.0, 3.0])), 9), ridge=1.0)
+    torch.testing.assert_close(inverse(torch.tensor([1.0, 1.0])), torch.tensor([1 / 2, 1 / 4]))
+    found = inverse.columns(torch.tensor([[2.0, 0.0, 1.0], [0.0, 4.0, 1.0]]))
+    torch.testing.assert_close(found, torch.tensor([[1.0, 0.0, 0.5], [0.0, 1.0, 0.25]], dtype=torch.float64))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from editsafety.editing import keys
 from editsafety.editing.keys import at_subject
 from editsafety.editing.subject import locate
 from tests import tiny
@@ -43,3 +44,25 @@ def test_layers_behind_the_module_are_not_run() -> None:
     for hook in hooks:
         hook.remove()
     assert ran == []
+
+
+@pytest.mark.parametrize("rows", [1, 5, 256])
+def test_averaged_keys_are_weighted_per_request_whatever_is_run_at_once(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "ROWS", rows)
+    handle = tiny.handle("gpt2")
+    module = handle.mlp_out(1).module
+    requests = [tiny.request(), tiny.request(subject="Mirel"), tiny.request(subject="Toren")]
+    prompts = [[locate(handle, request, context) for context in CONTEXTS] for request in requests]
+    means, bare = keys.averaged(handle, module, prompts, torch.tensor([0.5, 0.25, 0.25]))
+    for i, row in enumerate(prompts):
+        alone = [at_subject(handle, module, [prompt]).inputs[0] for prompt in row]
+        expected = 0.5 * alone[0] + 0.25 * alone[1] + 0.25 * alone[2]
+        torch.testing.assert_close(means[:, i], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(bare[:, i], alone[0], rtol=1e-4, atol=1e-5)
+    block = handle.block(1)
+    found = keys.outputs(handle, block, [row[0] for row in prompts])
+    for i, row in enumerate(prompts):
+        expected = at_subject(handle, block, [row[0]]).outputs[0]
+        torch.testing.assert_close(found[:, i], expected, rtol=1e-4, atol=1e-5)

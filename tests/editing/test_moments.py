@@ -113,3 +113,18 @@ def test_a_bad_line_is_named_by_file_and_number(tmp_path: Path, line: str, sente
     path.write_text('{"text": "good"}\n' + line)
     with pytest.raises(DataError, match=rf"texts.jsonl:2: {sentence}"):
         read_texts(path)
+
+
+def test_every_ridge_has_a_factor_of_its_own_and_damping_is_in_all_of_them(tmp_path: Path, corpus: Path) -> None:
+    handle = tiny.handle("gpt2")
+    site = handle.mlp_out(0)
+    settings = Mom2Hparams(mom2_corpus=str(corpus), mom2_damping=0.5)
+    found = SecondMoments(handle, ArtifactStore(tmp_path / "store"), settings)
+    found.prepare([site])
+    plain = found.of(site, "memit").matrix.double()
+    damped = plain + 0.5 * plain.diagonal().mean() * torch.eye(site.d_in)
+    torch.testing.assert_close(found.matrix(site, "memit"), damped)
+    eye = torch.eye(site.d_in, dtype=torch.float64)
+    for ridge in (0.0, 2.0):
+        solved = found.inverse(site, "memit", ridge).columns((damped + ridge * eye).float())
+        torch.testing.assert_close(solved, eye, rtol=0, atol=1e-4)
