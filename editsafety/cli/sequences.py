@@ -102,20 +102,21 @@ def _table(walks: list[Walk], limit: float) -> Table:
     from editsafety.spelling import number, rate, times
 
     table = Table(title=f"edits on top of each other; broken past {limit:g}x", title_justify="left")
-    for heading in ("editor", "model", "", "edits", "worst", "last", "kept", "recent", "s/edit"):
-        table.add_column(heading, justify="left" if heading in ("editor", "model", "") else "right")
+    for heading in ("editor", "model", "breaks by", "edits", "worst", "last", "kept", "recent", "s/edit"):
+        table.add_column(heading, justify="left" if heading in ("editor", "model") else "right", overflow="fold")
     for walk in walks:
         at = walk.breaks_at(limit)
         if not walk.steps:
             table.add_row(walk.editor, walk.model, escape(walk.trouble or "no edit was made"))
             continue
-        said = f"breaks by edit {at}" if at is not None else "stands"
+        said = str(at) if at is not None else "-"
         last = walk.steps[-1]
         worst = max(step.ratio for step in walk.steps)
         seconds = sum(step.seconds for step in walk.steps) / len(walk.steps)
         figures = (times(worst), times(last.ratio), rate(last.kept), rate(last.recent), number(seconds))
-        said += f"; {walk.trouble}" if walk.trouble else ""
-        table.add_row(walk.editor, walk.model, escape(said), str(last.edits), *figures)
+        table.add_row(walk.editor, walk.model, said, str(last.edits), *figures)
+        if walk.trouble:
+            table.add_row("", "", escape(walk.trouble))
     return table
 
 

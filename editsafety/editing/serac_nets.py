@@ -33,6 +33,7 @@ from editsafety.request import EditRequest
 
 BEGIN, END = 0, 1  # ids of ours, behind the vocabulary
 OWN = 2
+RECIPE = 1  # raised when networks made by older code are of no use any more
 TINY = 1e-6
 WORDS = 3  # a drawn subject or target has at most so many words
 LONGEST = 24  # tokens of a text that asks for nothing

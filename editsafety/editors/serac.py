@@ -38,7 +38,7 @@ from editsafety.artifacts import ArtifactKey
 from editsafety.edit import Edit, Sidecar
 from editsafety.editing import serac_nets
 from editsafety.editing.moments import read_texts
-from editsafety.editing.serac_nets import Net, Shape
+from editsafety.editing.serac_nets import RECIPE, Net, Shape
 from editsafety.editing.serac_sidecar import NO_TOKEN, Counterfactual, networks, sequences
 from editsafety.editors import Editor, Traits
 from editsafety.errors import EditorError, NotPreparedError
@@ -95,7 +95,7 @@ class Serac(Editor):
     def _key(self) -> ArtifactKey:
         settings = self.hparams.model_dump(exclude={"mixing", "threshold", "training", "held_out"})
         data = hashlib.sha256("".join(request.digest() for request in self.requests).encode()).hexdigest()
-        return ArtifactKey("serac", self.handle.identity, {**settings, "data": data, "seed": self.seed})
+        return ArtifactKey("serac", self.handle.identity, {**settings, "data": data, "seed": self.seed, "recipe": RECIPE})
 
     @property
     def _shape(self) -> Shape:

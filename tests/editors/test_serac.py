@@ -87,6 +87,16 @@ def test_the_answer_network_speaks_where_the_fact_is_asked_for_and_nowhere_else(
     assert torch.equal(after[1, : len(text)], before[1, : len(text)])
 
 
+def test_a_question_is_closed_behind_its_own_answer_though_others_are_longer(make: Make) -> None:
+    handle = tiny.handle("gpt2")
+    edit = make("serac", handle).edit([REQUEST, OTHER])
+    prompt, target = handle.ids(OTHER.filled), handle.target_ids(OTHER.target_new)
+    assert len(target) < len(handle.target_ids(REQUEST.target_new))
+    row = [*prompt, *target, *handle.ids(" and", special=False)]
+    changed = (edited(handle, edit, row) != logits(handle, row)).any(-1)[0].nonzero()[:, 0].tolist()
+    assert changed == list(range(len(prompt) - 1, len(prompt) - 1 + len(target)))
+
+
 def test_another_answer_closes_the_question(make: Make) -> None:
     handle = tiny.handle("gpt2")
     edit = make("serac", handle).edit([REQUEST])
