@@ -95,7 +95,9 @@ class Serac(Editor):
     def _key(self) -> ArtifactKey:
         settings = self.hparams.model_dump(exclude={"mixing", "threshold", "training", "held_out"})
         data = hashlib.sha256("".join(request.digest() for request in self.requests).encode()).hexdigest()
-        return ArtifactKey("serac", self.handle.identity, {**settings, "data": data, "seed": self.seed, "recipe": RECIPE})
+        return ArtifactKey(
+            "serac", self.handle.identity, {**settings, "data": data, "seed": self.seed, "recipe": RECIPE}
+        )
 
     @property
     def _shape(self) -> Shape:

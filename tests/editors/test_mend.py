@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from editsafety import datasets, editors
+from editsafety import datasets, editors, scoring
 from editsafety.artifacts import ArtifactStore
 from editsafety.editing.mend_training import Training
 from editsafety.editors.mend import Mend
@@ -247,9 +247,17 @@ def test_the_pocket_model_comes_with_its_network(shipped: Mend) -> None:
     assert shipped.missing() is None
 
 
-def test_the_shipped_network_edits(shipped: Mend) -> None:
-    requests = datasets.requests("pocket-world/normal", limit=6)
-    for request in requests:
-        with EditSession(shipped.handle) as session:
+def test_the_shipped_network_edits_and_keeps_the_model_well(shipped: Mend) -> None:
+    handle, texts = shipped.handle, datasets.texts("pocket-world/texts", limit=8)
+    rows = [handle.ids(text) for text in texts]
+
+    def nats() -> float:
+        return float(torch.cat(scoring.token_nll(handle, rows)).mean())
+
+    before = nats()
+    for request in datasets.requests("pocket-world/normal", limit=6):
+        target = handle.target_ids(request.target_new)
+        with EditSession(handle) as session:
             session.apply(shipped.edit([request]))
-            assert loss_of(shipped.handle, request) < 0.5
+            assert scoring.continuations(handle, [handle.ids(request.filled)], [len(target)]) == [target]
+            assert abs(nats() - before) < 0.05

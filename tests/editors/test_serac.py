@@ -89,8 +89,9 @@ def test_the_answer_network_speaks_where_the_fact_is_asked_for_and_nowhere_else(
 
 def test_a_question_is_closed_behind_its_own_answer_though_others_are_longer(make: Make) -> None:
     handle = tiny.handle("gpt2")
-    edit = make("serac", handle).edit([REQUEST, OTHER])
-    prompt, target = handle.ids(OTHER.filled), handle.target_ids(OTHER.target_new)
+    short = tiny.request("case-2", subject="Mirel", target_new="farmer")
+    edit = make("serac", handle).edit([REQUEST, short])
+    prompt, target = handle.ids(short.filled), handle.target_ids(short.target_new)
     assert len(target) < len(handle.target_ids(REQUEST.target_new))
     row = [*prompt, *target, *handle.ids(" and", special=False)]
     changed = (edited(handle, edit, row) != logits(handle, row)).any(-1)[0].nonzero()[:, 0].tolist()
