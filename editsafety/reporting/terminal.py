@@ -15,7 +15,7 @@ from editsafety.reporting.escaping import line
 from editsafety.reporting.rows import Row, rows
 from editsafety.verdict import Verdict
 
-ROOMY = 96  # columns from which the table fits with its long headings
+ROOMY = 101  # columns from which the table fits with its long headings
 NARROW = 77  # columns below which the cost is left out
 MOST = 5  # reasons per editor; the rest is in the report
 _COLOURS = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.INCOMPLETE: "magenta", Verdict.ERROR: "bold magenta"}
@@ -59,13 +59,18 @@ def render(
 
 
 def _table(report: RunReport, console: Console) -> Table:
-    several = len({group.model for group in report.groups}) > 1
-    roomy, narrow = console.width >= ROOMY + 14 * several, console.width < NARROW + 14 * several
+    models = {_safe(console, group.model) for group in report.groups}
+    several = len(models) > 1
+    # Names are what rows are found by: they get their room before the figures do.
+    column = min(24, max(len(name) for name in models)) if several else 0
+    editor = min(28, max(8, *(len(_safe(console, group.editor)) for group in report.groups)))
+    needed = editor - 12 + (column + 2 if several else 0)
+    roomy, narrow = console.width >= ROOMY + needed, console.width < NARROW + needed
     shown = [i for i in range(len(_LONG)) if not (narrow and i in _DISPENSABLE)]
     table = Table(box=None, padding=(0, 2 if roomy else 1, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("\neditor", overflow="fold", min_width=8, max_width=28)
+    table.add_column("\neditor", overflow="fold", min_width=8 if narrow else editor, max_width=28)
     if several:
-        table.add_column("\nmodel", overflow="fold", min_width=8, max_width=24)
+        table.add_column("\nmodel", overflow="fold", min_width=8 if narrow else column, max_width=24)
     table.add_column("\nverdict", no_wrap=True, min_width=4)
     for i in shown:
         heading = (_LONG if roomy else _SHORT)[i]
