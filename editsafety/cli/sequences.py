@@ -101,9 +101,11 @@ def _walks(settings: Settings, progress: Progress, *, every: int, size: int, sto
 def _table(walks: list[Walk], limit: float) -> Table:
     from editsafety.spelling import number, rate, times
 
-    table = Table(title=f"edits on top of each other; broken past {limit:g}x", title_justify="left")
+    title = f"edits on top of each other; broken past {limit:g}x"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for heading in ("editor", "model", "breaks by", "edits", "worst", "last", "kept", "recent", "s/edit"):
-        table.add_column(heading, justify="left" if heading in ("editor", "model") else "right", overflow="fold")
+        name = heading in ("editor", "model")
+        table.add_column(heading, justify="left" if name else "right", no_wrap=name)
     for walk in walks:
         at = walk.breaks_at(limit)
         if not walk.steps:
