@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -236,3 +237,17 @@ def test_help_is_there_for_every_command(command):
         done = command(*words, "--help")
         assert done.code == 0
         assert "Usage" in done.out
+
+
+def test_sequence_says_how_many_edits_a_model_stands(command, model, paths, hparams):
+    words = ["sequence", *model, "--editor", "ft", *hparams("ft"), "--requests", paths["normal"], "--every", "1"]
+    done = command(*words, "--texts", paths["texts"], "--json", "steps.json", "--limit", "1000")
+    assert done.code == 0, done.out
+    (walk,) = json.loads(Path("steps.json").read_text())
+    assert (walk["editor"], walk["breaks_at"], walk["trouble"]) == ("ft", None, "")
+    assert [step["edits"] for step in walk["steps"]] == [1, 2]
+    (line,) = [line for line in done.out.splitlines() if line.startswith("ft ")]
+    assert line.split()[2:4] == ["-", "2"]
+    broken = command(*words, "--texts", paths["texts"], "--json", "steps.json", "--limit", "0.000001")
+    assert broken.code == 10
+    assert json.loads(Path("steps.json").read_text())[0]["breaks_at"] == 1
