@@ -1,4 +1,4 @@
-"""The second shipped model: the habits of its tokenizer, and that edits take with and without a BOS before every text."""
+"""The second shipped model: how its tokenizer spells, and that edits take with and without a BOS."""
 
 from __future__ import annotations
 
