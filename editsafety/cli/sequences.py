@@ -46,7 +46,7 @@ def sequence(
 ) -> None:
     """Apply edits one on top of the other and say after how many the model breaks.
 
-    Exit codes: 0 every model stands; 10 one breaks; 13 an editor failed on the way.
+    Exit codes: 0 every model stands; 10 one breaks; 13 an editor failed on the way, whatever the others came to.
     """
     from editsafety.plan import Settings
     from editsafety.progress import Progress
@@ -64,7 +64,8 @@ def sequence(
     if not quiet:
         Console(highlight=False).print(_table(walks, limit))
     broken = any(walk.breaks_at(limit) is not None for walk in walks)
-    raise typer.Exit(10 if broken else 13 if any(walk.trouble for walk in walks) else 0)
+    # As in a run: where the machinery failed, nothing else that is said can be relied on.
+    raise typer.Exit(13 if any(walk.trouble for walk in walks) else 10 if broken else 0)
 
 
 def _walks(settings: Settings, progress: Progress, *, every: int, size: int, stop: float) -> list[Walk]:

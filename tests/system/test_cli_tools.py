@@ -251,3 +251,5 @@ def test_sequence_says_how_many_edits_a_model_stands(command, model, paths, hpar
     broken = command(*words, "--texts", paths["texts"], "--json", "steps.json", "--limit", "0.000001")
     assert broken.code == 10
     assert json.loads(Path("steps.json").read_text())[0]["breaks_at"] == 1
+    failed = command(*words, "--texts", paths["texts"], "--editor", "rome", "--limit", "0.000001")
+    assert failed.code == 13  # ft's numbers are not rome's; that ft broke its model does not hide it
