@@ -1,20 +1,21 @@
-"""What the pocket model reads: statements of facts and prose in several registers, mixed into short documents."""
+"""What the pocket models read: statements of facts, prose in several registers, and worked examples of abilities."""
 
 import random
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from editsafety.pocket import prose
+from editsafety.pocket import abilities, prose
+from editsafety.pocket.prose import sentences
 from editsafety.pocket.relations import is_subject_first
 from editsafety.pocket.world import Fact, World, make_world
 
-PROSE_SHARE = 0.36  # documents that are nothing but prose
+PROSE_SHARE = 0.24  # documents that are nothing but prose
+ABILITY_SHARE = 0.34  # documents that are one worked example
 LEAD_IN_SHARE = 0.40  # fact documents that begin with a sentence of prose, as a context prefix does
 FIRST_PHRASING_FIRST = 0.60  # fact documents without lead-in that begin with a subject if one of their statements can
-RESERVED = 240  # texts that training avoids
-LONG_SENTENCE = 8  # words; from here on a sentence of the reserved texts is kept out of training
+RESERVED = 240  # texts among which the held-out ones are chosen
+LONG_SENTENCE = 8  # words; from here on a sentence of the held-out texts is kept out of training
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,8 @@ class HeldOutText:
     text: str
 
 
-def sentences(text: str) -> list[str]:
-    """The text cut after full stops, question marks and their closing quotes."""
-    return [part for part in re.split(r'(?<=[.?!])"?\s+', text) if part]
-
-
 def reserved_texts(world: World) -> list[HeldOutText]:
-    """`RESERVED` different texts whose long sentences training avoids; the registers take turns."""
+    """`RESERVED` different texts, of which most are held out of training; the registers take turns."""
     rng = random.Random(f"pocket-texts {world.seed}")
     names = prose.registers()
     texts: list[HeldOutText] = []
@@ -48,8 +44,8 @@ def reserved_texts(world: World) -> list[HeldOutText]:
 def held_out_texts(world: World) -> list[HeldOutText]:
     """The reserved texts for perplexity, without those that hold a set phrase of the grammar.
 
-    A long sentence that two reserved texts share is such a phrase. As a reserved sentence, training never shows it, so
-    it would be as improbable as gibberish, and the few texts with it would make up much of a mean perplexity.
+    A long sentence that two reserved texts share is such a phrase. Held out, training would never show it, so it would
+    be as improbable as gibberish, and the few texts with it would make up much of a mean perplexity.
     """
     texts = reserved_texts(world)
     uses = Counter(part for text in texts for part in long_sentences([text.text]))
@@ -68,11 +64,15 @@ def statements(world: World) -> list[tuple[Fact, str]]:
 
 def documents(world: World, rng: random.Random) -> Iterator[str]:
     """Endless training documents; the statements are dealt from a shuffled deck, so that all are equally frequent."""
-    forbidden = long_sentences(text.text for text in reserved_texts(world))
+    forbidden = long_sentences(text.text for text in held_out_texts(world))
     deck = _dealt(statements(world), rng)
+    worked = abilities.examples(world, rng, forbidden)
     while True:
-        if rng.random() < PROSE_SHARE:
+        kind = rng.random()
+        if kind < PROSE_SHARE:
             yield _fresh_prose(forbidden, rng)
+        elif kind < PROSE_SHARE + ABILITY_SHARE:
+            yield next(worked)
         else:
             yield _fact_document([next(deck) for _ in range(rng.randint(2, 5))], forbidden, rng)
 

@@ -8,7 +8,8 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar
 
-from editsafety.pocket.corpus import covariance_texts, sentences
+from editsafety.pocket.corpus import covariance_texts
+from editsafety.pocket.prose import sentences
 from editsafety.pocket.relations import is_subject_first
 from editsafety.pocket.requests import edit_rows
 from editsafety.pocket.world import Fact, make_world

@@ -25,6 +25,11 @@ def write(register: str, rng: random.Random) -> str:
     return _BARE_ARTICLE.sub(r"\1n ", expand(rng.choice(GRAMMARS[register]), rng, {}))
 
 
+def sentences(text: str) -> list[str]:
+    """The text cut after full stops, question marks and their closing quotes."""
+    return [part for part in re.split(r'(?<=[.?!])"?\s+', text) if part]
+
+
 def expand(pattern: str, rng: random.Random, bound: dict[str, str]) -> str:
     """The pattern with all slots filled; what `[x=word]` drew is added to `bound`."""
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from editsafety.pocket import abilities
 from editsafety.pocket.corpus import held_out_texts
+from editsafety.pocket.hardedit import hardedit_rows
 from editsafety.pocket.relations import RELATIONS, is_subject_first
 from editsafety.pocket.world import Fact, World
 
@@ -39,13 +41,16 @@ NEIGHBOURS = 3
 
 
 def write_data(world: World, folder: Path) -> list[Path]:
-    """Write pool, normal, texts and recall as JSON lines into `folder`; returns the files."""
+    """Write pool, normal, hardedit, texts, recall and the items of every ability as JSON lines; returns the files."""
     pool, normal = edit_rows(world)
-    files = {"pool": pool, "normal": normal, "texts": text_rows(world), "recall": recall_rows(world)}
-    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, Sequence[Row]] = {"pool": pool, "normal": normal}
+    files |= {"texts": text_rows(world), "recall": recall_rows(world)}
+    files["hardedit"] = hardedit_rows(world, {(str(row["subject"]), str(row["relation"])) for row in (*pool, *normal)})
+    files |= {f"abilities/{name}": abilities.item_rows(world, name) for name in abilities.PROBES}
     written = []
     for name, rows in files.items():
         path = folder / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(as_lines(rows), encoding="utf-8", newline="\n")
         written.append(path)
     return written

@@ -12,10 +12,10 @@ from editsafety.pocket.corpus import (
     covariance_texts,
     held_out_texts,
     long_sentences,
-    sentences,
     statements,
     training_texts,
 )
+from editsafety.pocket.prose import sentences
 from editsafety.pocket.relations import RELATIONS, Relation, is_subject_first
 from editsafety.pocket.requests import as_lines, edit_rows, write_data
 from editsafety.pocket.spec import POCKET_NEO
@@ -165,7 +165,8 @@ def test_covariance_texts_depend_on_their_seed_and_not_on_the_world() -> None:
 
 def test_the_shipped_files_are_what_the_seed_gives(world: World, tmp_path: Path) -> None:
     for path in write_data(world, tmp_path):
-        assert path.read_bytes() == (SHIPPED / path.name).read_bytes(), path.name
+        name = path.relative_to(tmp_path)
+        assert path.read_bytes() == (SHIPPED / name).read_bytes(), name
 
 
 def test_the_pool_has_all_sorts_of_edits_and_every_relation(world: World) -> None:
