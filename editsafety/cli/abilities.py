@@ -1,0 +1,169 @@
+"""`editsafety abilities`: what a model can do, and what an edit has cost of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from editsafety.cli import options
+from editsafety.errors import UsageError
+
+if TYPE_CHECKING:
+    from editsafety.abilities import Probe
+    from editsafety.drop import Drop
+    from editsafety.measurement import Measurement
+    from editsafety.models import ModelHandle
+    from editsafety.progress import Progress
+
+Row = tuple["Measurement", float | None]  # what was found, and what guessing scores
+
+
+def abilities(
+    model: options.Model,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--probe",
+            "-p",
+            help="a built-in probe, READER:FILE or FILE.jsonl; repeatable [default: all "
+            "built-in ones, for a pocket model]",
+        ),
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="a task of lm-evaluation-harness; repeatable (needs lm-eval)")
+    ] = None,
+    include: Annotated[Path | None, typer.Option(help="folder of YAML files with tasks of your own")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="items of a probe, evenly spread [default: all]")] = None,
+    edit: Annotated[str, typer.Option(help="a saved edit, an edited checkpoint or an adapter: shows the drop")] = "",
+    editor: Annotated[str, typer.Option("--editor", "-e", help="the editor that made it, for one with sidecars")] = "",
+    batch_size: Annotated[int, typer.Option(min=1, help="prompts together")] = 64,
+    output: Annotated[Path | None, typer.Option("--json", help="write everything to this file, item by item")] = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "float32",
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    trust_remote_code: options.Trust = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Ask a model questions of known answers, ability by ability; with --edit, before and after.
+
+    Scores stand beside what guessing gives and their standard error. A drop is given in points, with the error of the
+    paired difference, and in noise floors (one item, or the spread of re-runs). This command measures and does not
+    judge: it exits 0 when everything could be measured.
+    """  # fmt: skip
+    from editsafety import abilities as family
+    from editsafety.models import ModelHandle, ModelSpec
+    from editsafety.progress import Progress
+
+    specs = list(probe or ()) or ([] if task else _default(model))
+    probes = [family.load(spec, limit) for spec in specs]
+    handle = ModelHandle.load(ModelSpec(model, device, dtype, revision, offline, trust_remote_code))
+    progress = Progress(sys.stderr, "quiet" if quiet else "auto")
+
+    def look(label: str) -> list[Row]:
+        found = _probed(handle, probes, batch_size, progress, label)
+        return [*found, *_tasks(handle, task or (), limit, include)]
+
+    before = look(handle.name)
+    after = _edited(handle, edit, editor, look) if edit else None
+    drops = _drops(before, after) if after is not None else None
+    if output is not None:
+        output.write_text(json.dumps(_body(handle, before, after, drops), indent=1, allow_nan=False) + "\n", "utf-8")
+    if not quiet:
+        Console(highlight=False).print(_table(handle.name, before, after, drops))
+
+
+def _default(model: str) -> list[str]:
+    from editsafety import abilities as family
+
+    names = family.names() if model.startswith("pocket-") else []
+    if not names:
+        raise UsageError(
+            f"{model}: say which abilities, --probe READER:FILE with one of {', '.join(family.readers())}."
+        )
+    return names
+
+
+def _probed(handle: ModelHandle, probes: Sequence[Probe], size: int, progress: Progress, label: str) -> list[Row]:
+    found: list[Row] = []
+    with progress.task(f"abilities of {label}", len(probes)) as task:
+        for probe in probes:
+            found += [(one, probe.chance) for one in probe.figures(handle, size)]
+            task.step(probe.name)
+    return found
+
+
+def _tasks(handle: ModelHandle, tasks: Sequence[str], limit: int | None, include: Path | None) -> list[Row]:
+    if not tasks:
+        return []
+    from editsafety.harness import harness
+
+    return [(one, None) for one in harness(handle, tasks, limit=limit, include_path=include)]
+
+
+def _edited(handle: ModelHandle, place: str, editor: str, look: object) -> list[Row]:
+    from editsafety import handed
+    from editsafety.session import EditSession
+
+    assert callable(look)
+    given = handed.received(handle, place, (), editor)
+    with EditSession(handle) as session:
+        session.apply(given.edit)
+        given.refuse_other_function(handle)
+        found: list[Row] = look(given.name)
+    return found
+
+
+def _drops(before: Sequence[Row], after: Sequence[Row]) -> list[Drop]:
+    from editsafety.drop import drop
+
+    return [drop(was, now) for (was, _), (now, _) in zip(before, after, strict=True)]
+
+
+def _body(
+    handle: ModelHandle, before: Sequence[Row], after: Sequence[Row] | None, drops: Sequence[Drop] | None
+) -> dict[str, object]:
+    rows = []
+    for i, (was, chance) in enumerate(before):
+        row: dict[str, object] = {"before": was.as_json(), "chance": chance}
+        if after is not None and drops is not None:
+            floors = drops[i].floors
+            finite = floors is not None and floors != float("inf")
+            row |= {"after": after[i][0].as_json(), "drop": {**asdict(drops[i]), "floors": floors if finite else None}}
+        rows.append(row)
+    return {"model": handle.spec.name, "fingerprint": handle.identity, "dtype": handle.spec.dtype, "abilities": rows}
+
+
+def _table(name: str, before: Sequence[Row], after: Sequence[Row] | None, drops: Sequence[Drop] | None) -> Table:
+    table = Table(title=f"abilities of {escape(name)}", title_justify="left", box=None, pad_edge=False)
+    headings = ["ability", "score", "±", "chance", "n"]
+    for heading in headings + (["edited", "drop", "±", "floors"] if after is not None else []):
+        table.add_column(heading, justify="left" if heading == "ability" else "right")
+    for i, (was, chance) in enumerate(before):
+        cells = [was.name, _score(was), _points(was.stderr), "-" if chance is None else f"{chance:.2f}", str(was.n)]
+        if after is not None and drops is not None:
+            lost = drops[i]
+            floors = "-" if lost.floors is None else "broken" if lost.broken else f"{lost.floors:.1f}"
+            cells += [_score(after[i][0]), _points(lost.drop, sign=True), _points(lost.stderr), floors]
+        table.add_row(*cells)
+    for one in (*before, *(after or ())):
+        if one[0].reason is not None:
+            table.add_row(escape(f"  {one[0].name}: {one[0].reason}"))
+    return table
+
+
+def _score(found: Measurement) -> str:
+    return f"{found.value:.3f}" if found.value is not None else "broken" if found.broken else "-"
+
+
+def _points(value: float | None, *, sign: bool = False) -> str:
+    return "-" if value is None else f"{value:+.3f}" if sign else f"{value:.3f}"
