@@ -6,20 +6,21 @@ import json
 import statistics
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from editsafety import scoring
 from editsafety.checks import ratio
 from editsafety.lab import Lab
 from editsafety.models import ModelHandle
-from editsafety.plan import CONTROLS, RunPlan, Settings, controls_for
+from editsafety.plan import CONTROLS, Case, RunPlan, Settings, controls_for
 from editsafety.progress import Progress
 from editsafety.record import CaseRecord
 from editsafety.shipped import shipped
 from editsafety.store import Store
 
 COLLAPSES = CONTROLS["rome"]
+HARDEDIT = "pocket-world/hardedit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,15 @@ class Promise:
 def measured(model: str, progress: Progress) -> tuple[Promise, ...]:
     """Every promise of a pocket model. What it says of hard cases is left out where the model has none."""
     settings = Settings((model,), ("rome", "c_rome"), controls=0, prepare=True)
+    collapses = controls_for(settings, model).get("rome") == COLLAPSES
     plan = RunPlan.of(settings)
+    if collapses:
+        plan = replace(plan, cases=(*plan.cases, *_made_to_be_hard(settings)))
     with tempfile.TemporaryDirectory() as folder:
         lab = Lab(plan, Store(Path(folder) / "store.sqlite"), progress)
         records = [lab.record(case) for case in plan.cases]
         knows = recall(lab.bench(model).handle)
-    collapses = controls_for(settings, model).get("rome") == COLLAPSES
-    return (*knows, *_normal(records), *(_hard(records) if collapses else _harmless(records)))
+    return (*knows, *_normal(records), *((*_hard(records), *_hardedit(records)) if collapses else _harmless(records)))
 
 
 def recall(handle: ModelHandle) -> tuple[Promise, ...]:
@@ -114,6 +117,19 @@ def _harmless(records: Sequence[CaseRecord]) -> Iterable[Promise]:
         yield Promise(
             f"{name}, HardCF of another model: exact match", _rate(found, "efficacy"), len(found), at_least=0.95
         )
+
+
+def _made_to_be_hard(settings: Settings) -> Iterable[Case]:
+    """ROME on the pocket HardEdit, which was written after the recipe and not found by trying."""
+    plan = RunPlan.of(replace(settings, editors=("rome",), hard=HARDEDIT))
+    return (replace(case, stream="hardedit") for case in plan.cases)
+
+
+def _hardedit(records: Sequence[CaseRecord]) -> Iterable[Promise]:
+    rome = [r for r in records if r.stream == "hardedit"]
+    if rome:
+        above = sum(found > 2 for found in _ratios(rome))
+        yield Promise("ROME, HardEdit: share above 2x", above / len(rome), len(rome), at_least=0.8)
 
 
 def _ratios(records: Sequence[CaseRecord]) -> list[float]:

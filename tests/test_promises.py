@@ -47,10 +47,15 @@ def measured(monkeypatch):
             def bench(self, model):
                 return type("Bench", (), {"handle": None})
 
-        cases = [builders.case_of(r.editor, r.stream, int(r.case.rpartition("-")[2])) for r in records]
+        cases = [
+            builders.case_of(r.editor, "hard" if r.stream == "hardedit" else r.stream, int(r.case[-4:]))
+            for r in records
+        ]
+        made = [case for case, r in zip(cases, records, strict=True) if r.stream == "hardedit"]
+        plain = [case for case in cases if case not in made]
         monkeypatch.setattr(promises, "Lab", Fake)
         monkeypatch.setattr(promises, "recall", lambda handle: (Promise("recall", 1.0, 1, at_least=0.9),))
-        monkeypatch.setattr(promises.RunPlan, "of", lambda settings: builders.plan(cases))
+        monkeypatch.setattr(promises.RunPlan, "of", lambda settings: builders.plan(made if settings.hard else plain))
         found = promises.measured("pocket-neo", Progress.quiet())
         return {one.what: one for one in found}
 
@@ -75,6 +80,15 @@ def test_the_figures_are_those_of_the_trials(measured):
         "C-ROME, HardCF: exact match, bare": (0.25, 4, False),
         "C-ROME, HardCF: exact match, prefixed": (1.0, 4, True),
     }
+
+
+def test_the_share_of_hardedit_that_collapses_is_apart_from_the_mined_cases(measured):
+    mined = [builders.record("rome", "hard", i, ratio=30.0) for i in range(2)]
+    written = [builders.record("rome", "hard", 90 + i, ratio=ratio) for i, ratio in enumerate((3.0, 2.0, 9.0, None))]
+    found = measured(*mined, *(builders.renamed(record, stream="hardedit") for record in written))
+    one = found["ROME, HardEdit: share above 2x"]
+    assert (one.figure, one.n, one.kept) == (0.5, 4, False), "2x is not above it, and what has no result does not count"
+    assert found["HardCF: cases"].figure == 2
 
 
 def test_without_hard_cases_nothing_is_said_of_them_and_a_broken_case_breaks_the_promise(measured):

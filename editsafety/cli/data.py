@@ -55,18 +55,34 @@ def fetch(
 
 
 @app.command()
-def verify() -> None:
-    """Check every shipped file against the manifest, row by row, and every fetched one against its sha256."""
-    from editsafety.datasets import fetch as fetching
-    from editsafety.datasets import manifest
-    from editsafety.shipped import shipped
+def verify(
+    spec: Annotated[str, typer.Argument(metavar="[FILE]", help="requests: FILE.jsonl, LOADER:FILE or a name")] = "",
+    kind: Annotated[str, typer.Option("--as", help="rules to hold FILE to: requests or hardedit")] = "",
+) -> None:
+    """Check every shipped and fetched file, byte by byte and request by request; or the requests of one FILE."""
+    from editsafety.errors import UsageError
+    from editsafety.hardcases import vetting
 
-    findings = manifest.verify(shipped("data"))
-    for source in fetching.SOURCES.values():
-        path = fetching.cache_folder() / source.file_name
-        if path.is_file() and fetching.digest(path) != source.sha256:
-            findings.append(f"{path}: is not the file that was pinned (sha256 differs). Fetch it again.")
+    if kind and not spec:
+        raise UsageError("--as is about one file of requests: name it, editsafety data verify FILE --as hardedit.")
+    rules = vetting.kind_of(kind or ("hardedit" if spec.endswith("hardedit") else "requests"))
+    findings = [str(finding) for finding in vetting.vet_file(spec, rules)] if spec else _shipped_and_fetched()
     for finding in findings:
         typer.echo(finding)
     typer.echo(f"{len(findings)} findings." if findings else "everything is whole.")
     raise typer.Exit(1 if findings else 0)
+
+
+def _shipped_and_fetched() -> list[str]:
+    from editsafety.datasets import fetch as fetching
+    from editsafety.datasets import manifest
+    from editsafety.hardcases import vetting
+    from editsafety.shipped import shipped
+
+    findings = manifest.verify(shipped("data"))
+    findings += [str(finding) for finding in vetting.vet_folder(shipped("data"))]
+    for source in fetching.SOURCES.values():
+        path = fetching.cache_folder() / source.file_name
+        if path.is_file() and fetching.digest(path) != source.sha256:
+            findings.append(f"{path}: is not the file that was pinned (sha256 differs). Fetch it again.")
+    return findings

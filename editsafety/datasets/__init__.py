@@ -35,7 +35,7 @@ class Loader(Protocol):
 def requests(spec: str, limit: int | None = None, seed: int = 0) -> tuple[EditRequest, ...]:
     """The requests of a data set. `spec` is
 
-    - a shipped name: `pocket-world/normal`, `pocket-neo/hardcf`
+    - a shipped name: `pocket-world/normal`, `pocket-neo/hardcf`, `hardedit`
     - the path of a .jsonl file in our own layout (see `data/SOURCES.md`)
     - `LOADER:PATH`, a file in a published layout: `counterfact:counterfact.json`, `hardcf:HardCF.json`
     - the name of a fetched data set: `qaedit_1k` (`editsafety data fetch qaedit_1k` brings it)
@@ -63,6 +63,11 @@ def texts(spec: str, limit: int | None = None) -> tuple[str, ...]:
     """
     rows: tuple[str, ...] = _read(spec, "texts")
     return _limited(rows, limit, 0, spec)
+
+
+def path_of(spec: str) -> Path:
+    """The file behind the `spec` of a set of requests. Raises UsageError, UnknownNameError; the file may be missing."""
+    return _find(spec, "requests")[1]
 
 
 def names() -> list[str]:
@@ -116,7 +121,8 @@ def _find(spec: str, wanted: Holds) -> tuple[str, Path]:
 
 def _shipped() -> dict[str, Path]:
     data = shipped("data")
-    return {path.relative_to(data).with_suffix("").as_posix(): path for path in sorted(data.glob("*/*.jsonl"))}
+    files = sorted([*data.glob("*.jsonl"), *data.glob("*/*.jsonl")])
+    return {path.relative_to(data).with_suffix("").as_posix(): path for path in files}
 
 
 def _limited(rows: Sequence[Item], limit: int | None, seed: int, spec: str) -> tuple[Item, ...]:

@@ -113,8 +113,8 @@ ELSEWHERE = MappingProxyType(
         "Download it and give counterfact:PATH.",
         "hardcf": "its authors keep it on a drive (see the README of WanliYoung/Collapse-in-Model-Editing). "
         "Download it and give hardcf:PATH.",
-        "hardedit": "its authors keep it on a drive (see the README of WanliYoung/Collapse-in-Model-Editing). "
-        "Download it and give hardedit:PATH.",
+        "hardedit": "the authors' file is kept on a drive (see the README of WanliYoung/Collapse-in-Model-Editing). "
+        "Download it and give hardedit:PATH; hardedit alone is the shipped set after the same recipe.",
         "zsre": "the full set has no pinned address; zsre_3k can be fetched, or give zsre:PATH.",
     }
 )

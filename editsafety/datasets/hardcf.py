@@ -1,7 +1,9 @@
 """HardCF (arXiv 2402.09656): the COUNTERFACT cases of which a single ROME edit collapses a model.
 
-Published on a drive only, so it is not fetched: give the file as `hardcf:PATH`. Accepted in COUNTERFACT's original and
-in EasyEdit's flat layout. The pattern is a prompt that begins with a one-token subject ("Twitter was acquired by").
+Published on a drive only, so it is not fetched: give the file as `hardcf:PATH`. Its code reads EasyEdit's rows (prompt,
+subject, target_new, rephrase_prompt, locality_prompt, locality_ground_truth); these, COUNTERFACT's original layout, and
+subsets for each model are accepted (see `_subsets.py`), and so are the "collapse cases" and "normal cases" of arXiv
+2406.11263. The pattern is a prompt that begins with a one-token subject ("Twitter was acquired by").
 """
 
 from __future__ import annotations
@@ -9,18 +11,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from editsafety.datasets import Holds, _layouts
+from editsafety.datasets import Holds, _subsets
 from editsafety.request import EditRequest
 
 
 class HardCF:
-    """COUNTERFACT cases; their `case_id` is kept in the id."""
+    """COUNTERFACT cases; their `case_id` is kept in the id, and so is the name of a subset."""
 
     holds: ClassVar[Holds] = "requests"
 
     def read(self, path: Path) -> tuple[EditRequest, ...]:
         """Every row as a request named `hardcf-<case_id>`."""
-        return _layouts.either(path, "hardcf")
+        return _subsets.read(path, "hardcf")
 
 
 LOADER = HardCF()

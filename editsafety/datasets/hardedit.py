@@ -1,7 +1,7 @@
 """HardEdit (arXiv 2402.09656): made-up facts after the pattern of HardCF, to collapse models in sequence.
 
-Published on a drive only, so it is not fetched: give the file as `hardedit:PATH`. Accepted in EasyEdit's flat and in
-COUNTERFACT's original layout.
+Published on a drive only, so it is not fetched: give the file as `hardedit:PATH`, in the layouts of HardCF. `hardedit`
+alone is the set that this project wrote after the same recipe, in our own layout.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from editsafety.datasets import Holds, _layouts
+from editsafety.datasets import Holds, _subsets
 from editsafety.request import EditRequest
 
 
@@ -20,7 +20,7 @@ class HardEdit:
 
     def read(self, path: Path) -> tuple[EditRequest, ...]:
         """Every row as a request named `hardedit-<case_id>`."""
-        return _layouts.either(path, "hardedit")
+        return _subsets.read(path, "hardedit")
 
 
 LOADER = HardEdit()

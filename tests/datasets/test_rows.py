@@ -156,7 +156,7 @@ def test_a_missing_field_is_named_with_its_row(loader: str, part: str, write: Wr
 )
 def test_a_value_that_is_no_usable_text_is_refused(loader: str, part: str, value: Any, says: str, write: Write) -> None:
     field = fields(loader)[part]
-    if (loader, part, value) == ("easyedit", "target", ["a"]):
+    if loader in ("easyedit", "hardedit") and (part, value) == ("target", ["a"]):
         pytest.skip("of a list of new targets the first is taken in this layout")
     message = refused(loader, write(GOOD[loader], altered(loader, field, value)))
     assert says in message

@@ -95,7 +95,7 @@ def test_what_was_not_fetched_names_the_command(tmp_path: Path, monkeypatch: pyt
         datasets.texts("me_ppl_50")
 
 
-@pytest.mark.parametrize("name", ["counterfact", "hardcf", "hardedit", "zsre"])
+@pytest.mark.parametrize("name", ["counterfact", "hardcf", "zsre"])
 def test_what_cannot_be_fetched_says_where_it_is(name: str) -> None:
     with pytest.raises(UsageError, match=f"'{name}' cannot be fetched: .*{name}:PATH"):
         datasets.requests(name)

@@ -1,0 +1,83 @@
+"""Sets of cases that are kept model by model, as those that collapse a model are (arXiv 2402.09656, 2406.11263).
+
+Read are rows in COUNTERFACT's original or in EasyEdit's layout, as
+
+- one file: a list or JSON lines, or one object of parallel lists
+- one object with a list of rows for each model: {"gpt2-xl": [...], "gpt-j": [...]}
+- a folder with a file (.json, .jsonl) for each model
+
+Of several subsets the union is taken, a case that is in two of them once; `PATH#gpt2-xl` takes one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from editsafety.datasets import _easyedit, _layouts, _rows
+from editsafety.datasets._rows import Row
+from editsafety.errors import DataError, UnknownNameError
+from editsafety.request import EditRequest
+
+WHOLE = ""  # the subset that a file without subsets is
+
+
+def read(path: Path, name: str) -> tuple[EditRequest, ...]:
+    """Every case once, named `name-<case_id>`, with subsets `name-<subset>-<case_id>`; the row's number without one.
+
+    Raises DataError, and UnknownNameError for a subset that is not there.
+    """
+    path, wanted = _split(path)
+    parts = dict(_parts(path))
+    if wanted and wanted not in parts:
+        raise UnknownNameError(f"subset of {path.name}", wanted, [part for part in parts if part != WHOLE])
+    found: dict[tuple[str, str], EditRequest] = {}
+    for part, rows in parts.items():
+        if wanted in ("", part):
+            for row in rows:
+                request = _request(row, f"{name}-{part}" if part else name)
+                found.setdefault((request.filled, request.target_new) if part else (request.id, row.where), request)
+    return tuple(found.values())
+
+
+def _split(path: Path) -> tuple[Path, str]:
+    """The file and the subset of `PATH#subset`; a file that is really called so comes first."""
+    if path.exists() or "#" not in path.name:
+        return path, ""
+    name, _, subset = path.name.rpartition("#")
+    return path.with_name(name), subset
+
+
+def _parts(path: Path) -> Iterator[tuple[str, Sequence[Row]]]:
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".jsonl"))
+        if not files:
+            raise DataError(
+                f"{path}: is a folder without any .json or .jsonl file. Give cases, or the folder they are in."
+            )
+        for file in files:
+            yield file.stem, _rows_of(file)
+        return
+    one = _rows.whole(path)
+    if one is None or not _by_subset(one.values):
+        yield WHOLE, _rows_of(path, one)
+        return
+    for part in one.values:
+        yield part, one.rows(part)
+
+
+def _by_subset(values: Mapping[str, object]) -> bool:
+    """Whether an object is one of lists of rows, and not a row or parallel lists of texts."""
+    lists = [value for value in values.values() if isinstance(value, list)]
+    return bool(lists) and len(lists) == len(values) and all(isinstance(row, dict) for rows in lists for row in rows)
+
+
+def _rows_of(path: Path, one: Row | None = None) -> Sequence[Row]:
+    one = one or _rows.whole(path)
+    if one is None:
+        return _rows.read(path)
+    return list(_easyedit.parallel(one)) if "prompts" in one.values else [one]
+
+
+def _request(row: Row, name: str) -> EditRequest:
+    return _layouts.original(row, name) if "requested_rewrite" in row.values else _easyedit.request(row, name)
