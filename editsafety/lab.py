@@ -9,21 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 
-from editsafety import __version__, editors, measures, trial
+from editsafety import __version__, editors, measures, provenance, trial
 from editsafety.artifacts import ArtifactStore, default_root
+from editsafety.course import CourseRecord
+from editsafety.courses import Terms, refusal, walked
 from editsafety.editing import contexts
 from editsafety.editors import Editor
-from editsafety.errors import EditorError, EditSafetyError, NotPreparedError, StoreError, UndoError
+from editsafety.errors import EditorError, EditSafetyError, NotPreparedError, StoreError, UndoError, UsageError
 from editsafety.measurement import Measurement
 from editsafety.measures import Inputs
 from editsafety.models import ModelHandle, ModelSpec, model_folder
@@ -32,18 +33,22 @@ from editsafety.plan import Case, RunPlan, text_digest
 from editsafety.policy import Policy
 from editsafety.progress import Progress
 from editsafety.record import CaseRecord
+from editsafety.schedule import Course
 from editsafety.seal import Keepsake
 from editsafety.store import Store
 from editsafety.trial import Bench
 
 CHUNK = 4  # cases that one of several workers claims at a time
+Unit = TypeVar("Unit", Case, Course)
+Record = TypeVar("Record")
 DEATHS = 2  # so often a case may take its process with it before it is given up
 
 
 class Lab:
     """`wanted` are the cases of this session (all planned ones by default); `workers` share the store and the cores.
 
-    `handles` are models that are in memory already, by the name that the plan calls them.
+    `handles` are models that are in memory already, by the name that the plan calls them. `terms` may be set to walk
+    the courses of a model otherwise than plan and policy say.
     """
 
     def __init__(
@@ -61,6 +66,8 @@ class Lab:
         self.workers = workers
         self.handles = dict(handles or {})
         self.wanted: Sequence[Case] = (*plan.cases, *plan.controls)
+        self.wanted_courses: Sequence[Course] = plan.courses
+        self.terms: dict[str, Terms] = {}
         self._bench: Bench | None = None
         self._made: dict[tuple[str, str], Editor] = {}
         self._keys: dict[str, str] = {}
@@ -74,26 +81,73 @@ class Lab:
         Raises EditSafetyError for what stands in the way of the whole block (no such model, wrong hyperparameters, an
         editor that is not prepared or cannot be made); it is noted for the report, and not tried again.
         """
-        if case.block in self._refused:
-            raise self._refused[case.block]
-        try:
+        with self._boundary(case):
             return self._record(case)
+
+    def course(self, course: Course) -> CourseRecord:
+        """The record of a whole course: the stored one, or walked, or gone on with where it was left.
+
+        Raises UsageError when the schedule is none for this editor (`courses.refusal` says so beforehand), and what
+        `record` raises.
+        """
+        if refused := refusal(course):
+            raise UsageError(refused)  # of this schedule only: the cases of the block can be run
+        with self._boundary(course):
+            while (found := self.store.course(self.course_key(course))) is None or not found.ended:
+                block = {self.course_key(one): one for one in (course, *self._unfinished(course))}
+                if not (claimed := self.store.claim(list(block), 1)):
+                    time.sleep(0.05)  # other processes are at all of them
+                    continue
+                one, tools = block[claimed[0]], lambda: self._tools(course)
+                try:
+                    walked(self.store, self.progress, one, self._terms_of(one), claimed[0], tools)
+                finally:
+                    self.store.claim([], 0)
+            return found
+
+    def course_key(self, course: Course) -> str:
+        """What the record of a course is found by in the store; the fact `course key:<id>` has its shared part."""
+        shared = self._terms_of(course).shared(self._shared_key(course))
+        name = f"course key:{course.id}"
+        if self.store.get(name) != shared:
+            self.store.put(name, shared)
+        return course.key(shared)
+
+    def _unfinished(self, course: Course) -> Iterator[Course]:
+        """What a process can do for others while another one walks the course that it waits for."""
+        for other in self.wanted_courses if self.workers > 1 else ():
+            if other.block == course.block and not refusal(other):
+                found = self.store.course(self.course_key(other))
+                if found is None or not found.ended:
+                    yield other
+
+    def _terms_of(self, course: Course) -> Terms:
+        if course.model not in self.terms:
+            self.terms[course.model] = Terms.of(self.plan, course.model)
+        return self.terms[course.model]
+
+    def _tools(self, unit: Case | Course) -> tuple[Bench, Editor]:
+        return self.bench(unit.model), self.ready(unit.model, unit.editor)
+
+    @contextmanager
+    def _boundary(self, unit: Case | Course) -> Iterator[None]:
+        """What stands in the way of a whole block is noted, and not tried again."""
+        if unit.block in self._refused:
+            raise self._refused[unit.block]
+        try:
+            yield
         except StoreError:
             raise
         except UndoError:
             self._bench = None  # not the model any more that it was: the next case loads it again
             raise
-        except EditSafetyError as error:
-            self._refuse(case, error)
-            raise
         except Exception as error:  # the boundary: an editor is somebody else's code and may raise anything
-            refused = EditorError(_said(case, error))
-            self._refuse(case, refused)
+            refused = error if isinstance(error, EditSafetyError) else EditorError(_said(unit, error))
+            self._refused[unit.block] = refused
+            self.store.put(f"problem:{slug(unit.model)}:{label(unit.editor)}", str(refused))
+            if refused is error:
+                raise
             raise refused from error
-
-    def _refuse(self, case: Case, error: EditSafetyError) -> None:
-        self._refused[case.block] = error
-        self.store.put(f"problem:{slug(case.model)}:{label(case.editor)}", str(error))
 
     def _record(self, case: Case) -> CaseRecord:
         key = self.key(case)
@@ -112,17 +166,21 @@ class Lab:
 
     def finished(self, cases: Iterable[Case]) -> dict[str, CaseRecord]:
         """The records that exist of these cases, by case id; computes nothing and loads no model."""
-        found = {}
-        for case in cases:
-            if self.store.get(f"model:{slug(case.model)}") is None:
-                continue
-            try:
-                record = self.store.record(self.key(case))
-            except EditSafetyError:
-                continue  # an editor that cannot be made has no records; its items have said so
-            if record is not None:
-                found[case.id] = record
-        return found
+        found = {case.id: self._kept(case, self.key, self.store.record) for case in cases}
+        return {name: record for name, record in found.items() if record is not None}
+
+    def finished_courses(self, courses: Iterable[Course]) -> dict[str, CourseRecord]:
+        """The records of those that have ended, likewise."""
+        found = {course.id: self._kept(course, self.course_key, self.store.course) for course in courses}
+        return {name: record for name, record in found.items() if record is not None and record.ended}
+
+    def _kept(self, unit: Unit, key: Callable[[Unit], str], read: Callable[[str], Record | None]) -> Record | None:
+        if self.store.get(f"model:{slug(unit.model)}") is None:
+            return None
+        try:
+            return read(key(unit))
+        except EditSafetyError:
+            return None  # an editor that cannot be made has no records; its items have said so
 
     def bench(self, model: str) -> Bench:
         """The model, loaded and measured unedited; one model at a time is kept."""
@@ -203,11 +261,11 @@ class Lab:
         """sha256 of everything that can change the result of a case (the policy cannot)."""
         return case.key(self._shared_key(case))
 
-    def _shared_key(self, case: Case) -> str:
+    def _shared_key(self, case: Case | Course) -> str:
         name = "/".join(case.block)
         if name not in self._keys:
             settings = self.plan.settings
-            model = self.store.get(f"model:{slug(case.model)}") or self._describe(self.bench(case.model).handle)
+            model = self.store.get(f"model:{slug(case.model)}") or provenance.of_model(self.bench(case.model).handle)
             path = settings.hparams_of(case.editor)
             body = {
                 "version": __version__,
@@ -220,7 +278,7 @@ class Lab:
                 "texts": text_digest(self.plan.texts[case.model]),
                 "seed": settings.seed,
                 "batch": settings.batch_size,
-                "measures": {n: measures.load(n).version for n in measures.names()},
+                "measures": {one.name: one.version for one in measures.needed(Policy.read(settings.policy).measured)},
             }
             self._keys[name] = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
             self.store.put(f"key:{slug(case.model)}:{label(case.editor)}", self._keys[name])
@@ -228,7 +286,7 @@ class Lab:
 
     def _compute(self, cases: Sequence[Case]) -> None:
         model, name = cases[0].block
-        bench, editor = self.bench(model), self.ready(model, name)
+        bench, editor = self._tools(cases[0])
         with self.progress.task(f"{label(name)} on {slug(model)}", len(cases)) as task:
             for case in cases:
                 key = self.key(case)
@@ -255,41 +313,31 @@ class Lab:
             model, settings.device, settings.dtype, settings.revision, settings.offline, settings.trust_remote_code
         )
         handle = self.handles.get(model) or ModelHandle.load(spec)
-        about = self._describe(handle)
+        about = provenance.of_model(handle)
         known = self.store.get(f"model:{slug(model)}")
         if known is not None and known["fingerprint"] != about["fingerprint"]:
             self._keys.clear()  # other weights under the same name: nothing that was kept applies
         prefixes = contexts.prefixes(handle, artifacts_for(handle), seed=settings.seed)
-        bench = Bench(handle, self.plan.texts[model], prefixes, settings.batch_size, Keepsake.of(handle))
-        base = self.store.get(f"base:{slug(model)}:{about['fingerprint']}")
+        policy = Policy.read(settings.policy)
+        chosen = measures.needed(policy.measured)
+        bench = Bench(handle, self.plan.texts[model], prefixes, settings.batch_size, Keepsake.of(handle), chosen)
+        kept = f"base:{slug(model)}:{about['fingerprint']}:{text_digest(bench.texts)[:16]}"
+        base = self.store.get(kept)
         if base is None:
             bench.measure_base()
             base = {"noise": bench.noise, "found": {name: m.as_json() for name, m in bench.base.items()}}
-            self.store.put(f"base:{slug(model)}:{about['fingerprint']}", base)
+            self.store.put(kept, base)
         else:
             bench.noise = base["noise"]
             bench.base = {name: Measurement.from_json(row) for name, row in base["found"].items()}
-        policy = Policy.read(settings.policy)
         policy.refuse_unknown(found.name for one in bench.measures for found in one(handle, Inputs()))
         policy.refuse_below_noise(bench.noise)
         self.store.put(f"model:{slug(model)}", {**about, "noise": bench.noise})
-        self.store.put_new("provenance", _provenance())
+        self.store.put_new("provenance", provenance.of_software())
         return bench
 
-    def _describe(self, handle: ModelHandle) -> dict[str, Any]:
-        device = torch.cuda.get_device_name(handle.device) if handle.device.type == "cuda" else handle.device.type
-        return {
-            "fingerprint": handle.identity,
-            "parameters": handle.parameters,
-            "device": device,
-            "attention": str(handle.model.config._attn_implementation),
-            "family": handle.architecture.model_type,
-            "threads": torch.get_num_threads(),
-            **{name: value for name, value in asdict(handle.spec).items() if name not in ("device", "offline")},
-        }
 
-
-def _said(case: Case, error: Exception) -> str:
+def _said(case: Case | Course, error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{label(case.editor)} on {slug(case.model)} cannot be run: {type(error).__name__}: {error}{where}"
@@ -299,12 +347,3 @@ def artifacts_for(handle: ModelHandle) -> ArtifactStore:
     """The user's artifacts, and those shipped with a pocket model."""
     folder = model_folder(handle.spec.name)
     return ArtifactStore(default_root(), (folder / "artifacts",) if folder else ())
-
-
-def _provenance() -> dict[str, str]:
-    """What the numbers were computed with."""
-    from transformers import __version__ as transformers
-
-    system = f"{platform.system()} {platform.machine()}"
-    found = {"editsafety": __version__, "python": platform.python_version(), "torch": torch.__version__}
-    return {**found, "transformers": transformers, "system": system}

@@ -18,12 +18,39 @@ from editsafety.models import ModelHandle
 from editsafety.seal import Frame, Seal
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What is remembered of an applied edit: who made it of what, and what it changes; none of its tensors."""
+
+    editor: str
+    request_ids: tuple[str, ...]
+    parameters: tuple[str, ...]
+
+    @classmethod
+    def of(cls, edit: Edit) -> Self:
+        """The edit without its tensors."""
+        return cls(edit.editor, edit.request_ids, edit.parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class Mark:
+    """A state of a session: the values of all parameters that were changed by then, the sidecars, what was applied."""
+
+    values: tuple[tuple[nn.Parameter, Tensor], ...]
+    sidecars: tuple[Sidecar, ...]
+    applied: tuple[Applied, ...]
+
+
 class EditSession:
     """A with-block around everything that happens to a model.
 
     The first touch of a parameter keeps its tensor aside and works on a copy, so undo is a pointer swap and exact;
     subtracting a delta is not (45-78 % of the entries differ afterwards). `park="cpu"` moves the originals away
     instead, for models that fill the device, and copies their bytes back. Sessions nest.
+
+    A sidecar whose settings hold a `lineage` is one of a line that goes on growing: of one class, target and lineage
+    only the last to be applied does anything (they see to that themselves), so the earlier one is let go. Together with
+    `applied`, which keeps no tensors, a thousand edits on top of each other take no more memory than the last.
 
     After the block: `leftovers` names what was left behind (hooks, modules, modes, flags, settings, parameters moved to
     other memory); all of it has been put back. What cannot be put back raises UndoError: a weight written in place by
@@ -33,11 +60,11 @@ class EditSession:
     def __init__(self, handle: ModelHandle, *, park: Literal["device", "cpu"] = "device") -> None:
         self.handle = handle
         self.leftovers: tuple[str, ...] = ()
-        self.applied: list[Edit] = []
+        self.applied: list[Applied] = []
         self.undo_seconds = 0.0
         self._park = park
         self._originals: dict[int, _Original] = {}
-        self._hooks: list[RemovableHandle] = []
+        self._riding: list[tuple[Sidecar, tuple[RemovableHandle, ...]]] = []
 
     def __enter__(self) -> Self:
         self._frame = Frame.of(self.handle)
@@ -59,11 +86,61 @@ class EditSession:
         for parameter, value in self._changes(edit):
             self._write(parameter, value)
         for car in edit.sidecars:
-            target = modules[car.target]
-            if type(car).before is not Sidecar.before:
-                self._hooks.append(target.register_forward_pre_hook(car.before, prepend=True, with_kwargs=True))
-            self._hooks.append(target.register_forward_hook(car.after, with_kwargs=True))
-        self.applied.append(edit)
+            self._ride(car)
+        self.applied.append(Applied.of(edit))
+
+    @property
+    def sidecars(self) -> tuple[Sidecar, ...]:
+        """Those that run now, in the order in which they were applied; superseded ones are gone."""
+        return tuple(car for car, _ in self._riding)
+
+    def mark(self) -> Mark:
+        """The state of the session now, for `back_to`. Costs the memory of what later edits change, no copy is made."""
+        kept = [(original.parameter, original.parameter.data) for original in self._originals.values()]
+        values = tuple((parameter, data.clone() if self._park == "cpu" else data) for parameter, data in kept)
+        return Mark(values, self.sidecars, tuple(self.applied))
+
+    def back_to(self, mark: Mark) -> None:
+        """Make the model bit for bit what it was at a mark of this session, earlier or later than now."""
+        then = {id(parameter): value for parameter, value in mark.values}
+        for key, original in self._originals.items():
+            value = then.get(key, original.value)
+            if self._park == "cpu":
+                original.parameter.data.copy_(value)
+            else:
+                original.parameter.data = value
+        self._stop_riding(self._riding)
+        self._riding = []
+        for car in mark.sidecars:
+            self._ride(car)
+        self.applied = list(mark.applied)
+
+    def commit(self) -> None:
+        """Let the model keep what it is now: leaving the session comes back to this, and marks from before are void.
+
+        Sidecars stay hooked. The handle goes by the fingerprint of the new weights from now on, so that nothing which
+        was made for the old ones (edits, statistics) is taken for theirs.
+        """
+        frame, seal = Frame.of(self.handle), Seal.of(self.handle)
+        self._originals, self._riding, self.applied = {}, [], []
+        self._frame, self._seal = frame, seal
+        self.handle.identity = self.handle.fingerprint()
+
+    def _ride(self, car: Sidecar) -> None:
+        """Let a sidecar run from now on, and one that it supersedes no longer."""
+        target = self.handle.model.get_submodule(car.target)
+        hooks: list[RemovableHandle] = []
+        if type(car).before is not Sidecar.before:
+            hooks.append(target.register_forward_pre_hook(car.before, prepend=True, with_kwargs=True))
+        hooks.append(target.register_forward_hook(car.after, with_kwargs=True))
+        old = [one for one in self._riding if _supersedes(car, one[0])]
+        self._stop_riding(old)
+        self._riding = [one for one in self._riding if not _supersedes(car, one[0])] + [(car, tuple(hooks))]
+
+    def _stop_riding(self, chosen: Sequence[tuple[Sidecar, tuple[RemovableHandle, ...]]]) -> None:
+        for _, hooks in chosen:
+            for hook in hooks:
+                hook.remove()
 
     def _changes(self, edit: Edit) -> list[tuple[nn.Parameter, Tensor]]:
         """The new values, all of them checked; a tied parameter may go by either of its names."""
@@ -118,8 +195,7 @@ class EditSession:
     ) -> None:
         started = time.perf_counter()
         try:
-            for hook in self._hooks:
-                hook.remove()
+            self._stop_riding(self._riding)
             for original in self._originals.values():
                 original.put_back()
             if self.handle.device.type == "cuda":
@@ -150,7 +226,21 @@ class EditSession:
         if self._park == "cpu":
             parameter.data.copy_(value)
         else:
-            parameter.data = value
+            parameter.data = _laid_out_as(self._originals[id(parameter)].home, value)
+
+
+def _supersedes(later: Sidecar, earlier: Sidecar) -> bool:
+    """Whether both are of one line that goes on growing, of which only the last does anything."""
+    if type(later) is not type(earlier) or later.target != earlier.target:
+        return False
+    line = later.settings().get("lineage")
+    return line is not None and line == earlier.settings().get("lineage")
+
+
+def _laid_out_as(home: Tensor, value: Tensor) -> Tensor:
+    """The value in the memory layout of the original: products round by layout, and a file does not keep any."""
+    same = value.stride() == home.stride() or value.shape != home.shape
+    return value if same else torch.empty_like(home, dtype=value.dtype).copy_(value)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Store: the results of one run in one SQLite file (WAL). Each finished case is committed at once. No torch here.
 
-A case is found again by its key, a sha256 of everything that can change its result. That one mechanism is resume,
-sharing between workers, and caching. Workers claim cases before they compute them; a claim of a dead process is void.
+A course is committed after every measured step. Both are found again by their key, a sha256 of everything that can
+change the result. That one mechanism is resume, sharing between workers, and caching. Workers claim what they are about
+to compute; a claim of a dead process is void.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from editsafety.course import CourseRecord
 from editsafety.errors import StoreError
 from editsafety.record import SCHEMA, CaseRecord
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS cases (key TEXT PRIMARY KEY, id TEXT NOT NULL, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS courses (key TEXT PRIMARY KEY, id TEXT NOT NULL, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS starts (key TEXT PRIMARY KEY, times INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, pid INTEGER NOT NULL, born TEXT NOT NULL);
 """
@@ -103,6 +106,36 @@ class Store:
             self._db.execute("INSERT OR REPLACE INTO cases VALUES (?, ?, ?)", (key, record.case, text))
             self._db.execute("DELETE FROM claims WHERE key = ?", (key,))
             self._db.execute("DELETE FROM starts WHERE key = ?", (key,))
+
+    def course(self, key: str) -> CourseRecord | None:
+        """The course of a key as far as it was walked (`ended` tells whether that is all of it), or None."""
+        rows = self._read("SELECT id, record FROM courses WHERE key = ?", (key,))
+        if not rows:
+            return None
+        try:
+            return CourseRecord.from_text(rows[0][1])
+        except ValueError as error:
+            raise StoreError(
+                f"{self.path}: course {rows[0][0]} cannot be read ({error}). Give another --out."
+            ) from error
+
+    def course_records(self) -> list[CourseRecord]:
+        """Every course, walked to its end or not, by id."""
+        keys = self._read("SELECT key FROM courses ORDER BY id, key")
+        return [found for (key,) in keys if (found := self.course(key)) is not None]
+
+    def put_course(self, key: str, record: CourseRecord) -> None:
+        """Commit a course as far as it was walked. It got further, so it counts as started once, whoever died of it.
+
+        The claim on it is given up when it has ended.
+        """
+        text = record.to_text()
+        with self._writing():
+            self._db.execute("INSERT OR REPLACE INTO courses VALUES (?, ?, ?)", (key, record.course, text))
+            self._db.execute("UPDATE starts SET times = 1 WHERE key = ?", (key,))
+            if record.ended:
+                self._db.execute("DELETE FROM claims WHERE key = ?", (key,))
+                self._db.execute("DELETE FROM starts WHERE key = ?", (key,))
 
     def start(self, key: str) -> int:
         """Note that a case is started; how often it was before, without coming to an end of any kind."""

@@ -19,7 +19,7 @@ from editsafety.edit import Edit
 from editsafety.editors import Editor
 from editsafety.errors import EditorError, EditSafetyError, NotPreparedError, UndoError
 from editsafety.measurement import Measurement
-from editsafety.measures import Inputs, Measure
+from editsafety.measures import Inputs, Measure, Probe
 from editsafety.meter import metered
 from editsafety.models import ModelHandle
 from editsafety.plan import Case
@@ -41,10 +41,11 @@ class Bench:
     prefixes: Sequence[str]
     batch_size: int
     keepsake: Keepsake
-    measures: Sequence[Measure] = field(default_factory=measures.every)
+    measures: Sequence[Measure] = field(default_factory=measures.needed)
     base: Found = field(default_factory=dict)
     noise: float = 0.0
     _unedited: dict[str, Found] = field(default_factory=dict)
+    _probed: dict[str, Measurement] = field(default_factory=dict)
 
     def inputs(self, request: EditRequest | None, **more: Any) -> Inputs:
         """What measures may look at. The prefix of a request is drawn by the request alone, in any order the same."""
@@ -66,6 +67,13 @@ class Bench:
         if key not in self._unedited:
             self._unedited[key] = measure(self.measures, self.handle, self.inputs(request), "case")
         return self._unedited[key]
+
+    def probed(self, probe: Probe) -> Measurement:
+        """What a probe finds on the unedited model, taken once whatever the number of courses."""
+        key = repr(probe)
+        if key not in self._probed:
+            self._probed[key] = probe(self.handle, self.batch_size)
+        return self._probed[key]
 
     def repair(self) -> None:
         """Bring back every byte after an editor did not. Raises UndoError when that is not enough."""
@@ -90,16 +98,28 @@ def run(bench: Bench, editor: Editor, case: Case) -> CaseRecord:
         return _measured(bench, case, record, edit, before, cost, leftovers)
     except NotPreparedError:
         raise
-    except UndoError as error:
-        bench.repair()
-        return _failed(record, "undeclared", error, undeclared=error.findings)
-    except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        return _failed(record, "oom", error)
-    except EditSafetyError as error:
-        return _failed(record, "contract" if isinstance(error, EditorError) else "editor", error)
     except (Exception, SystemExit) as error:  # the boundary: an editor is somebody else's code, anything may come
-        return _failed(record, "editor", error)
+        undeclared = error.findings if isinstance(error, UndoError) else ()
+        failure = failure_of(bench, editor.name, error)
+        return CaseRecord(**about, requests=(case.request,), failure=failure, undeclared=undeclared)
+
+
+def failure_of(bench: Bench, editor: str, error: BaseException) -> Failure:
+    """What came out of an editor, in words; weights that it changed by itself are brought back.
+
+    Raises UndoError when they cannot be.
+    """
+    kind = "contract" if isinstance(error, EditorError) else "editor"
+    if isinstance(error, UndoError):
+        bench.repair()
+        kind = "undeclared"
+    elif isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        kind = "oom"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
+    said = str(error) if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {error}"
+    return Failure(kind, f"{editor} failed: {said}", where)
 
 
 def compute(
@@ -153,13 +173,3 @@ def given_up(bench: Bench, editor: Editor, case: Case, deaths: int) -> CaseRecor
     about: dict[str, Any] = {"case": case.id, "model": bench.handle.name, "editor": editor.name, "stream": case.stream}
     said = f"the process that ran this case died {deaths} times (killed, crashed or out of memory); not tried again"
     return CaseRecord(**about, requests=(case.request,), failure=Failure("died", said))
-
-
-def _failed(record: CaseRecord, kind: str, error: BaseException, **more: Any) -> CaseRecord:
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
-    said = str(error) if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {error}"
-    values: Mapping[str, Any] = {
-        name: getattr(record, name) for name in ("case", "model", "editor", "stream", "requests")
-    }
-    return CaseRecord(**values, failure=Failure(kind, f"{record.editor} failed: {said}", where), **more)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -407,3 +409,104 @@ def test_an_edit_that_changes_nothing_is_seen_as_such(handle: ModelHandle) -> No
     with EditSession(handle) as session:
         session.apply(nothing("noop", ["a"], handle.identity))
         assert session.changed() == ()
+
+
+# ------------------------------------------------------------------------------------------- many edits, and back again
+
+
+class Line(Louder):
+    """One of a line that goes on growing: it is silent when a later one of its lineage is there."""
+
+    kind = "line"
+
+    def __init__(self, target: str, scale: Tensor, lineage: int) -> None:
+        super().__init__(target, scale)
+        self.lineage = lineage
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
+        riders = [getattr(hook, "__self__", None) for hook in module._forward_hooks.values()]
+        own = [rider for rider in riders if isinstance(rider, Line) and rider.lineage == self.lineage]
+        return super().after(module, args, kwargs, output) if own[-1] is self else output
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"lineage": self.lineage}
+
+
+def test_of_a_lineage_only_the_last_sidecar_stays_and_the_model_says_what_it_said_with_all(handle: ModelHandle) -> None:
+    target = handle.mlp_out(1).module
+    other = handle.mlp_out(0).module
+    cars = [
+        Line(target, torch.tensor(2.0), 1),
+        Line(target, torch.tensor(5.0), 2),
+        Louder(target, torch.tensor(7.0)),
+        Line(other, torch.tensor(11.0), 1),
+        Line(target, torch.tensor(3.0), 1),
+    ]
+    module = {car.target: handle.model.get_submodule(car.target) for car in cars}
+    hooks = [module[car.target].register_forward_hook(car.after, with_kwargs=True) for car in cars]
+    with_all = logits(handle)
+    for hook in hooks:
+        hook.remove()
+    with EditSession(handle) as session:
+        for car in cars:
+            session.apply(edit_of(handle, sidecars=(car,)))
+        assert session.sidecars == tuple(cars[1:])
+        assert torch.equal(logits(handle), with_all)
+        assert len(module[target]._forward_hooks) == 3
+    assert module[target]._forward_hooks == {}
+
+
+def test_the_tensors_of_earlier_edits_do_not_stay_in_memory(handle: ModelHandle) -> None:
+    target = handle.mlp_out(1).module
+    with EditSession(handle) as session:
+        alive: list[weakref.ref[Any]] = []
+        for number in range(3):
+            edit = edit_of(handle, tiny.low_rank(handle.mlp_out(0)), sidecars=(Line(target, torch.ones(1), 1),))
+            alive += [weakref.ref(edit.deltas[0]), weakref.ref(edit.sidecars[0])]
+            session.apply(edit)
+            assert session.applied[number].parameters == edit.parameters
+            del edit
+        gc.collect()
+        assert [ref() is None for ref in alive] == [True, True, True, True, True, False]  # the last sidecar runs
+
+
+@pytest.mark.parametrize("park", ["device", "cpu"])
+def test_a_session_goes_back_to_a_mark_and_forth_again_bit_for_bit(handle: ModelHandle, park: Any) -> None:
+    target = handle.mlp_out(1).module
+    with EditSession(handle, park=park) as session:
+        start = session.mark()
+        session.apply(low_rank_edit(handle, 0))
+        session.apply(edit_of(handle, sidecars=(Line(target, torch.tensor(2.0), 1),)))
+        middle, between, said = session.mark(), handle.fingerprint(), logits(handle)
+        session.apply(low_rank_edit(handle, 0, seed=3))
+        session.apply(low_rank_edit(handle, 2, seed=4))
+        session.apply(edit_of(handle, sidecars=(Line(target, torch.tensor(9.0), 1), Louder(target, torch.tensor(2.0)))))
+        end, after, said_after = session.mark(), handle.fingerprint(), logits(handle)
+        for _ in range(2):
+            session.back_to(middle)
+            assert handle.fingerprint() == between
+            assert torch.equal(logits(handle), said)
+            assert len(session.applied) == 2
+            session.back_to(start)
+            assert handle.fingerprint() == handle.identity
+            assert session.changed() == session.declared() == ()
+            session.back_to(end)
+            assert handle.fingerprint() == after
+            assert torch.equal(logits(handle), said_after)
+        session.back_to(middle)
+        session.apply(low_rank_edit(handle, 0, seed=3))
+        assert len(session.applied) == 3
+        session.back_to(end)
+        assert handle.fingerprint() == after
+    assert handle.fingerprint() == handle.identity
+    assert session.leftovers == ()
+
+
+def test_a_value_is_laid_out_like_the_weight_that_it_replaces(handle: ModelHandle) -> None:
+    name = handle.mlp_out(1).parameter
+    weight = handle.model.get_parameter(name)
+    turned = torch.randn(weight.shape[::-1]).T
+    with EditSession(handle) as session:
+        session.apply(edit_of(handle, Replace(name, turned)))
+        assert weight.is_contiguous()
+        assert torch.equal(weight, turned)

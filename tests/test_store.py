@@ -6,12 +6,15 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from editsafety import store as module
+from editsafety.course import CourseRecord
 from editsafety.errors import StoreError
+from editsafety.schedule import Schedule
 from editsafety.store import Store
 from tests import builders
 
@@ -240,3 +243,54 @@ def test_paths_with_spaces_and_other_letters_work(tmp_path):
     store = Store(tmp_path / "a run — ☃ 漢字" / "store.sqlite")
     store.finish("a", RECORD)
     assert store.done(["a"]) == {"a"}
+
+
+def test_a_course_is_kept_after_every_step_and_its_claim_is_given_up_at_its_end(path):
+    store = Store(path)
+    assert store.claim(["c"], 1) == ["c"]
+    assert store.course("c") is None
+    half = CourseRecord("b-course", "m", "e", "hard", Schedule("sequential"), 9)
+    store.put_course("c", half)
+    again = Store(path)
+    assert again.course("c") == half
+    other = start(path, "print(store.claim(['c'], 1))")
+    assert other.communicate()[0].strip() == "[]"  # still ours
+    done = replace(half, ended="complete", remarks=("begun again",))
+    store.put_course("c", done)
+    store.put_course("d", replace(half, course="a-course"))
+    assert again.course("c") == done
+    assert again.course_records() == [replace(half, course="a-course"), done]
+    other = start(path, "print(store.claim(['c'], 1))")
+    assert other.communicate()[0].strip() == "['c']"
+
+
+def test_a_course_that_got_further_was_started_once_and_one_that_ended_never(path):
+    store = Store(path)
+    half = CourseRecord("course", "m", "e", "hard", Schedule("sequential"), 9)
+    assert [store.start("c") for _ in range(3)] == [0, 1, 2]
+    store.put_course("c", half)
+    assert store.start("c") == 1
+    store.put_course("c", replace(half, ended="failed"))
+    assert store.start("c") == 0
+
+
+def test_a_store_from_before_there_were_courses_takes_them(path):
+    store = Store(path)
+    store.finish("a", RECORD)
+    store.close()
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE courses")
+    db.close()
+    old = Store(path)
+    assert old.record("a").to_text() == RECORD.to_text()
+    assert old.course("c") is None
+    old.put_course("c", CourseRecord("course", "m", "e", "hard", Schedule("sequential"), 9))
+    assert old.course("c").planned == 9
+
+
+def test_a_course_that_cannot_be_read_is_named(path):
+    store = Store(path)
+    store.put_course("c", CourseRecord("course-x", "m", "e", "hard", Schedule("sequential"), 9))
+    store._db.execute("UPDATE courses SET record = '{}'")
+    with pytest.raises(StoreError, match="course course-x cannot be read"):
+        store.course("c")
