@@ -26,6 +26,7 @@ _HOMES = {
     "Traits": "editors",
     "Verdict": "verdict",
     "crash_test": "crash",
+    "guard": "guarding",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

@@ -5,7 +5,7 @@ A file here or an entry point in group `editsafety.measures`; it ends in `MEASUR
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
@@ -45,6 +45,19 @@ class Measure(Protocol):
         ...
 
 
+class Probe(Protocol):
+    """An ability with items of known answers. Its `repr` tells everything that can change its result."""
+
+    @property
+    def name(self) -> str:
+        """The name of its measurement."""
+        ...
+
+    def __call__(self, handle: ModelHandle, batch_size: int) -> Measurement:
+        """The mean score of the items on the model as it is."""
+        ...
+
+
 def names() -> list[str]:
     """Every measure; imports none."""
     return discovery.names("measures")
@@ -53,6 +66,15 @@ def names() -> list[str]:
 def every() -> tuple[Measure, ...]:
     """All measures, imported, by name."""
     return tuple(load(name) for name in names())
+
+
+def needed(measurements: Iterable[str] = ()) -> tuple[Measure, ...]:
+    """The measures that are run by default, and those that are not but give one of these measurements.
+
+    A measure that takes long says `default = False`, and in `gives` what its measurements are called.
+    """
+    wanted = set(measurements)
+    return tuple(m for m in every() if getattr(m, "default", True) or wanted.intersection(getattr(m, "gives", ())))
 
 
 def load(name: str) -> Measure:

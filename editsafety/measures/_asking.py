@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
 from editsafety.errors import DataError
+from editsafety.generating import end_ids, hooked
 from editsafety.measurement import Measurement
 from editsafety.models import ModelHandle
 
 HALF = "\ufffd"  # what a decoder writes for a character of which only some bytes have been generated
 MORE = 3  # a UTF-8 character has at most four bytes, so at most three tokens complete it
+STOPS = (".", "\n")  # where WILD ends an answer (arXiv 2502.11177), beside the end-of-text token
 SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
 
@@ -30,6 +31,18 @@ class Question:
     tokens: int
     draft: tuple[int, ...] = ()
     where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model said. `begun` is what `ask` gives; `whole` goes on to where the model stopped by itself.
+
+    Not `stopped`: it was cut off and `whole` is all that it said. None where the logits are not finite.
+    """
+
+    begun: str | None
+    whole: str | None
+    stopped: bool
 
 
 def expecting(handle: ModelHandle, prompt: str, target: str, where: str) -> Question:
@@ -51,6 +64,18 @@ def says(answer: str, target: str) -> bool:
     return not (behind and _in_word(behind) and _in_word(target[-1])) or _spaceless(target[-1])
 
 
+def until_stop(text: str, target: str = "") -> str | None:
+    """What an answer says before its first period or line break; None when it has neither.
+
+    A target that the answer begins with is read past whole: "St. Louis" does not end at "St".
+    """
+    space = len(text) - len(text.lstrip(" "))
+    target = target.strip()
+    start = space + len(target) if text[space:].startswith(target) else 0
+    ends = [at for stop in STOPS if (at := text.find(stop, start)) >= 0]
+    return text[: min(ends)] if ends else None
+
+
 def ask(
     handle: ModelHandle, questions: Sequence[Question], *, batch_size: int = 64, whole_characters: bool = False
 ) -> list[str | None]:
@@ -59,6 +84,48 @@ def ask(
     `whole_characters` goes on by up to three tokens where an answer stops inside a character. Raises DataError when a
     prompt and its answer do not fit into the model's context.
     """
+    _, _, _, texts = _asked(handle, questions, batch_size, whole_characters)
+    return texts
+
+
+def hear_out(
+    handle: ModelHandle, questions: Sequence[Question], targets: Sequence[str], *, most: int, batch_size: int = 64
+) -> list[Answer]:
+    """The answers of `ask(..., whole_characters=True)`, and how they go on until the model stops by itself.
+
+    It stops with an end-of-text token, a period or a line break, those inside the target at the beginning not counted.
+    It is cut off `most` tokens behind those that the question asks for, or where the context ends. An answer that has
+    stopped costs nothing more.
+    """
+    prompts, heads, said, begun = _asked(handle, questions, batch_size, True)
+    ends = end_ids(handle)
+    rows = [None if text is None or row is None else list(row) for row, text in zip(said, begun, strict=True)]
+    room = [handle.context - len(ids) for ids in prompts]
+    longest = [min(question.tokens + most, free) for question, free in zip(questions, room, strict=True)]
+    drafts: list[Sequence[int]] = [() for _ in prompts]
+    whole: list[str | None] = [None] * len(prompts)
+    stopped = [False] * len(prompts)
+    lengths = [len(row or ()) for row in rows]
+    while True:
+        for i, row in enumerate(rows):
+            if row is None or stopped[i]:
+                continue
+            end = next((at for at, token in enumerate(row) if token in ends), None)
+            text = _behind(handle, prompts[i], heads[i], row[:end]) or ""
+            cut = until_stop(text, targets[i])
+            whole[i], stopped[i] = (text if cut is None else cut), cut is not None or end is not None
+            lengths[i] = len(row) if stopped[i] else min(len(row) + 1, longest[i])
+        if all(row is None or len(row) >= length for row, length in zip(rows, lengths, strict=True)):
+            break
+        _continue(handle, prompts, rows, lengths, drafts, batch_size)
+    heard = zip(begun, rows, whole, stopped, strict=True)
+    return [Answer(first, None if row is None else text, end) for first, row, text, end in heard]
+
+
+def _asked(
+    handle: ModelHandle, questions: Sequence[Question], batch_size: int, whole_characters: bool
+) -> tuple[list[list[int]], list[str], list[list[int] | None], list[str | None]]:
+    """Ids of every prompt, their text, ids and text of what was said."""
     prompts = [handle.ids(question.prompt) for question in questions]
     for ids, question in zip(prompts, questions, strict=True):
         needed = len(ids) + question.tokens + (MORE if whole_characters else 0)
@@ -68,7 +135,8 @@ def ask(
                 f"{handle.context}. Shorten the prompt: {question.prompt[:60]!r}..."
             )
     heads = [handle.text(ids) for ids in prompts]
-    drafts = [() if _hooked(handle.model) else question.draft for question in questions]
+    # A sidecar may look at the whole input, so a draft could sway it.
+    drafts = [() if hooked(handle.model) else question.draft for question in questions]
     said: list[list[int] | None] = [[] for _ in questions]
     lengths = [question.tokens for question in questions]
     _continue(handle, prompts, said, lengths, drafts, batch_size)
@@ -78,18 +146,24 @@ def ask(
         lengths = [n + MORE if open_ else n for n, open_ in zip(lengths, half, strict=True)]
         _continue(handle, prompts, said, lengths, drafts, batch_size)
         texts = [_behind(handle, *row) for row in zip(prompts, heads, said, strict=True)]
-    return texts
+    return prompts, heads, said, texts
 
 
 def with_gaps(
-    name: str, unit: str, items: Sequence[float | None], reason: str, *, answers: Sequence[str | None] = ()
+    name: str,
+    unit: str,
+    items: Sequence[float | None],
+    reason: str,
+    *,
+    answers: Sequence[str | None] = (),
+    version: int = 1,
 ) -> Measurement:
     """The mean of the items there are; NaN marks an item on which the model broke, `reason` says why there are none."""
     present = [item for item in items if item is not None]
     kept = tuple(answer or "" for answer in answers)
     if not present:
-        return Measurement.missing(name, 1, unit, reason)
-    found = Measurement.mean_of(name, 1, unit, present, answers=kept)
+        return Measurement.missing(name, version, unit, reason)
+    found = Measurement.mean_of(name, version, unit, present, answers=kept)
     return replace(found, items=tuple(x if x is not None and math.isfinite(x) else None for x in items))
 
 
@@ -152,11 +226,6 @@ def _behind(handle: ModelHandle, prompt: Sequence[int], head: str, said: Sequenc
         return None
     whole = handle.text([*prompt, *said])
     return whole[len(head) :] if whole.startswith(head) else handle.text(said)
-
-
-def _hooked(model: nn.Module) -> bool:
-    """Whether anything runs beside the model. A sidecar may look at the whole input, so drafts could sway it."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def _in_word(character: str) -> bool:

@@ -1,23 +1,30 @@
 """Efficacy: does the edited model say the new target?
 
-The gate is the exact match of a greedy, free-running continuation. CounterFact's P(new) > P(true) (ROME, arXiv
-2202.05262) is reported for comparison only: a dead model scores 50 to 68 % there. EasyEdit's teacher-forced token
-accuracy is not computed: it gives credit for tokens behind a wrong one.
+The gate is the exact match of a greedy, free-running continuation. Beside it stand, for comparison only, the strictest
+and the two most lenient figures in use: the whole answer of a model that stops by itself (WILD, "The Mirage of Model
+Editing", arXiv 2502.11177), EasyEdit's teacher-forced token accuracy, which gives credit for tokens behind a wrong one,
+and CounterFact's P(new) > P(true) (ROME, arXiv 2202.05262), where a dead model scores 50 to 68 %.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+import torch
 
 from editsafety.errors import UsageError
 from editsafety.measurement import Measurement
 from editsafety.measures import Inputs
-from editsafety.measures._asking import ask, expecting, grade, with_gaps
+from editsafety.measures._asking import Answer, ask, expecting, grade, hear_out, with_gaps
 from editsafety.models import ModelHandle
 from editsafety.request import EditRequest
-from editsafety.scoring import target_nll
+from editsafety.scoring import by_length
+
+VERSION = 2
+WILD_TOKENS = 20  # an answer that goes on for so many more than its target has tokens has not stopped by itself
 
 
 class Efficacy:
@@ -26,7 +33,13 @@ class Efficacy:
     - `efficacy`: 1 when the greedy continuation of the filled prompt begins with `target_new` and its last word ends
       there. One token more than the target's own is generated, so that "farmer" is not taken for "farm"; a target
       that the model spells in more tokens than the tokenizer would does not count.
-    - `efficacy_prefixed`: the same with the request's own `prefixes[i]` written before the prompt.
+    - `efficacy_wild`: 1 when the *whole* answer is the target: what the model says until it ends the text, the sentence
+      (a period that the target does not hold itself) or the line, spaces around it removed. Of an answer that has not
+      stopped 20 tokens behind the length of its target (or at the end of the context) everything said is compared.
+    - `wild_stopped`: 1 when that answer stopped by itself.
+    - `efficacy_teacher_forced`: share of the target's tokens that are the most probable ones behind the prompt and the
+      *right* tokens before them. Never to be gated on: what it has more than `efficacy_wild` is the teacher's help.
+    - `efficacy_prefixed`: `efficacy` with the request's own `prefixes[i]` written before the prompt.
     - `efficacy_pairwise`: 1 when the target's mean log-probability per token beats the old target's; ties lose.
     - `target_probability`: geometric mean of the target's token probabilities, exp(-mean nll), teacher-forced.
 
@@ -34,69 +47,108 @@ class Efficacy:
     """
 
     name: ClassVar[str] = "efficacy"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = VERSION
     scope: ClassVar[Literal["model", "case", "edit"]] = "case"
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
-        """The four figures of the requests."""
+        """The figures of the requests."""
         requests = inputs.requests
         if inputs.prefixes and len(inputs.prefixes) != len(requests):
             raise UsageError(f"{len(inputs.prefixes)} prefixes for {len(requests)} requests; give one each, or none.")
         prefixed = [prefix + request.filled for prefix, request in zip(inputs.prefixes, requests, strict=False)]
-        prompts = [request.filled for request in requests]
         size = inputs.batch_size
         # First, because asking also checks that every prompt fits into the model.
-        bare = _match(handle, "efficacy", requests, prompts, size, "no requests")
-        behind = _match(handle, "efficacy_prefixed", requests, prefixed, size, "no prefixes were given")
-        new = _nll(handle, requests, [request.target_new for request in requests], size)
-        old = _nll(handle, requests, [request.target_true for request in requests], size)
+        bare = _bare(handle, requests, size)
+        behind = _behind_prefixes(handle, requests, prefixed, size)
+        new = _forced(handle, requests, [request.target_new for request in requests], size)
+        old = _forced(handle, requests, [request.target_true for request in requests], size)
         pairs = [_beats(n, o) for n, o in zip(new, old, strict=True)]
+        hits = [None if forced is None else forced.hits for forced in new]
         return (
-            bare,
+            *bare,
             behind,
-            with_gaps("efficacy_pairwise", "rate", pairs, "no request has a target_true"),
-            with_gaps("target_probability", "probability", [_probability(nll) for nll in new], "no requests"),
+            _rate("efficacy_teacher_forced", hits, "no requests"),
+            _rate("efficacy_pairwise", pairs, "no request has a target_true"),
+            with_gaps(
+                "target_probability", "probability", [_probability(one) for one in new], "no requests", version=VERSION
+            ),
         )
 
 
-def _match(
-    handle: ModelHandle,
-    name: str,
-    requests: Sequence[EditRequest],
-    prompts: Sequence[str],
-    batch_size: int,
-    reason: str,
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """A target behind its prompt, teacher-forced: mean nats per token, share of tokens that are the most probable."""
+
+    nll: float
+    hits: float
+
+
+def _rate(name: str, items: Sequence[float | None], reason: str, answers: Sequence[str | None] = ()) -> Measurement:
+    return with_gaps(name, "rate", items, reason, answers=answers, version=VERSION)
+
+
+def _bare(handle: ModelHandle, requests: Sequence[EditRequest], batch_size: int) -> tuple[Measurement, ...]:
+    """What is asked without a prefix: the beginning of an answer and all of it come from one generation."""
+    targets = [request.target_new for request in requests]
+    asked = [expecting(handle, request.filled, request.target_new, _named(request)) for request in requests]
+    heard = hear_out(handle, asked, targets, most=WILD_TOKENS, batch_size=batch_size)
+    begun = [grade(answer.begun, target) for answer, target in zip(heard, targets, strict=True)]
+    wild = [_exact(answer, target) for answer, target in zip(heard, targets, strict=True)]
+    stopped = [math.nan if answer.whole is None else float(answer.stopped) for answer in heard]
+    return (
+        _rate("efficacy", begun, "no requests", [answer.begun for answer in heard]),
+        _rate("efficacy_wild", wild, "no requests", [answer.whole for answer in heard]),
+        _rate("wild_stopped", stopped, "no requests"),
+    )
+
+
+def _behind_prefixes(
+    handle: ModelHandle, requests: Sequence[EditRequest], prompts: Sequence[str], batch_size: int
 ) -> Measurement:
-    asked = [
-        expecting(handle, prompt, request.target_new, f"request {request.id!r}")
-        for prompt, request in zip(prompts, requests, strict=False)
-    ]
+    pairs = list(zip(prompts, requests, strict=False))
+    asked = [expecting(handle, prompt, request.target_new, _named(request)) for prompt, request in pairs]
     answers = ask(handle, asked, batch_size=batch_size, whole_characters=True)
-    items = [grade(answer, request.target_new) for answer, request in zip(answers, requests, strict=False)]
-    return with_gaps(name, "rate", items, reason, answers=answers)
+    items = [grade(answer, request.target_new) for answer, (_, request) in zip(answers, pairs, strict=True)]
+    return _rate("efficacy_prefixed", items, "no prefixes were given", answers)
 
 
-def _nll(
+def _named(request: EditRequest) -> str:
+    return f"request {request.id!r}"
+
+
+def _exact(answer: Answer, target: str) -> float:
+    """1 when the whole answer is the target, NaN when the model gave none."""
+    return math.nan if answer.whole is None else float(answer.whole.strip() == target.strip())
+
+
+@torch.no_grad()
+def _forced(
     handle: ModelHandle, requests: Sequence[EditRequest], targets: Sequence[str | None], batch_size: int
-) -> list[float | None]:
-    """Mean nats per target token behind the filled prompt; None where there is no target."""
-    there = [(i, handle.target_ids(target)) for i, target in enumerate(targets) if target and target.strip()]
-    prompts = [handle.ids(requests[i].filled) for i, _ in there]
-    found: list[float | None] = [None] * len(targets)
-    scored = target_nll(handle, prompts, [ids for _, ids in there], batch_size=batch_size)
-    for (i, _), values in zip(there, scored, strict=True):
-        found[i] = float(values.double().mean())
+) -> list[Forced | None]:
+    """Both teacher-forced figures of every target from one pass; None where there is no target, NaN where it broke."""
+    ids = {i: handle.target_ids(target) for i, target in enumerate(targets) if target and target.strip()}
+    rows = {i: [*handle.ids(requests[i].filled), *target] for i, target in ids.items()}
+    found: list[Forced | None] = [None] * len(targets)
+    for chosen in by_length({i: len(row) for i, row in rows.items()}, batch_size):
+        logits = handle.logits(handle.batch([rows[i] for i in chosen]))
+        for k, i in enumerate(chosen):
+            places = slice(len(rows[i]) - len(ids[i]) - 1, len(rows[i]) - 1)
+            wanted = torch.tensor(ids[i], device=logits.device)
+            scores = logits[k, places].log_softmax(-1)
+            nll = -float(scores.gather(-1, wanted[:, None]).double().mean())
+            hits = float((scores.argmax(-1) == wanted).double().mean())
+            found[i] = Forced(nll, math.nan if math.isnan(nll) else hits)
     return found
 
 
-def _beats(new: float | None, old: float | None) -> float | None:
+def _beats(new: Forced | None, old: Forced | None) -> float | None:
     if new is None or old is None:
         return None
-    return math.nan if math.isnan(new) or math.isnan(old) else float(new < old)
+    return math.nan if math.isnan(new.nll) or math.isnan(old.nll) else float(new.nll < old.nll)
 
 
-def _probability(nll: float | None) -> float | None:
-    return None if nll is None else math.exp(-nll)
+def _probability(forced: Forced | None) -> float | None:
+    return None if forced is None else math.exp(-forced.nll)
 
 
 MEASURE = Efficacy()

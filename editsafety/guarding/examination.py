@@ -1,0 +1,245 @@
+"""Examination: what a guard finds out about one edit, before it is applied and after.
+
+Before: the signals of its weights, against the policy's limits and the alarms of `editsafety surrogate`. After: every
+check of the policy, as in the suites; the accepted edits, which have to be there still; and the canaries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from editsafety import measures
+from editsafety.alarms import Alarm, signals
+from editsafety.checks import CaseVerdict, Check, judge_case, judge_group
+from editsafety.edit import Edit
+from editsafety.editors import Editor
+from editsafety.errors import EditSafetyError, NotPreparedError, UndoError
+from editsafety.measurement import Measurement
+from editsafety.measures import Inputs
+from editsafety.policy import Policy
+from editsafety.record import CaseRecord
+from editsafety.request import EditRequest, Neighbour
+from editsafety.seal import Seal
+from editsafety.session import EditSession
+from editsafety.spelling import rate, times
+from editsafety.trial import Found, compute, measure
+from editsafety.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a transaction came to. True in an `if` when the edit was kept.
+
+    `stage` says how far it got: "editor" (which gave no edit), "preflight" (refused by its weights, never applied) or
+    "measured". `sentence` says why, `checks` holds every judgement, `ratio` perplexity over that of the model before
+    the first edit (None where it was not measured).
+    """
+
+    number: int
+    requests: tuple[EditRequest, ...]
+    stage: str
+    verdict: Verdict
+    sentence: str
+    checks: tuple[Check, ...] = ()
+    ratio: float | None = None
+    found: Mapping[str, Measurement] = field(default_factory=dict, repr=False)
+    edit: Edit | None = field(default=None, repr=False)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the edit stays in the model: it was measured, and nothing failed."""
+        return self.stage == "measured" and not self.verdict.fails
+
+    def __bool__(self) -> bool:
+        return self.kept
+
+
+class Examiner:
+    """Measures edits of one editor's model by a policy; `open` measures what they are compared with."""
+
+    def __init__(
+        self,
+        editor: Editor,
+        policy: Policy,
+        texts: Sequence[str],
+        *,
+        canaries: Sequence[str] = (),
+        alarms: Sequence[Alarm] = (),
+        batch_size: int = 64,
+    ) -> None:
+        self.editor, self.handle, self.policy = editor, editor.handle, policy
+        self.alarms = tuple(alarms)
+        self.base: Found = {}
+        self._texts, self._canaries, self._batch_size = tuple(texts), tuple(canaries), batch_size
+        self._measures = measures.needed(policy.measured)
+        self._watched: Measurement | None = None
+
+    def open(self) -> None:
+        """Measure the model as it is. Raises NotPreparedError, or UsageError for a limit on what nothing measures."""
+        missing = self.editor.missing()
+        if missing is not None:
+            raise NotPreparedError(self.editor.name, self.handle.name, missing)
+        self.policy.refuse_unknown(found.name for one in self._measures for found in one(self.handle, Inputs()))
+        self.base = measure(self._measures, self.handle, self._inputs(()), "model")
+        self._watched = self._answers({})
+
+    def examine(
+        self,
+        session: EditSession,
+        number: int,
+        requests: tuple[EditRequest, ...],
+        carry: Mapping[str, Tensor] | None,
+        accepted: Sequence[EditRequest],
+    ) -> Decision:
+        """Compute the edit, look at its weights, apply it in the session, measure and judge it.
+
+        It is still applied afterwards where the stage is "measured". What an editor raises is an ERROR, except for
+        NotPreparedError, UndoError and what is no Exception (Ctrl-C).
+        """
+        seal = Seal.of(self.handle)
+        before = {**self.base, **measure(self._measures, self.handle, self._inputs(requests), "case")}
+        try:
+            edit, cost, leftovers = compute(self.handle, self.editor, requests, carry)
+        except (NotPreparedError, UndoError):
+            raise
+        except Exception as error:  # the boundary: an editor is somebody else's code, anything may come
+            said = str(error) if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {error}"
+            return Decision(number, requests, "editor", Verdict.ERROR, f"ERROR: {self.editor.name} failed: {said}")
+        found = measure(self._measures, self.handle, self._inputs(requests, edit=edit), "edit")
+        found["norm_growth"] = _growth(session, edit, found["norm_growth"])
+        weights = tuple(_preflight(self.policy, self.alarms, found, edit))
+        if any(check.verdict.fails for check in weights):
+            return _decided(number, requests, "preflight", weights, None, found, edit)
+        session.apply(edit)
+        changed, declared = seal.changed(Seal.of(self.handle)), session.declared()
+        found |= measure(self._measures, self.handle, self._inputs(()), "model")
+        found |= measure(self._measures, self.handle, self._inputs(requests, before=before, edit=edit), "case")
+        record = CaseRecord(
+            case=f"edit {number}",
+            model=self.handle.name,
+            editor=self.editor.name,
+            stream="guarded",
+            requests=requests,
+            before=before,
+            after=found,
+            edit_id=edit.id,
+            notes={**edit.notes, **({"sidecars": True} if edit.sidecars else {})},
+            declared=declared,
+            changed=changed,
+            undeclared=tuple(name for name in changed if name not in declared),
+            leftovers=leftovers,
+            restored=True,  # computing the edit left every byte as it was, or UndoError would have come
+            cost=cost,
+        )
+        checks = (
+            *judge_case(self.policy, record).checks,
+            *judge_group(self.policy, [record]),
+            *self._still_said(requests, accepted, found),
+            *self._unmoved(found),
+        )
+        return _decided(number, requests, "measured", checks, CaseVerdict(record, checks).ratio, found, edit)
+
+    def _still_said(
+        self, requests: Sequence[EditRequest], accepted: Sequence[EditRequest], found: Found
+    ) -> Iterator[Check]:
+        """Whether the model says what was accepted earlier, by the policy's limit on `kept` along a course.
+
+        Of a prompt that was edited several times only the last target counts.
+        """
+        new = {request.filled for request in requests}
+        latest = {one.filled: one for one in accepted}
+        earlier = [one for prompt, one in latest.items() if prompt not in new]
+        limit = next((one for one in self.policy.course.values() if one.measure == "kept"), None)
+        if not earlier or limit is None:
+            return
+        told = measures.load("efficacy")(self.handle, self._inputs(earlier))[0].items
+        share = math.fsum(item or 0.0 for item in told) / len(earlier)
+        found["kept"] = Measurement("kept", 1, "rate", share, n=len(earlier), items=told)
+        lost = [one.id for one, item in zip(earlier, told, strict=True) if item != 1.0]
+        names = f" (lost: {', '.join(lost[:3])}{' ...' if len(lost) > 3 else ''})" if lost else ""
+        said = f"kept {limit.spelled(share, first=rate(share))} of {len(earlier)} earlier requests{names}"
+        yield Check("kept", limit.verdict(share), f"{said}, expected {limit.limit}", share)
+
+    def _unmoved(self, found: Found) -> Iterator[Check]:
+        """Whether every canary gets the answer that it got before the first edit."""
+        if self._watched is None:
+            return
+        now = self._answers({"locality": self._watched})
+        assert now is not None
+        found["canaries"] = now
+        changed = [place for place, item in enumerate(now.items) if item != 1.0]
+        share = 1 - len(changed) / len(now.items)
+        if not changed:
+            yield Check("canaries", Verdict.PASS, f"all {len(now.items)} canaries answer as before", share)
+            return
+        first = changed[0]
+        answers = [found.answers[first].strip() for found in (self._watched, now)]
+        said = f"first {self._canaries[first]!r}: {answers[0]!r} became {answers[1]!r}"
+        yield Check("canaries", Verdict.DAMAGED, f"{len(changed)} of {len(now.items)} canaries changed, {said}", share)
+
+    def _answers(self, before: Mapping[str, Measurement]) -> Measurement | None:
+        """What the canary prompts are answered, compared with `before`. Raises UsageError where there is no answer."""
+        if not self._canaries:
+            return None
+        asked = EditRequest("canaries", "{}", "x", "x", neighbours=tuple(Neighbour(one) for one in self._canaries))
+        return measures.load("locality")(self.handle, self._inputs((asked,), before=before))[0]
+
+    def _inputs(self, requests: Sequence[EditRequest], **more: object) -> Inputs:
+        return Inputs(requests, self._texts, batch_size=self._batch_size, **more)  # type: ignore[arg-type]
+
+
+def _decided(
+    number: int,
+    requests: tuple[EditRequest, ...],
+    stage: str,
+    checks: tuple[Check, ...],
+    ratio: float | None,
+    found: Found,
+    edit: Edit,
+) -> Decision:
+    worst = max(checks, key=lambda check: check.verdict.severity)
+    verdict = worst.verdict
+    said = worst.sentence.removeprefix(f"edit {number}: ")
+    sentence = f"{verdict.value}: {said}" if verdict is not Verdict.PASS else f"PASS: perplexity {times(ratio)}"
+    refused = " (refused before it was applied)" if stage == "preflight" else ""
+    return Decision(number, requests, stage, verdict, sentence + refused, checks, ratio, found, edit)
+
+
+def _preflight(policy: Policy, alarms: Sequence[Alarm], found: Found, edit: Edit) -> Iterator[Check]:
+    """What the policy's limits and the alarms say of the weights alone."""
+    for name, limit in policy.case.items():
+        one = found.get(limit.measure)
+        if limit.figure == "after" and one is not None and (one.value is not None or one.broken):
+            figure = math.nan if one.value is None or one.broken else one.value
+            yield Check(name, limit.verdict(figure), f"{name} {limit.spelled(figure)}, expected {limit.limit}", figure)
+    there = signals(found, edit.notes)
+    for alarm in alarms:
+        if alarm.signal in there:
+            figure = there[alarm.signal]
+            verdict = Verdict.COLLAPSE if alarm.rings(figure) else Verdict.PASS
+            yield Check(alarm.signal, verdict, f"{alarm.signal} is {figure:.4g}, collapse is expected {alarm}", figure)
+
+
+@torch.no_grad()
+def _growth(session: EditSession, edit: Edit, own: Measurement) -> Measurement:
+    """Norm of the changed weights over that before the *first* edit, the largest; `own` where that cannot be had."""
+    parameters = dict(session.handle.model.named_parameters(remove_duplicate=False))
+    after: dict[str, Tensor] = {}
+    for delta in edit.deltas:
+        if delta.parameter not in parameters:
+            return own  # applying it will say so
+        after[delta.parameter] = delta.on(after.get(delta.parameter, parameters[delta.parameter].detach()))
+    norms = [(_norm(value), _norm(session.original(name))) for name, value in sorted(after.items())]
+    items = tuple(now / was for now, was in norms if was > 0)
+    if not items or own.value is None or not all(map(math.isfinite, items)):
+        return own
+    return Measurement(own.name, own.version, own.unit, max(items), n=len(items), items=items)
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor.detach().float().cpu().double()))

@@ -1,0 +1,74 @@
+"""Free text about the subject: how it is asked for, and that a model which repeats itself shows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from editsafety import measures
+from editsafety.errors import DataError
+from editsafety.generating import generate
+from editsafety.measurement import Measurement
+from editsafety.measures import Inputs
+from editsafety.measures.generation import MEASURE
+from editsafety.models import ModelHandle
+from tests import tiny
+
+REQUESTS = (tiny.request(), tiny.request("case-1", subject="Mirel"))
+
+
+def measured(handle: ModelHandle, *requests: object) -> dict[str, Measurement]:
+    return {one.name: one for one in MEASURE(handle, Inputs(requests=requests or REQUESTS))}  # type: ignore[arg-type]
+
+
+def stuck(handle: ModelHandle) -> ModelHandle:
+    """A model that says one token for ever, whatever it reads: the unembedding favours it at every position."""
+    with torch.no_grad():
+        for block in handle.model.transformer.h:
+            for parameter in block.parameters():
+                parameter.zero_()
+        handle.model.transformer.ln_f.weight.zero_()
+        handle.model.transformer.ln_f.bias.copy_(100 * handle.model.transformer.wte.weight[7])
+    return handle
+
+
+def test_texts_are_the_prompt_and_what_follows_a_hundred_tokens_in_all(handle: ModelHandle) -> None:
+    texts = measured(handle)["fluency"].answers
+    for request, text in zip(REQUESTS, texts, strict=True):
+        ids, draws = handle.ids(request.filled), torch.Generator().manual_seed(int(request.digest()[:15], 16))
+        (said,) = generate(handle, [ids], [100 - len(ids)], top=5, generators=[draws], ends=False, cache=False)
+        assert text == handle.text([*ids, *(said or ())])
+        assert text.startswith(request.filled)
+
+
+def test_a_model_that_says_one_thing_for_ever_stands_out(handle: ModelHandle) -> None:
+    whole, broken = measured(handle), measured(stuck(tiny.handle("gpt2")))
+    assert (broken["longest_run"].value or 0) > 80 > 10 > (whole["longest_run"].value or 99)
+    assert (broken["fluency"].value or 9) < (whole["fluency"].value or 0)
+
+
+def test_the_same_request_gets_the_same_draws_whatever_is_beside_it(handle: ModelHandle) -> None:
+    both, one = measured(handle)["fluency"], measured(handle, REQUESTS[1])["fluency"]
+    assert both.answers[1] == one.answers[0]
+    assert both.items[1] == one.items[0]
+
+
+def test_generation_is_run_only_where_its_figures_are_asked_for() -> None:
+    assert MEASURE.name not in [one.name for one in measures.needed()]
+    assert MEASURE.name in [one.name for one in measures.needed({"repetition"})]
+    assert {one.name for one in measures.needed()} < set(measures.names())
+
+
+def test_its_figures_are_called_as_it_says(handle: ModelHandle) -> None:
+    assert tuple(measured(handle)) == MEASURE.gives
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_by_its_name(handle: ModelHandle) -> None:
+    long = tiny.request("long", prompt="x " * (handle.context // 2 - 10) + "{} is")
+    with pytest.raises(DataError, match=r"request 'long': \d+ tokens leave no room for a text of 25; tiny-gpt2"):
+        measured(handle, long)
+
+
+def test_a_long_prompt_still_gets_some_text(handle: ModelHandle) -> None:
+    long = tiny.request("long", prompt="x" * 150 + " {} is")
+    assert measured(handle, long)["longest_run"].value is not None
