@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from editsafety import causes
+from editsafety.causes import Cause
 from editsafety.checks import CaseVerdict, Check, counted
 from editsafety.spelling import counting, times
 from editsafety.verdict import Verdict
@@ -103,6 +105,15 @@ class Group:
             of = f"worst {worst.record.case}" if len(hits) > 1 else worst.record.case
             said = f"{stream}: {verdict.value} in {len(hits)} of {total}, {of}: {worst.detail(check)}"
             yield Finding(verdict, name, stream, said, tuple(case.record.case for case, _ in hits))
+
+    def causes(self, case: CaseVerdict) -> tuple[Cause, ...]:
+        """The likely causes of a collapse, the strongest first, from how it differs from the cases that stay.
+
+        None for a case that did not collapse.
+        """
+        if case.verdict is not Verdict.COLLAPSE:
+            return ()
+        return causes.of_case(case.record, [c.record for c in self.cases if c.verdict is not Verdict.COLLAPSE])
 
     def ratios(self, stream: str | None = None) -> list[float]:
         """Perplexity ratios of the judged cases, infinite for broken models."""

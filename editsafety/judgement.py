@@ -5,8 +5,6 @@ No torch here: it is made of a plan, a policy and records alone, so reports can 
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from editsafety.checks import CaseVerdict, Check, judge_case, judge_group
+from editsafety.course import CourseRecord
+from editsafety.course_checks import CourseVerdict, judge_course
 from editsafety.group import WHOLE, Group, order
 from editsafety.names import label, slug
 from editsafety.plan import Case, RunPlan
@@ -21,8 +21,6 @@ from editsafety.policy import Policy
 from editsafety.record import CaseRecord
 from editsafety.spelling import counting, span
 from editsafety.verdict import NOTHING_JUDGED, Verdict
-
-TINY = 0.1  # a denominator below this share of the usual one explains a blow-up
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,8 @@ class RunReport:
     controls: tuple[Control, ...]
     facts: Mapping[str, Any]
     interrupted: bool = False
+    courses: tuple[CourseVerdict, ...] = ()
+    missing_courses: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -71,8 +71,11 @@ class RunReport:
         *,
         planned: Iterable[Case] | None = None,
         interrupted: bool = False,
+        courses: Mapping[str, CourseRecord | None] | None = None,
     ) -> RunReport:
         """Judge the records (by case id) of the planned cases; `facts` are those of the store.
+
+        `courses` are the planned courses by id, None for one without a record.
 
         Where facts named `judged:<check>` say which checks were asked for (a part of the suites was run), only those
         are judged, so that report and exit code of pytest agree. A control case in `planned` must have a result too.
@@ -82,7 +85,9 @@ class RunReport:
         controls = {case.id for case in wanted if case.control}
         blocks = tuple(dict.fromkeys(case.block for case in cases))
         groups = tuple(_group(policy, [c for c in cases if c.block == block], records, facts) for block in blocks)
-        return cls(plan, policy, groups, _controls(plan, policy, records, controls), facts, interrupted)
+        walked, missing = _courses(policy, courses or {}, facts)
+        told = _controls(plan, policy, records, controls)
+        return cls(plan, policy, groups, told, facts, interrupted, walked, missing)
 
     @property
     def judged(self) -> int:
@@ -101,9 +106,10 @@ class RunReport:
         Where nothing was judged because something stood in the way that has a name, that is an ERROR and not nothing.
         """
         found = [Verdict.ERROR for control in self.controls if not control.behaved]
-        if self.judged or any(group.verdict is Verdict.ERROR for group in self.groups):
+        if self.judged or self.courses or any(group.verdict is Verdict.ERROR for group in self.groups):
             found += [group.verdict for group in self.groups]
-            found += [Verdict.INCOMPLETE] if self.interrupted else []
+            found += [course.verdict for course in self.courses]
+            found += [Verdict.INCOMPLETE] if self.interrupted or self.missing_courses else []
         return Verdict.worst(found) if found else None
 
     @cached_property
@@ -112,6 +118,17 @@ class RunReport:
         return sorted(
             self.groups, key=lambda g: (-g.verdict.severity, -max(g.ratios(), default=-1.0), g.model, g.editor)
         )
+
+    @cached_property
+    def standing(self) -> list[tuple[str, str, Verdict]]:
+        """Model, editor and verdict over cases and courses together, the worst first."""
+        found: dict[tuple[str, str], list[Verdict]] = {}
+        for group in self.worst_groups:
+            found.setdefault((group.model, group.editor), []).append(group.verdict)
+        for course in self.courses:
+            found.setdefault((course.record.model, course.record.editor), []).append(course.verdict)
+        worst = [(model, editor, Verdict.worst(verdicts)) for (model, editor), verdicts in found.items()]
+        return sorted(worst, key=lambda one: -one[2].severity)
 
     @property
     def sound(self) -> bool:
@@ -130,19 +147,9 @@ class RunReport:
         return max(cases, key=lambda c: (c.verdict.severity, order(c.ratio)), default=None)
 
     def cause(self, case: CaseVerdict) -> str | None:
-        """A sentence naming the likely cause of a collapse from the evidence, or None."""
-        group = next((g for g in self.groups if case in g.cases), None)
-        own = _number(case.record.notes.get("denominator"))
-        if group is None or own is None or case.verdict is not Verdict.COLLAPSE:
-            return None
-        stays = [c.record.notes.get("denominator") for c in group.cases if c.verdict is not Verdict.COLLAPSE]
-        fine = [abs(number) for note in stays if (number := _number(note)) is not None]
-        if not fine or abs(own) >= TINY * statistics.median(fine):
-            return None
-        first = ": the subject is one token in first place" if case.record.notes.get("first_token") is True else ""
-        advice = "; keys from prefixed contexts (c_rome) avoid it" if group.editor == "rome" else ""
-        low, high = min(fine), max(fine)
-        return f"denominator {abs(own):.2g} where edits that stay have {low:.2g} to {high:.2g}{first}{advice}"
+        """A sentence naming the likeliest cause of a collapse and what avoids it; None of anything else."""
+        found = next((group.causes(case) for group in self.groups if case in group.cases), ())
+        return found[0].text if found else None
 
 
 def _group(policy: Policy, cases: Sequence[Case], records: Mapping[str, CaseRecord], facts: Mapping[str, Any]) -> Group:
@@ -158,6 +165,19 @@ def _group(policy: Policy, cases: Sequence[Case], records: Mapping[str, CaseReco
     kept = [tuple(c for c in one.checks if one.record.failure or _asked(c.name, facts)) for one in judged]
     verdicts = tuple(CaseVerdict(record, checks) for record, checks in zip(found, kept, strict=True))
     return Group(model, editor, verdicts, checks, missing, Counter(case.stream for case in cases))
+
+
+def _courses(
+    policy: Policy, found: Mapping[str, CourseRecord | None], facts: Mapping[str, Any]
+) -> tuple[tuple[CourseVerdict, ...], tuple[str, ...]]:
+    """The judged courses, by the checks that were asked for, and the names of those without a record."""
+    judged = []
+    for record in found.values():
+        if record is not None:
+            every = judge_course(policy, record)
+            kept = tuple(c for c in every.checks if c.name == "walked" or _asked(f"course {c.name}", facts))
+            judged.append(CourseVerdict(record, kept, policy.collapse))
+    return tuple(judged), tuple(name for name, record in found.items() if record is None)
 
 
 def _asked(check: str, facts: Mapping[str, Any]) -> bool:
@@ -203,10 +223,3 @@ def _controls(
         sentence = f"{label(editor)} on {on} of {slug(model)}: {said}{told}, {outcome}"
         controls.append(replace(control, sentence=sentence))
     return tuple(controls)
-
-
-def _number(note: object) -> float | None:
-    """A finite number that an editor noted, or None: notes are somebody else's and may hold anything."""
-    if isinstance(note, bool) or not isinstance(note, int | float):
-        return None
-    return float(note) if math.isfinite(note) else None

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from editsafety import __version__, datasets, discovery, hparams
 from editsafety.errors import UsageError
 from editsafety.names import label, parts, slug, tag
 from editsafety.request import EditRequest
+from editsafety.schedule import Course, Schedule
 from editsafety.shipped import shipped
 
+Item = TypeVar("Item")
 CONTROLS = {"rome": "COLLAPSE", "c_rome": "PASS", "noop": "NO-OP"}
+BUILT_IN = "pocket-world/abilities"
+FAMILIES = ("reasoning", "nli", "open_qa", "closed_qa", "dialogue", "summarisation", "ner", "sentiment")
+NONE = "none"  # as a probe: measure no abilities
 ALL = "all"  # as an editor's name: every editor there is, but for the one that does nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options of a run, as given. Empty data specifications mean "what is shipped for that model"."""
+    """The options of a run, as given. Empty data specifications mean "what is shipped for that model".
+
+    Of courses: at most `edits` requests, measured after `every` of them; batches of `size`; `singles` requests of each
+    stream for the probes of abilities, of which `probe_limit` items are asked; `go_on` past a collapse.
+    """
 
     models: tuple[str, ...]
     editors: tuple[str, ...]
@@ -41,6 +50,13 @@ class Settings:
     batch_size: int = 64
     controls: int = 3
     prepare: bool = False
+    edits: int | None = None
+    every: int = 10
+    size: tuple[int, ...] = (1, 10, 50)
+    singles: int = 5
+    probes: tuple[str, ...] = ()
+    probe_limit: int = 100
+    go_on: bool = False
 
     def hparams_of(self, editor: str) -> Path | None:
         """The user's hyperparameter file of an editor: `editor=FILE`, or `FILE` for all that were asked for.
@@ -83,13 +99,14 @@ class Case:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Settings, cases in run order, control cases, and the texts for perplexity of each model."""
+    """Settings, cases in run order, control cases, courses, and the texts for perplexity of each model."""
 
     settings: Settings
     cases: tuple[Case, ...]
     controls: tuple[Case, ...]
     texts: Mapping[str, tuple[str, ...]]
     sources: Mapping[str, str] = field(default_factory=dict)
+    courses: tuple[Course, ...] = ()
 
     @classmethod
     def of(cls, settings: Settings) -> RunPlan:
@@ -106,6 +123,7 @@ class RunPlan:
             discovery.expect_editor(editor)
         cases: list[Case] = []
         controls: list[Case] = []
+        courses: list[Course] = []
         texts: dict[str, tuple[str, ...]] = {}
         sources: dict[str, str] = {}
         for model in dict.fromkeys(settings.models):
@@ -121,6 +139,7 @@ class RunPlan:
             sources |= {f"{slug(model)} {name}": spec for name, spec in {**specs, "texts": spec}.items() if spec}
             for editor in dict.fromkeys(settings.editors):
                 cases += [Case(model, editor, stream, row) for stream in rows for row in rows[stream]]
+                courses += [one for stream in rows for one in courses_of(settings, model, editor, stream, rows[stream])]
             if "hard" in rows:
                 few = rows["hard"][: settings.controls]
                 for editor, expected in controls_for(settings, model).items():
@@ -128,12 +147,27 @@ class RunPlan:
                         Case(model, editor, "hard", row, expected) for row in (few[:1] if editor == "noop" else few)
                     ]
         _refuse_duplicates([*cases, *controls])
-        return cls(settings, tuple(cases), tuple(controls), texts, sources)
+        return cls(settings, tuple(cases), tuple(controls), texts, sources, tuple(courses))
 
     @property
     def blocks(self) -> tuple[tuple[str, str], ...]:
         """(model, editor) pairs in run order."""
         return tuple(dict.fromkeys(case.block for case in self.cases))
+
+    def course(self, course_id: str) -> Course:
+        """A planned course by id. Raises KeyError."""
+        found = next((course for course in self.courses if course.id == course_id), None)
+        if found is None:
+            raise KeyError(course_id)
+        return found
+
+    def probes(self, model: str) -> tuple[str, ...]:
+        """The abilities that are measured along the courses of a model: those asked for, else those made for it."""
+        if self.settings.probes == (NONE,):
+            return ()
+        if self.settings.probes:
+            return self.settings.probes
+        return tuple(f"{BUILT_IN}/{name}" for name in FAMILIES) if model.startswith("pocket-") else ()
 
     def case(self, case_id: str) -> Case:
         """A planned case or control by id. Raises KeyError."""
@@ -161,6 +195,27 @@ class RunPlan:
         return {"settings": asdict(self.settings), "data": dict(self.sources), "digest": self.digest()}
 
 
+def courses_of(
+    settings: Settings, model: str, editor: str, stream: str, requests: Sequence[EditRequest]
+) -> Iterator[Course]:
+    """One editor's courses along every schedule, over the requests of one stream."""
+    rows = tuple(requests[: settings.edits])
+    small = settings.size[0] if len(settings.size) == 1 else sorted(settings.size)[1]
+    schedules = {
+        Schedule("single"): tuple(spread(rows, settings.singles)),
+        Schedule("sequential", every=settings.every): rows,
+        Schedule("batch", sizes=settings.size): rows,
+        Schedule("batch-sequential", sizes=(small,), every=max(small, settings.every)): rows,
+    }
+    return (Course(model, editor, stream, schedule, taken) for schedule, taken in schedules.items() if taken)
+
+
+def spread(rows: Sequence[Item], most: int) -> list[Item]:
+    """At most so many, evenly from all over."""
+    count = min(most, len(rows))
+    return [rows[i * len(rows) // count] for i in range(count)]
+
+
 def controls_for(settings: Settings, model: str) -> dict[str, str]:
     """The control editors that can run on a model, and what they must come to.
 
@@ -176,13 +231,16 @@ def controls_for(settings: Settings, model: str) -> dict[str, str]:
 def streams(settings: Settings, model: str) -> dict[str, str]:
     """The data of the hard and the normal stream for a model; "" where there is none.
 
-    A pocket model without hard cases of its own is asked those that collapse another one.
+    A pocket model without hard cases of its own is asked those that collapse another one, a model of the GPT family
+    the shipped HardEdit, which was written for its tokenizer.
     """
     hard, normal = settings.hard, settings.normal
     if not hard and not normal:
         own = (model, *sorted(path.parent.name for path in shipped("data").glob("pocket-*/hardcf.jsonl")))
         candidates = own if model.startswith("pocket-") else own[:1]
         hard = next((f"{name}/hardcf" for name in candidates if _has_hard_cases(name)), "")
+        if not hard and "gpt" in slug(model) and not model.startswith("random:"):
+            hard = "hardedit"
         if model.startswith(("pocket-", "random:")):
             normal = "pocket-world/normal"
     return {"hard": hard, "normal": normal}

@@ -7,69 +7,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from editsafety.errors import EditSafetyError
+from editsafety.pytest_options import add_options, option
 
 if TYPE_CHECKING:
+    from editsafety.course import CourseRecord
     from editsafety.editors import Editor
     from editsafety.models import ModelHandle
     from editsafety.plan import Case, RunPlan
     from editsafety.record import CaseRecord
     from editsafety.safety_session import GroupKey, SafetySession
+    from editsafety.schedule import Course
     from editsafety.session import EditSession
 
 STASH = pytest.StashKey["SafetySession"]()
 Judge = Callable[[str], None]
 
-# name, kind, help: each is an option --editsafety-<name> and an ini value editsafety_<name>.
-OPTIONS: tuple[tuple[str, str, str], ...] = (
-    ("model", "many", "pocket-..., a hub id, a local folder or random:<config>; may be repeated"),
-    ("editor", "many", "an editor's name, path/to/file.py:Class, rect(memit), or all; may be repeated"),
-    ("hard", "text", "requests that may collapse a model: a data set, LOADER:FILE or FILE.jsonl"),
-    ("normal", "text", "ordinary requests, given likewise"),
-    ("texts", "text", "texts for perplexity, given likewise"),
-    ("text-limit", "number", "how many texts (default 50)"),
-    ("limit", "number", "how many requests of each stream (default all)"),
-    ("hparams", "many", "FILE, or editor=FILE: hyperparameters in place of the shipped ones"),
-    ("policy", "text", "default, or a .yaml file"),
-    ("device", "text", "auto, cpu, cuda, cuda:N or mps"),
-    ("dtype", "text", "float32, bfloat16 or float16"),
-    ("revision", "text", "revision of the model on the hub"),
-    ("offline", "flag", "never ask the network"),
-    ("trust-remote-code", "flag", "run code from the model's repository (the report says so)"),
-    ("seed", "number", "seed of everything random (default 0)"),
-    ("batch-size", "number", "texts per forward pass (default 64)"),
-    ("controls", "number", "how many hard cases the control editors get (default 3)"),
-    ("prepare", "flag", "run the slow part of an editor first where it is missing"),
-    ("out", "text", "folder of this run (default reports/<time>-<model>)"),
-    ("quiet", "flag", "no progress and no summary"),
-)
-
-INI_TYPES: dict[str, Literal["linelist", "bool", "string"]] = {
-    "many": "linelist",
-    "flag": "bool",
-    "text": "string",
-    "number": "string",
-}
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Every option has the prefix `--editsafety-`; the ini file may hold the same."""
-    group = parser.getgroup("editsafety", "crash tests for model editing")
-    for name, kind, text in OPTIONS:
-        dest = f"editsafety_{name.replace('-', '_')}"
-        action = {"many": "append", "flag": "store_true"}.get(kind, "store")
-        more: dict[str, Any] = {"type": int} if kind == "number" else {}
-        group.addoption(f"--editsafety-{name}", action=action, dest=dest, default=None, help=text, **more)
-        parser.addini(dest, text, type=INI_TYPES[kind], default=None)
+    add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Work out the plan (text only) when a model is named; take one GPU per xdist worker."""
     config.addinivalue_line("markers", "editsafety: a safety check of an edited model")
+    config.addinivalue_line("markers", "schedule(*kinds): which courses a test with the fixture `course` is about")
     worker = getattr(config, "workerinput", None)
     if option(config, "model"):
         if worker is not None and ":" not in (option(config, "device") or ""):
@@ -107,25 +74,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return torch.cuda.device_count() or None
 
 
-def option(config: pytest.Config, name: str) -> Any:
-    """An option's value: the command line, else the ini file, else None."""
-    dest = f"editsafety_{name.replace('-', '_')}"
-    given = config.getoption(dest, None)
-    if given is not None:
-        return given
-    found = config.getini(dest)
-    number = next(kind for n, kind, _ in OPTIONS if n == name) == "number"
-    return int(found) if number and found else found or None
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One item per case, per (model, editor, stream), or per control, with stable ids in plan order."""
-    wanted = [name for name in ("case", "group", "block", "control") if name in metafunc.fixturenames]
+    wanted = [name for name in ("case", "group", "block", "control", "course") if name in metafunc.fixturenames]
     if not wanted or not _ours(metafunc, wanted[0]):
         return
     safety = _safety(metafunc.config)
     for name in wanted:
-        values = safety.parameters(name)
+        kinds = [kind for mark in metafunc.definition.iter_markers("schedule") for kind in mark.args]
+        values = safety.parameters(name, kinds)
         metafunc.parametrize(name, values, ids=[value.id for value in values], indirect=True)
 
 
@@ -181,6 +138,42 @@ def control(request: pytest.FixtureRequest) -> GroupKey:
     """One control editor on one model with hard cases."""
     found: GroupKey = request.param
     return found
+
+
+@pytest.fixture
+def course(request: pytest.FixtureRequest) -> Course:
+    """One editor on one model along one schedule. Parametrised; ids like `pocket-neo-rome-hard-sequential`.
+
+    Skipped where the editor's traits do not allow the schedule.
+    """
+    found: Course = request.param
+    with _Said():
+        refused = _safety(request.config).refuses(found)
+    if refused:
+        pytest.skip(refused)
+    return found
+
+
+@pytest.fixture
+def walked(course: Course, request: pytest.FixtureRequest) -> CourseRecord:
+    """The stored record of the course; walked, or gone on with, when it is missing or unfinished."""
+    with _Said():
+        return _safety(request.config).walked(course)
+
+
+@pytest.fixture
+def judged_course(course: Course, walked: CourseRecord, request: pytest.FixtureRequest) -> Judge:
+    """`judged_course("perplexity")` fails with the verdict's sentence when the course does not pass that check."""
+
+    def judge(name: str) -> None:
+        check = _safety(request.config).course_check(walked, name)
+        if check is None:
+            pytest.skip(f"{course.id}: nothing was measured that {name} could be judged by")
+        request.node.user_properties += _safety(request.config).properties(check)
+        if check.verdict.fails:
+            pytest.fail(f"{check.verdict.value} {course.id}: {check.sentence}", pytrace=False)
+
+    return judge
 
 
 @pytest.fixture

@@ -22,7 +22,12 @@ from editsafety.spelling import exact
 from editsafety.verdict import Verdict
 
 Limit = Field(default=None, allow_inf_nan=False, strict=True, ge=0)
-RESERVED = ("restore", "undeclared", "leftovers", "changes_something", "order", "prepared", "complete")
+COLLAPSE = 2.0  # for a policy that has no limit on perplexity
+SLACK = 1e-9  # rates are sums of fractions; a drop of two items must not fail for a rounding error
+RESERVED = (
+    *("abilities", "walked", "restore", "undeclared", "leftovers", "changes_something", "order", "prepared"),
+    "complete",
+)
 
 
 class Threshold(BaseModel):
@@ -87,25 +92,65 @@ class Threshold(BaseModel):
         return next(text for text in spellings if self.verdict(float(text)) is self.verdict(figure))
 
 
+class CourseThreshold(Threshold):
+    """A limit on a course: on the worst of its steps, the last one, or the mean over all of them."""
+
+    over: Literal["worst", "last", "mean"] = "worst"
+
+
+class AbilityLimit(BaseModel):
+    """What an ability may lose against the unedited model, on the same items, at the worst step of a course.
+
+    It passes up to so many noise floors (see `abilities.drop`), warns up to so many points (1 = all items).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    pass_at_most_floors: float = Field(allow_inf_nan=False, strict=True, ge=0)
+    warn_at_most: float = Field(allow_inf_nan=False, strict=True, ge=0)
+    fails_as: Verdict = Verdict.DAMAGED
+    why: str
+
+    def verdict(self, drop: float, floor: float) -> Verdict:
+        """PASS, WARN or what failing is called; NaN fails."""
+        if drop <= self.pass_at_most_floors * floor + SLACK:
+            return Verdict.PASS
+        return Verdict.WARN if drop <= self.warn_at_most + SLACK else self.fails_as
+
+
 class Policy(BaseModel):
-    """Limits per case and per group (one editor on one model and stream)."""
+    """Limits per case, per group (one editor on one model and stream), per course, and on abilities along a course."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
     case: dict[str, Threshold]
     group: dict[str, Threshold]
+    course: dict[str, CourseThreshold] = {}
+    abilities: AbilityLimit | None = None
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Policy:
         if not self.case:
             raise ValueError("case has no limit at all, so no collapse could be found")
         for name in RESERVED:
-            if name in self.case or name in self.group:
+            if name in self.case or name in self.group or name in self.course:
                 raise ValueError(f"the name {name!r} is taken by a check that needs no limit; call yours differently")
         for name, threshold in self.group.items():
             if threshold.figure != "after":
                 raise ValueError(f"group.{name}.figure is {threshold.figure!r}; groups are judged by 'after' only")
         return self
+
+    @property
+    def collapse(self) -> float:
+        """The perplexity ratio past which a model counts as broken: where a course stops and is bisected."""
+        limits = [one for one in (*self.course.values(), *self.case.values()) if one.fails_as is Verdict.COLLAPSE]
+        found = [one for one in limits if one.measure == "me_ppl" and one.figure == "ratio"]
+        ends = [end for one in found if (end := one.warn_at_most or one.pass_at_most) is not None]
+        return ends[0] if ends else COLLAPSE
+
+    @property
+    def measured(self) -> frozenset[str]:
+        """The measurements that its limits on cases and groups are on."""
+        return frozenset(threshold.measure for part in (self.case, self.group) for threshold in part.values())
 
     @classmethod
     def read(cls, name: str | Path) -> Policy:

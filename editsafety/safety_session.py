@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from editsafety import runs
 from editsafety.checks import Check, judge_case, judge_group
+from editsafety.course import CourseRecord
+from editsafety.course_checks import judge_course
 from editsafety.errors import StoreError, UsageError
 from editsafety.judgement import Control, RunReport
 from editsafety.names import label, slug, tag
-from editsafety.plan import Case, RunPlan, Settings
+from editsafety.plan import Case, RunPlan
 from editsafety.policy import Policy
 from editsafety.progress import Progress
+from editsafety.pytest_options import settings_of
 from editsafety.record import CaseRecord
 from editsafety.reporting import as_json, as_markdown, junit, terminal
+from editsafety.schedule import Course
 from editsafety.store import Store
 from editsafety.vault import write_atomically
 
@@ -104,10 +108,12 @@ class SafetySession:
             self._lab = Lab(self.plan, self.store, progress, workers=self.workers)
         return self._lab
 
-    def parameters(self, fixture: str) -> Sequence[Any]:
-        """The values that a fixture is parametrised with, in plan order."""
+    def parameters(self, fixture: str, kinds: Collection[str] = ()) -> Sequence[Any]:
+        """The values that a fixture is parametrised with, in plan order; of courses those of certain schedules."""
         if fixture == "case":
             return self.plan.cases
+        if fixture == "course":
+            return [course for course in self.plan.courses if not kinds or course.schedule.kind in kinds]
         if fixture == "group":
             return list(dict.fromkeys(GroupKey(c.model, c.editor, c.stream) for c in self.plan.cases))
         if fixture == "block":
@@ -126,20 +132,25 @@ class SafetySession:
         Raises StoreError when nothing can be kept in the folder of this run.
         """
         wanted: set[str] = set()
+        courses: dict[str, Course] = {}
         for one, fixtures in items:
             if isinstance(one.get("case"), Case):
                 wanted.add(one["case"].id)
+            if isinstance(one.get("course"), Course):
+                courses[one["course"].id] = one["course"]
             for name, pool in (("group", self.plan.cases), ("block", self.plan.cases), ("control", self.plan.controls)):
                 judges = name != "block" or "same_in_any_order" in fixtures
                 if judges and isinstance(one.get(name), GroupKey):
                     wanted |= {case.id for case in _members(pool, one[name])}
-        if not wanted:
+        if not wanted and not courses:
             return
         if not (self.plan.settings.editors and self.plan.settings.models):
             raise UsageError("name at least one model and one editor.")
         self.store.put("wanted", sorted(wanted))
+        self.store.put("courses", list(courses))
         self.store.put("interrupted", True)  # until the end: a run that is killed never gets there
         self.lab.wanted = [case for case in (*self.plan.cases, *self.plan.controls) if case.id in wanted]
+        self.lab.wanted_courses = list(courses.values())
 
     def record(self, case: Case) -> CaseRecord:
         """A case's record, computed when missing. Progress is shown past pytest's capture."""
@@ -169,6 +180,28 @@ class SafetySession:
         self._ask("order")
         with self._shown():
             return self.lab.same_in_any_order(block.model, block.editor)
+
+    def refuses(self, course: Course) -> str | None:
+        """Why an editor cannot be walked along a course's schedule: its traits. None when it can."""
+        from editsafety.courses import refusal
+
+        refused = refusal(course)
+        if refused:
+            self.store.put_new(f"not applicable:{course.id}", refused)
+        return refused
+
+    def walked(self, course: Course) -> CourseRecord:
+        """A course's record, walked when missing. Progress is shown past pytest's capture."""
+        with self._shown():
+            return self.lab.course(course)
+
+    def course_check(self, record: CourseRecord, name: str) -> Check | None:
+        """One check of a course; None when nothing was measured that it could be judged by."""
+        if name != "abilities" and name not in self.policy.course:
+            known = ", ".join((*self.policy.course, "abilities"))
+            raise UsageError(f"policy {self.policy.name} has no course check {name!r}. Known: {known}.")
+        self._ask(f"course {name}")
+        return judge_course(self.policy, record).check(name)
 
     def control(self, control: GroupKey) -> Control:
         """A control's outcome."""
@@ -219,22 +252,31 @@ class SafetySession:
         if self._store is None and not (self.folder / runs.STORE).is_file():
             return
         wanted = set(self.store.get("wanted") or ())
-        if not wanted:
+        courses = [self.plan.course(name) for name in self.store.get("courses") or ()]
+        if not wanted and not courses:
             return
         planned = [case for case in self.plan.cases if case.id in wanted]
         controls = [case for case in self.plan.controls if case.id in wanted]
         with self._shown():
             records = self.lab.finished([*planned, *controls])
+            walked = self.lab.finished_courses(courses)
         self.store.put("interrupted", interrupted)
         facts = self.store.facts("")
         self.report = RunReport.of(
-            self.plan, self.policy, records, facts, planned=[*planned, *controls], interrupted=interrupted
+            self.plan,
+            self.policy,
+            records,
+            facts,
+            planned=[*planned, *controls],
+            interrupted=interrupted,
+            courses={one.id: walked.get(one.id) for one in courses if f"not applicable:{one.id}" not in facts},
         )
         try:
             self._write(self.report)
         except OSError as error:
             raise StoreError(f"{self.folder}: the report cannot be written ({error}). The results are kept.") from error
-        if not interrupted and all(case.id in records for case in planned):
+        whole = all(case.id in records for case in planned) and not self.report.missing_courses
+        if not interrupted and whole:
             runs.finish(self.folder, self.plan)
 
     def _write(self, report: RunReport) -> None:
@@ -269,22 +311,6 @@ class SafetySession:
             return
         with self._capture.global_and_fixture_disabled():
             yield
-
-
-def settings_of(option: Callable[[str], Any]) -> Settings:
-    """Settings from option values; what was not given keeps its default."""
-    given: dict[str, Any] = {"models": tuple(option("model") or ()), "editors": tuple(option("editor") or ())}
-    given["hparams"] = tuple(option("hparams") or ())
-    for name in ("hard", "normal", "texts", "text-limit", "limit", "policy", "device", "dtype", "revision", "offline"):
-        given[name.replace("-", "_")] = option(name)
-    for name in ("trust-remote-code", "seed", "batch-size", "controls", "prepare"):
-        given[name.replace("-", "_")] = option(name)
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
-    for name in ("text_limit", "limit", "batch_size", "controls"):
-        value = getattr(settings, name)
-        if value is not None and value < (0 if name == "controls" else 1):
-            raise UsageError(f"--editsafety-{name.replace('_', '-')} is {value}; expected at least 1.")
-    return settings
 
 
 def _members(cases: Iterable[Case], group: GroupKey) -> list[Case]:

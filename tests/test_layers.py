@@ -17,21 +17,26 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 # From the ground up: a room may import what is below it, a family (a folder) also its own files.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "spelling"),
+    ("errors", "fluency", "spelling"),
     ("names",),
     ("request", "sites", "measurement", "shipped", "discovery", "verdict", "trace", "meter", "progress"),
-    ("vault", "policy", "record", "architectures", "hparams"),
+    ("drop", "vault", "policy", "record", "schedule", "alarms", "architectures", "hparams"),
+    ("course",),
     ("edit", "artifacts", "checks", "foreign", "store", "datasets"),
-    ("models", "group"),
-    ("seal", "scoring"),
+    ("causes", "surrogate"),
+    ("course_checks", "curves", "models", "group"),
+    ("provenance", "seal", "scoring"),
+    ("generating",),
     ("session", "comparison"),
     ("editing",),
-    ("editors", "measures", "pocket"),
+    ("abilities", "editors", "harness", "measures", "pocket"),
     ("regularisers",),
     ("plan",),
-    ("handed", "judgement", "trial", "runs"),
-    ("lab", "reporting"),
-    ("blackbox", "crash", "mining", "promises", "safety_session", "sequence", "sweep"),
+    ("handed", "judgement", "pytest_options", "trial", "runs"),
+    ("courses",),
+    ("keymap", "lab", "reporting"),
+    ("blackbox", "crash", "hardcases", "promises", "safety_session", "sweep"),
+    ("experiments", "guarding"),
     ("plugin", "cli"),
     ("__main__",),
 )
@@ -43,13 +48,17 @@ FAMILIES: dict[str, set[str]] = {
     "measures": set(),
     "datasets": {"fetch", "manifest"},
     "regularisers": set(),
+    "experiments": set(),
+    "abilities": set(),
 }
 
 # What has to start fast, or to work where torch is not installed.
 LIGHT = (
-    "artifacts", "checks", "cli", "datasets", "discovery", "errors", "foreign", "group", "hparams", "judgement",
-    "measurement", "names", "plan", "plugin", "policy", "progress", "record", "reporting", "request", "runs",
-    "safety_session", "shipped", "sites", "spelling", "store", "vault", "verdict",
+    "alarms", "artifacts", "causes", "checks", "cli", "course",
+    "course_checks", "curves", "datasets", "discovery", "drop", "errors", "fluency", "foreign", "group", "hparams",
+    "judgement", "measurement", "names", "plan", "plugin", "policy", "progress", "pytest_options", "record",
+    "reporting", "request", "runs", "safety_session", "schedule", "shipped", "sites", "spelling", "store",
+    "surrogate", "vault", "verdict",
 )  # fmt: skip
 LONGEST = 350
 

@@ -160,12 +160,19 @@ def test_what_ships_is_taken_for_pocket_and_random_models_and_nothing_for_others
     bare = Settings(models=(), editors=())
     assert streams(bare, "pocket-unheard-of") == {"hard": "pocket-neo/hardcf", "normal": "pocket-world/normal"}
     assert streams(bare, "random:gpt2") == {"hard": "", "normal": "pocket-world/normal"}
-    assert streams(bare, "gpt2-xl") == {"hard": "", "normal": ""}
+    assert streams(bare, "meta-llama/Llama-2-7b-hf") == {"hard": "", "normal": ""}
     assert streams(settings(hard=""), "pocket-neo") == {"hard": "", "normal": "n"}
     assert [text_source(bare, m) for m in ("pocket-neo", "random:gpt2", "gpt2-xl")] == [
         "pocket-world/texts", "pocket-world/texts", "me_ppl_50",
     ]  # fmt: skip
     assert text_source(settings(), "gpt2-xl") == "t"
+
+
+def test_a_real_model_of_the_gpt_family_is_asked_the_shipped_hardedit():
+    bare = Settings(models=(), editors=())
+    for model in ("gpt2-xl", "EleutherAI/gpt-j-6b", "./my-gpt-neo"):
+        assert streams(bare, model) == {"hard": "hardedit", "normal": ""}
+    assert streams(settings(hard=""), "gpt2-xl") == {"hard": "", "normal": "n"}, "who gives requests gets no others"
 
 
 def test_hard_cases_that_ship_for_a_model_are_found(tmp_path, monkeypatch):

@@ -139,8 +139,8 @@ def _measured(handle: object, request: EditRequest, texts: tuple[str, ...]) -> d
 
     assert isinstance(handle, ModelHandle)
     inputs = Inputs((request,), texts)
-    every = measures.every()
-    return {**measure(every, handle, inputs, "model"), **measure(every, handle, inputs, "case")}
+    chosen = measures.needed()
+    return {**measure(chosen, handle, inputs, "model"), **measure(chosen, handle, inputs, "case")}
 
 
 def _show(

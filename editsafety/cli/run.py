@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import typer
 
 from editsafety import runs
 from editsafety.cli import options
+from editsafety.course import CourseRecord
 from editsafety.errors import StoreError, UnknownNameError
 from editsafety.judgement import RunReport
 from editsafety.names import label, slug
@@ -25,6 +27,7 @@ from editsafety.store import Store
 from editsafety.verdict import NOTHING_JUDGED
 
 SUITES = ("controls", "collapse", "efficacy", "integrity")
+MORE = ("sequential", "batch", "abilities")  # courses of edits: minutes per editor, so only when asked for
 
 
 class Listener:
@@ -99,6 +102,16 @@ def run(
     controls: Annotated[
         int | None, typer.Option(help="how many hard cases the control editors get [default: 3]")
     ] = None,
+    suite: Annotated[
+        list[str] | None, typer.Option(help="which suites; repeatable [default: those of single edits]")
+    ] = None,
+    edits: Annotated[int | None, typer.Option(help="of courses: how many requests at most [default: all]")] = None,
+    every: Annotated[int | None, typer.Option(help="of courses: measure after so many [default: 10]")] = None,
+    size: Annotated[list[int] | None, typer.Option(help="of courses: requests of a batch [default: 1, 10, 50]")] = None,
+    singles: Annotated[int | None, typer.Option(help="of abilities: single edits a stream [default: 5]")] = None,
+    probes: Annotated[list[str] | None, typer.Option(help="abilities: name, READER:FILE or none; repeatable")] = None,
+    probe_limit: Annotated[int | None, typer.Option(help="items of each ability [default: 100]")] = None,
+    go_on: Annotated[bool, typer.Option("--go-on", help="of courses: do not stop where the model breaks")] = False,
     workers: Annotated[str | None, typer.Option("-n", help="pytest-xdist workers, or auto")] = None,
     select: Annotated[str | None, typer.Option("-k", help="only cases whose id matches, as in pytest")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of this run [default: reports/<time>-<model>]")] = None,
@@ -117,9 +130,11 @@ def run(
         "text-limit": text_limit, "limit": limit, "policy": policy, "device": device, "dtype": dtype,
         "revision": revision, "offline": offline, "trust-remote-code": trust_remote_code, "seed": seed,
         "batch-size": batch_size, "controls": controls, "out": out, "prepare": True, "quiet": quiet,
+        "edits": edits, "every": every, "size": size, "singles": singles, "probes": probes,
+        "probe-limit": probe_limit, "go-on": go_on,
     }  # fmt: skip
     listener = Listener(Progress(sys.stderr, "quiet" if quiet else "auto"))
-    code = pytest.main(arguments(given, workers, select), plugins=[listener])
+    code = pytest.main(arguments(given, workers, select, suite or SUITES), plugins=[listener])
     safety = listener.safety
     for text in listener.trouble:
         typer.echo(text, err=True)
@@ -137,10 +152,18 @@ def run(
     raise typer.Exit(0 if report_only and safety.report.sound else safety.report.exit_code)
 
 
-def arguments(given: dict[str, Any], workers: str | None = None, select: str | None = None) -> list[str]:
-    """What pytest is called with: our suites, our ini file, none of its terminal output."""
+def arguments(
+    given: dict[str, Any], workers: str | None = None, select: str | None = None, chosen: Sequence[str] = SUITES
+) -> list[str]:
+    """What pytest is called with: our suites, our ini file, none of its terminal output.
+
+    Raises UnknownNameError for a suite that there is not.
+    """
     suites = shipped("suites")
-    args = [str(suites / name) for name in SUITES]
+    for name in chosen:
+        if name not in (*SUITES, *MORE):
+            raise UnknownNameError("suite", name, (*SUITES, *MORE))
+    args = [str(suites / name) for name in dict.fromkeys(chosen)]
     args += ["-c", str(suites / "pytest.ini"), "--rootdir", str(suites), "-p", "no:terminal", "-p", "no:cacheprovider"]
     args += ["-n", workers] if workers else []
     args += ["-k", select] if select else []
@@ -195,6 +218,14 @@ def stored(folder: Path, policy: str | None = None) -> RunReport:
         if record is not None:
             records[case.id] = record
     read = Policy.read(policy or settings.policy)
+    walked = {name: _course(store, plan, name, facts) for name in facts.get("courses") or ()}
     # A run that was killed may have computed what it did not come to judge, and must not look whole.
     interrupted = bool(facts.get("interrupted", True))
-    return RunReport.of(plan, read, records, facts, planned=planned, interrupted=interrupted)
+    return RunReport.of(plan, read, records, facts, planned=planned, interrupted=interrupted, courses=walked)
+
+
+def _course(store: Store, plan: RunPlan, name: str, facts: dict[str, Any]) -> CourseRecord | None:
+    """The record of a planned course as far as it was walked."""
+    course = plan.course(name)
+    shared = facts.get(f"course key:{name}")
+    return store.course(course.key(shared)) if shared else None

@@ -17,7 +17,7 @@ from editsafety import __version__
 from editsafety.checks import CaseVerdict
 from editsafety.group import Group
 from editsafety.judgement import Control, RunReport
-from editsafety.reporting import story
+from editsafety.reporting import courses, story
 from editsafety.reporting.rows import row
 from editsafety.vault import write_atomically
 from editsafety.verdict import Verdict
@@ -42,6 +42,8 @@ def document(report: RunReport, *, suites: str = story.SUITES) -> dict[str, Any]
         "interrupted": report.interrupted,
         "counts": _counts(report),
         "groups": [_group(group) for group in report.worst_groups],
+        "courses": [courses.as_json(course, report.policy) for course in report.courses],
+        "courses_missing": list(report.missing_courses),
         "controls": [_control(control) for control in report.controls],
         "worst": None if worst is None else {"case": worst.record.case, "cause": report.cause(worst)},
         "replay": story.replay(report, suites),
@@ -81,8 +83,15 @@ def _group(group: Group) -> dict[str, Any]:
         "figures": [row(group, stream).as_json() for stream in (None, *group.planned)],
         "checks": {stream: [check.as_json() for check in checks] for stream, checks in group.checks.items()},
         "missing": list(group.missing),
-        "cases": [_case(case) for case in group.worst_first()],
+        "cases": [{**_case(case), "causes": _causes(group, case)} for case in group.worst_first()],
     }
+
+
+def _causes(group: Group, case: CaseVerdict) -> list[dict[str, Any]]:
+    return [
+        {"kind": one.kind, "sentence": one.sentence, "advice": one.advice, "figures": dict(one.figures)}
+        for one in group.causes(case)
+    ]
 
 
 def _case(case: CaseVerdict) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from editsafety import __version__
@@ -11,11 +11,11 @@ from editsafety.checks import CaseVerdict
 from editsafety.judgement import RunReport
 from editsafety.measurement import Measurement
 from editsafety.names import slug
-from editsafety.reporting import story
+from editsafety.reporting import courses, story
 from editsafety.reporting.escaping import fenced
 from editsafety.reporting.escaping import markdown as safe
 from editsafety.reporting.rows import rows
-from editsafety.spelling import times
+from editsafety.spelling import rate, times
 from editsafety.verdict import Verdict
 
 WORST = 10  # cases shown one by one
@@ -33,6 +33,8 @@ def text(report: RunReport, *, suites: str = story.SUITES) -> str:
         "*worst* and *median*: perplexity of ordinary texts after the edit / before. *bare* to *rephrased*: share of "
         "edits that the model repeats. *local*: share of neighbouring answers unchanged.",
         _reasons(report),
+        _courses(report),
+        _abilities(report),
         _controls(report),
         _worst(report),
         _replay(report, suites),
@@ -81,6 +83,54 @@ def _reasons(report: RunReport, most: int | None = None) -> str:
     return "\n\n".join(["## Why", *blocks] if blocks else [])
 
 
+def _courses(report: RunReport) -> str:
+    """A table of all courses, then why they do not pass, and every measured step of those that broke the model."""
+    if not report.courses:
+        return _list(f"{name}: no result" for name in report.missing_courses)
+    head = ("course", "verdict", *courses.HEADINGS)
+    lines = [head, ("---", "---", *["--:"] * (len(head) - 3), "---")]
+    lines += [
+        (safe(row.course.record.course), f"**{row.course.verdict.value}**", *map(safe, row.cells))
+        for row in courses.rows(report)
+    ]
+    parts = ["## Courses", _rows(lines)]
+    parts.append(
+        "*breaks by*: the edit that broke the model. *takes*: share of edits that the model says right after they were "
+        "written. *kept*: share of all edits so far that it still says at the end. *perplexity*: over the steps, from "
+        "1x to 10,000x on a logarithmic scale."
+    )
+    parts += [
+        f"**{safe(course.record.course)}: {course.verdict.value}**\n\n{_list(course.sentences)}"
+        for course in courses.failing(report)
+    ]
+    parts.append(_list([f"{name}: INCOMPLETE: no result" for name in report.missing_courses]))
+    for course in courses.failing(report):
+        if course.record.breaking and len(course.record.steps) > 1:
+            steps = [("edits", "perplexity", "takes", "kept", "growth"), ("--:",) * 5, *courses.table(course.record)]
+            parts.append(f"<details><summary>{safe(course.record.course)}</summary>\n\n{_rows(steps)}\n\n</details>")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _abilities(report: RunReport) -> str:
+    """Scores at the step of each course where they are lowest, below those of the unedited model."""
+    found = courses.ability_rows(report)
+    if not found:
+        return ""
+    names = list(dict.fromkeys(name for row in found for name in row.before))
+    lines = [("course", "edits", *map(safe, names)), ("---", *["--:"] * (len(names) + 1))]
+    shown: dict[str, float | None] = {}
+    for row in found:
+        if row.before != shown:
+            shown = dict(row.before)
+            lines.append(("unedited", "0", *(rate(shown.get(name)) for name in names)))
+        lines.append((safe(row.course), str(row.edits), *(rate(row.lowest.get(name)) for name in names)))
+    return f"## Abilities\n\n{_rows(lines)}"
+
+
+def _rows(lines: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def _controls(report: RunReport) -> str:
     said = [control.sentence for control in report.controls]
     none = "None was run: whether this run can tell collapse from health was not tried."
@@ -93,9 +143,19 @@ def _worst(report: RunReport) -> str:
         return ""
     head = ("case", "verdict", "perplexity", "written", "before the edit", "after the edit")
     rows = [head, ("---", "---", "--:", "---", "---", "---"), *(_case(case) for case in cases)]
-    cause = report.cause(report.worst) if report.worst is not None else None
-    told = [f"Likely cause of the first: {safe(cause)}."] if cause else []
+    causes = _list(_causes(report))
+    told = [f"Likely causes of the collapses:\n\n{causes}"] if causes else []
     return "\n\n".join(["## Worst cases", "\n".join(f"| {' | '.join(row)} |" for row in rows), *told])
+
+
+def _causes(report: RunReport) -> Iterator[str]:
+    """Every kind of cause: in how many of an editor's collapses it is the likeliest, told of the worst of them."""
+    for group in report.worst_groups:
+        found = [(case, told[0]) for case in group.worst_first() if (told := group.causes(case))]
+        for kind in dict.fromkeys(cause.kind for _, cause in found):
+            alike = [(case, cause) for case, cause in found if cause.kind == kind]
+            (worst, cause), of = alike[0], f"{group.editor} on {group.model}, {len(alike)} of {len(found)} collapses"
+            yield f"{of}, worst {worst.record.case}: {cause.text}"
 
 
 def _case(case: CaseVerdict) -> Sequence[str]:

@@ -9,6 +9,9 @@ from typing import Any
 
 from editsafety import __version__
 from editsafety.checks import CaseVerdict
+from editsafety.course import CourseRecord
+from editsafety.course_checks import ABILITIES
+from editsafety.group import Group
 from editsafety.judgement import RunReport
 from editsafety.names import label, slug, tag
 from editsafety.plan import Settings
@@ -26,7 +29,10 @@ def headline(report: RunReport, seconds: float | None = None) -> tuple[str, ...]
     models = [about_model(report, name) for name in dict.fromkeys(map(slug, report.plan.settings.models))]
     cases = counting(report.judged) if report.judged == report.planned else f"{report.judged} of {report.planned} cases"
     time = "" if seconds is None else f", {seconds:.0f} s" if seconds < 600 else f", {seconds / 60:.0f} min"
-    return (f"editsafety {__version__}", *models, f"policy {report.policy.name}", f"{cases}{time}")
+    number = len(report.courses)
+    walked = f"{number} course{'' if number == 1 else 's'}" if number else ""
+    done = " and ".join(part for part in (cases if report.planned or not number else "", walked) if part)
+    return (f"editsafety {__version__}", *models, f"policy {report.policy.name}", f"{done}{time}")
 
 
 def about_model(report: RunReport, name: str) -> str:
@@ -55,12 +61,12 @@ def verdict_line(report: RunReport) -> str:
         said.append("a control did not come out as expected")
     if report.interrupted:
         said.append("the run was interrupted")
-    groups = report.worst_groups
-    if len(groups) == 1 and not said:
-        said = [f"{groups[0].editor}: {verdict.meaning}"]
-    elif groups:
-        several = len({group.model for group in groups}) > 1
-        names = [f"{g.editor}{f' on {g.model}' if several else ''} {g.verdict.value}" for g in groups]
+    standing = report.standing
+    if len(standing) == 1 and not said:
+        said = [f"{standing[0][1]}: {verdict.meaning}"]
+    elif standing:
+        several = len({model for model, _, _ in standing}) > 1
+        names = [f"{editor}{f' on {model}' if several else ''} {found.value}" for model, editor, found in standing]
         said.append(", ".join([*names[:_MOST], *([f"{len(names) - _MOST} more"] if len(names) > _MOST else [])]))
     return " · ".join([verdict.value, *said, f"exit code {report.exit_code}"])
 
@@ -87,10 +93,17 @@ def replay(report: RunReport, suites: str = SUITES) -> str | None:
     `suites` is where the suites are: `suites` in a checkout, `--pyargs editsafety.suites` when installed.
     """
     worst, groups = report.worst, report.worst_groups
+    group: Group | CourseRecord
+    walked = next((course for course in report.courses if course.verdict is report.verdict), None)
     if worst is not None and worst.verdict is not Verdict.PASS and worst.verdict is report.verdict:
         group = next(group for group in groups if worst in group.cases)
         check = next(check for check in worst.checks if check.verdict is worst.verdict)
         room, selected = _ROOMS.get(check.name, "collapse"), worst.record.case
+    elif walked is not None and walked.verdict is not Verdict.PASS:
+        found = next(check for check in walked.checks if check.verdict is walked.verdict)
+        schedules = "batch" if walked.record.schedule.kind.startswith("batch") else "sequential"
+        room, selected = ("abilities" if found.name == ABILITIES else schedules), walked.record.course
+        group = walked.record
     else:
         findings = [(group, finding) for group in groups for finding in group.findings]
         chosen = [(g, f) for g, f in findings if f.verdict is report.verdict and f.stream in g.planned]

@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from editsafety.judgement import RunReport
-from editsafety.reporting import story
+from editsafety.reporting import courses, story
 from editsafety.reporting.escaping import line
 from editsafety.reporting.rows import Row, rows
+from editsafety.spelling import rate
 from editsafety.verdict import Verdict
 
 ROOMY = 101  # columns from which the table fits with its long headings
@@ -45,6 +46,10 @@ def render(
     if report.groups:
         console.print(_table(report, console))
         console.print()
+    for table in (_courses(report, console), _abilities(report, console)):
+        if table.row_count:
+            console.print(table)
+            console.print()
     reasons = _reasons(report, console)
     if reasons.row_count:
         console.print(reasons)
@@ -83,6 +88,46 @@ def _table(report: RunReport, console: Console) -> Table:
     return table
 
 
+def _courses(report: RunReport, console: Console) -> Table:
+    """One line per course under its schedule and stream; among editors the one that broke first comes first."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("courses", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for heading in courses.HEADINGS:
+        narrow = console.width < ROOMY - 10 and heading in ("growth", "perplexity")
+        if not narrow:
+            table.add_column(heading, justify="left" if heading == "perplexity" else "right", no_wrap=True)
+    several = len({course.record.model for course in report.courses}) > 1
+    title = ""
+    for row in courses.rows(report):
+        record = row.course.record
+        where = f"{record.schedule.kind}, {record.stream}{f', {record.model}' if several else ''}"
+        if where != title:
+            table.add_row(Text(_safe(console, where), style="dim"))
+            title = where
+        verdict = Text(row.course.verdict.value, style=_colour(row.course.verdict))
+        cells = [Text(_safe(console, cell)) for cell in row.cells[: len(table.columns) - 2]]
+        table.add_row(Text(f"  {_safe(console, record.editor)}"), verdict, *cells)
+    return table
+
+
+def _abilities(report: RunReport, console: Console) -> Table:
+    """Scores at the step of each course where they are lowest, below those of the unedited model."""
+    found = courses.ability_rows(report)
+    names = list(dict.fromkeys(name for row in found for name in row.before))
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("abilities", overflow="fold")
+    for name in names:
+        table.add_column(name[: max(5, (console.width - 40) // max(1, len(names)) - 1)], justify="right", no_wrap=True)
+    shown: dict[str, float | None] = {}
+    for row in found:
+        if row.before != shown:
+            shown = dict(row.before)
+            table.add_row(Text("unedited", style="dim"), *(Text(rate(shown.get(name))) for name in names))
+        table.add_row(Text(_safe(console, row.course)), *(Text(rate(row.lowest.get(name))) for name in names))
+    return table
+
+
 def _verdict(row: Row) -> Text:
     return Text(row.verdict.value, style=_colour(row.verdict))
 
@@ -101,6 +146,11 @@ def _reasons(report: RunReport, console: Console) -> Table:
         for number, sentence in enumerate(said):
             head = Text(_safe(console, name), style=_colour(group.verdict)) if number == 0 else Text("")
             grid.add_row(head, Text(_safe(console, sentence, 600)))
+    for course in courses.failing(report):
+        head = Text(_safe(console, course.record.editor), style=_colour(course.verdict))
+        for sentence in course.sentences[:MOST]:
+            grid.add_row(head, Text(_safe(console, sentence, 600)))
+            head = Text("")
     return grid
 
 

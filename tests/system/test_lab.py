@@ -185,3 +185,11 @@ def test_the_order_is_compared_again_when_what_it_was_found_for_has_changed(path
     other = lab(paths, tmp_path / "run", "Nudge", seed=1)
     assert other.same_in_any_order(paths["model"], name)[0]
     assert other.store.get("order:tiny-model:Nudge")["key"] != key
+
+
+def test_other_texts_in_the_same_folder_have_an_unedited_perplexity_of_their_own(paths, tmp_path):
+    first = lab(paths, tmp_path, "Nudge").bench(paths["model"]).base["me_ppl"]
+    fewer = lab(paths, tmp_path, "Nudge", text_limit=2).bench(paths["model"]).base["me_ppl"]
+    alone_with_fewer = lab(paths, tmp_path / "fresh", "Nudge", text_limit=2).bench(paths["model"]).base["me_ppl"]
+    assert fewer == alone_with_fewer
+    assert (first.n, fewer.n) == (len(first.items), 2)

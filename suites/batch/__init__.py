@@ -1,0 +1,1 @@
+"""Many facts in one edit, and batches on top of each other."""

@@ -1,0 +1,1 @@
+"""Edits on top of each other."""
