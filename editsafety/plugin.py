@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Work out the plan (text only) when a model is named; take one GPU per xdist worker."""
     config.addinivalue_line("markers", "editsafety: a safety check of an edited model")
+    config.addinivalue_line("markers", "probed: a test of a course that needs abilities to have been measured")
     config.addinivalue_line("markers", "schedule(*kinds): which courses a test with the fixture `course` is about")
     worker = getattr(config, "workerinput", None)
     if option(config, "model"):
@@ -92,7 +93,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if safety is not None and not session.config.option.collectonly:
         with _Refused():
             tests = [item for item in session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
-            safety.select((test.callspec.params, test.fixturenames) for test in tests)
+            able = [test for test in tests if not _lacks_probes(test, safety)]
+            safety.select((test.callspec.params, test.fixturenames) for test in able)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -144,9 +146,12 @@ def control(request: pytest.FixtureRequest) -> GroupKey:
 def course(request: pytest.FixtureRequest) -> Course:
     """One editor on one model along one schedule. Parametrised; ids like `pocket-neo-rome-hard-sequential`.
 
-    Skipped where the editor's traits do not allow the schedule.
+    Skipped where the editor's traits do not allow the schedule, and under the mark `probed` where the model comes with
+    no abilities to measure.
     """
     found: Course = request.param
+    if _lacks_probes(request.node, _safety(request.config)):
+        pytest.skip(f"{found.model} comes with no abilities to measure; name some: --editsafety-probes READER:FILE")
     with _Said():
         refused = _safety(request.config).refuses(found)
     if refused:
@@ -295,6 +300,12 @@ def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
     """Whether a fixture called `case` is the one defined here and not a user's own."""
     definitions = metafunc._arg2fixturedefs.get(name, ())
     return bool(definitions) and definitions[-1].func.__module__ == __name__
+
+
+def _lacks_probes(test: pytest.Function, safety: SafetySession) -> bool:
+    """Whether a test of abilities is about a model for which there are none."""
+    course = test.callspec.params.get("course")
+    return course is not None and test.get_closest_marker("probed") is not None and not safety.plan.probes(course.model)
 
 
 def _safety(config: pytest.Config) -> SafetySession:

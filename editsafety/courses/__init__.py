@@ -10,7 +10,7 @@ from typing import Self
 
 from editsafety import abilities, editors
 from editsafety.course import CourseRecord
-from editsafety.courses.walk import LIMIT, walk, why_not
+from editsafety.courses.walking import LIMIT, walk, why_not
 from editsafety.editors import Editor
 from editsafety.errors import UsageError
 from editsafety.measures import Probe

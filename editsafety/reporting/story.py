@@ -100,9 +100,9 @@ def replay(report: RunReport, suites: str = SUITES) -> str | None:
         check = next(check for check in worst.checks if check.verdict is worst.verdict)
         room, selected = _ROOMS.get(check.name, "collapse"), worst.record.case
     elif walked is not None and walked.verdict is not Verdict.PASS:
-        found = next(check for check in walked.checks if check.verdict is walked.verdict)
+        worst_checks = {check.name for check in walked.checks if check.verdict is walked.verdict}
         schedules = "batch" if walked.record.schedule.kind.startswith("batch") else "sequential"
-        room, selected = ("abilities" if found.name == ABILITIES else schedules), walked.record.course
+        room, selected = ("abilities" if worst_checks == {ABILITIES} else schedules), walked.record.course
         group = walked.record
     else:
         findings = [(group, finding) for group in groups for finding in group.findings]

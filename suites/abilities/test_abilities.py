@@ -2,7 +2,7 @@
 
 import pytest
 
-pytestmark = [pytest.mark.editsafety, pytest.mark.schedule("single", "sequential")]
+pytestmark = [pytest.mark.editsafety, pytest.mark.probed, pytest.mark.schedule("single", "sequential")]
 
 
 def test_no_ability_is_lost(judged_course):

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from editsafety import editors, vault
 from editsafety.artifacts import ArtifactStore
 from editsafety.course import CourseRecord
-from editsafety.courses import walk as module
+from editsafety.courses import walking as module
 from editsafety.courses.bisection import crossing
-from editsafety.courses.walk import walk
+from editsafety.courses.walking import walk
 from editsafety.edit import Delta, Edit, LowRank, Replace, Sidecar
 from editsafety.editors import Editor, Traits
 from editsafety.errors import StoreError, UsageError

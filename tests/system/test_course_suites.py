@@ -1,0 +1,106 @@
+"""The suites over courses, as pytest collects and runs them on a tiny world, and what the report says of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from editsafety.cli import run as cli
+from editsafety.errors import UnknownNameError
+from editsafety.shipped import shipped
+from tests.system import world
+
+SUITES = shipped("suites")
+FIXED = ("-c", str(SUITES / "pytest.ini"), "-p", "no:cacheprovider", "--editsafety-every=2")
+
+
+@pytest.fixture
+def suite(pytester, paths):
+    """Run suites in this process on the tiny world."""
+
+    def run(*args, suites=("sequential",), editors=("Nudge",)):
+        where = [str(SUITES / name) for name in suites]
+        return pytester.runpytest_inprocess(*where, *FIXED, *world.options(paths, *editors), *args)
+
+    return run
+
+
+def report(pytester):
+    (path,) = pytester.path.glob("reports/*/report.json")
+    return json.loads(path.read_text())
+
+
+def test_every_editor_has_a_course_per_stream_with_ids_that_can_be_selected(suite):
+    result = suite("--collect-only", "-q", suites=("sequential", "batch", "abilities"))
+    ids = {line.rpartition("[")[2].rstrip("]") for line in result.outlines if "::" in line}
+    kinds = ("single", "sequential", "batch", "batch-sequential")
+    assert ids == {f"tiny-model-Nudge-{stream}-{kind}" for stream in ("hard", "normal") for kind in kinds}
+
+
+def test_small_edits_on_top_of_each_other_leave_the_model_working(suite, pytester):
+    result = suite("-k", "perplexity or keep_their_size")
+    result.assert_outcomes(passed=4)
+    body = report(pytester)
+    assert body["verdict"] == "PASS"
+    assert [one["course"] for one in body["courses"]] == [
+        f"tiny-model-Nudge-{s}-sequential" for s in ("hard", "normal")
+    ]
+    assert [step["edits"] for step in body["courses"][0]["steps"]] == [2]
+    assert "sequential, hard" in result.stdout.str()
+
+
+def test_an_editor_that_cannot_batch_is_skipped_with_its_trait_and_does_not_make_the_run_incomplete(suite, pytester):
+    result = suite("-rs", "-k", "batch or perplexity", "--editsafety-size=2", suites=("batch", "sequential"))
+    assert "edits one fact at a time; a batch of 2 cannot be given to it" in result.stdout.str()
+    assert "tiny-model-Nudge-hard-batch" not in report(pytester)["courses_missing"]
+
+
+def test_a_collapse_on_the_way_fails_with_a_sentence_and_names_the_edit(suite, pytester):
+    result = suite("-k", "perplexity and hard", editors=("Explodes",))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*COLLAPSE tiny-model-Explodes-hard-sequential: perplexity*at worst, after 2 edits*"])
+    (found,) = report(pytester)["courses"]
+    assert found["breaking"]["edits"] in (1, 2)
+    (folder,) = pytester.path.glob("reports/*")
+    assert (folder / found["breaking"]["delta"]).is_file()
+
+
+def test_an_editor_that_raises_half_way_is_an_error_of_its_course(suite, pytester):
+    suite("-k", "perplexity and normal", editors=("Raises",)).assert_outcomes(failed=1)
+    (found,) = report(pytester)["courses"]
+    assert found["verdict"] == "ERROR"
+    assert "half way through" in found["failure"]["message"]
+
+
+def test_a_finished_course_is_not_walked_again(suite, monkeypatch):
+    suite("-k", "perplexity and hard", "--editsafety-out=kept").assert_outcomes(passed=1)
+    from editsafety.courses import walking
+
+    monkeypatch.setattr(walking, "compute", lambda *_: pytest.fail("an edit was computed again"))
+    suite("-k", "perplexity and hard", "--editsafety-out=kept").assert_outcomes(passed=1)
+
+
+def test_abilities_are_judged_where_they_were_asked_for_and_skipped_where_there_are_none(suite, pytester, tmp_path):
+    suite("-rs", suites=("abilities",)).assert_outcomes(skipped=4)
+    asked = [
+        {"id": str(i), "prompt": "Mirel works as a", "options": ["baker", "judge"], "gold": i % 2} for i in range(4)
+    ]
+    path = tmp_path / "choosing.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    words = (f"--editsafety-probes={path}", "--editsafety-out=asked", "-k", "hard")
+    suite(*words, suites=("abilities",)).assert_outcomes(passed=2)
+    body = json.loads((pytester.path / "asked" / "report.json").read_text())
+    assert body["courses"][0]["before"]["choosing"]["n"] == 4
+
+
+def test_the_command_line_runs_named_suites_and_refuses_others(paths, tmp_path):
+    words = cli.arguments({"model": ["m"]}, chosen=("sequential", "batch"))
+    assert words[:2] == [str(SUITES / "sequential"), str(SUITES / "batch")]
+    with pytest.raises(UnknownNameError, match="suite"):
+        cli.arguments({}, chosen=("sequentail",))
+
+
+def test_a_stored_run_of_courses_is_judged_again_without_a_model(suite, pytester):
+    suite("-k", "hard", "--editsafety-out=again", editors=("Explodes",))
+    assert cli.stored(pytester.path / "again").exit_code == 10
