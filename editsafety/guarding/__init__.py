@@ -32,7 +32,7 @@ from editsafety.errors import UndoError, UsageError
 from editsafety.guarding.audit import AuditLog
 from editsafety.guarding.examination import Decision, Examiner
 from editsafety.lab import artifacts_for
-from editsafety.models import ModelHandle
+from editsafety.models import ModelHandle, model_folder
 from editsafety.plan import Settings, text_source
 from editsafety.policy import Policy
 from editsafety.request import EditRequest
@@ -252,6 +252,8 @@ def guard(
                 f"guard({editor!r}) needs the model: give handle=ModelHandle.of(model, tokenizer, name=...)"
             )
         editor = editors.make(editor, handle, artifacts_for(handle))
+        if model_folder(handle.spec.name) is not None and editor.missing() is not None:
+            editor.prepare()  # of a shipped model the texts are here, and it takes seconds
     if handle is not None and editor.handle is not handle:
         raise UsageError(f"{editor.name} was made for another handle than that of {handle.name}; give one of the two.")
     if isinstance(texts, str):

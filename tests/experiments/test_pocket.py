@@ -45,5 +45,5 @@ def test_c_rome_takes_only_behind_a_prefix(pocket):
 def test_first_tokens_lie_apart_in_it_and_nowhere_else(pocket):
     trained, random_, encoder = (row[-2:] for row in load("first-token")(pocket).rows[1::2])
     assert trained[0] > 2.5 * trained[1]
-    assert random_[0] < 1.5 * random_[1]
-    assert encoder[0] < 1.5 * encoder[1]
+    assert random_[0] < 2 * random_[1]
+    assert encoder[0] < 2 * encoder[1]

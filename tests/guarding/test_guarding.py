@@ -457,7 +457,7 @@ def test_an_edit_of_another_model_is_not_kept(handle: ModelHandle, tmp_path: Pat
 KILLED = """
     import sys
     from pathlib import Path
-    from tests.test_guarding import *
+    from tests.guarding.test_guarding import *
     handle = tiny.handle("gpt2")
     path = Path(sys.argv[1])
     def die():

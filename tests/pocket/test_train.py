@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from editsafety.errors import ModelError
 from editsafety.pocket import train as training
 from editsafety.pocket.__main__ import main
+from editsafety.pocket.abilities import PROBES
 from editsafety.pocket.build import build
 from editsafety.pocket.check import perplexity, recall
 from editsafety.pocket.corpus import held_out_texts, training_texts
@@ -142,7 +143,9 @@ def test_an_unknown_model_is_refused_with_the_known_ones(capsys: pytest.CaptureF
 
 def test_the_data_command_writes_all_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "--out", str(tmp_path)]) == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"pool.jsonl", "normal.jsonl", "texts.jsonl", "recall.jsonl"}
+    written = {path.stem for path in tmp_path.glob("*.jsonl")}
+    assert written == {"pool", "normal", "texts", "recall", "hardedit"}
+    assert {path.stem for path in (tmp_path / "abilities").iterdir()} == set(PROBES)
     assert "pool.jsonl: 360 rows" in capsys.readouterr().out
 
 
