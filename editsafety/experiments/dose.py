@@ -38,7 +38,10 @@ class Dose:
     title: ClassVar[str] = "abilities against perplexity, from intact to dead"
 
     def __call__(self, context: Context) -> Result:
-        """A row per ability. Raises UsageError for a model without abilities to measure: name some by `--probes`."""
+        """A row per ability, with its mean score below each perplexity ratio and not below the one before.
+
+        Raises UsageError for a model without abilities to measure: name some by `--probes`.
+        """
         handle, plan = context.handle, context.lab.plan
         probes = [abilities.load(spec, plan.settings.probe_limit) for spec in plan.probes(context.model)]
         if not probes:
@@ -46,7 +49,7 @@ class Dose:
         before = {probe.name: probe(handle, context.bench.batch_size) for probe in probes}
         models = list(_models(context, probes))
         rows = tuple(_row(name, found, models) for name, found in before.items())
-        headings = ("ability", "unedited", "rho", "rho 1x to 2x", *(_range(*one) for one in BINS))
+        headings = ("ability", "unedited", "rho", "rho 1x-2x", *(_range(*one) for one in BINS))
         published = (
             "Spearman over about 23 models: -0.85 to -1.00 (PIQA, HellaSwag, LAMBADA), -0.59 to -0.90 (MMLU, SQuAD 2, "
             "NQ on Llama-2-7b); no model between the unedited one and 3.6 times its perplexity"
@@ -91,7 +94,10 @@ def _part(delta: Delta, dose: float, handle: ModelHandle) -> Delta:
 def _row(name: str, before: Measurement, models: Sequence[Observation]) -> tuple[Cell, ...]:
     whole, near = correlation(models, name, "spearman"), correlation(models, name, "spearman", "1x to 2x")
     means = (_mean([one.probes[name] for one in _inside(models, *bin_) if name in one.probes]) for bin_ in BINS)
-    return (name, before.value, whole.value, near.value, *means)
+    return (
+        name,
+        *(None if cell is None else round(cell, 2) for cell in (before.value, whole.value, near.value, *means)),
+    )
 
 
 def _sentence(models: Sequence[Observation], before: dict[str, Measurement]) -> str:
@@ -101,7 +107,9 @@ def _sentence(models: Sequence[Observation], before: dict[str, Measurement]) -> 
     warned = [one for one in near if _lost(one, before)]
     first = min((one.ratio for one in models if _lost(one, before)), default=None)
     spread = f"Spearman {rhos[0]:.2f} to {rhos[-1]:.2f}" if rhos else "no correlation could be computed"
-    starts = "no ability lost" if first is None else f"the first ability lost {100 * LOST:g} points at {said(first)}x,"
+    starts = (
+        "no ability lost" if first is None else f"the first ability lost {100 * LOST:g} points at {said(first, 4)}x,"
+    )
     return (
         f"over {len(models)} edited models, {spread}; {starts} and of the {len(near)} models between 1x and 2x "
         f"{len(warned)} have lost that much in some ability"
@@ -121,9 +129,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _range(low: float, high: float) -> str:
-    if not low:
-        return f"below {high:g}x"
-    return f"{low:g}x and above" if high == math.inf else f"to {high:g}x"
+    return f">{low:g}x" if high == math.inf else f"<{high:g}x"
 
 
 EXPERIMENT = Dose()
