@@ -11,6 +11,7 @@ from editsafety.course import CourseRecord, Step
 from editsafety.spelling import exact, rate, times
 
 HARMLESS = 1.25  # the default policy's limit for PASS
+RESTRAINED = {"alphaedit": "RECT or PRUNE"}  # what to try beside the editor itself
 GREW = 1.5  # a figure of the whole course that grew at least so much is worth telling
 GROWING = {  # see `drift`
     "drift_relative": "||W - W0|| / ||W0||",
@@ -60,9 +61,12 @@ def _alone(record: CourseRecord, limit: float) -> Iterator[Cause]:
             "batch", said, "smaller batches on top of each other (batch-sequential)", told, decades(breaking.alone)
         )
         return
+    if not record.schedule.cumulative:
+        return  # every single edit is made alone, so that says nothing about this one
     who = breaking.requests[0].id if breaking.requests else "?"
     said = f"edit {breaking.edits} ({who}) breaks the unedited model as well ({times(breaking.alone)}): a hard case"
-    advice = "leave it out, or edit it with a method that stands it (c_rome for subjects in first place)"
+    known = " (c_rome, for a subject in first place)" if record.editor == "rome" else ""
+    advice = f"leave it out, or use a method that stands it{known}"
     yield Cause("hard_case", said, advice, told, decades(breaking.alone))
 
 
@@ -87,7 +91,8 @@ def _accumulated(record: CourseRecord, before: Sequence[Step], last: Step | None
     kept = last.found.get("kept") if last is not None else None
     still = f"; {rate(kept.value)} of all edits are still said" if kept is not None and kept.value is not None else ""
     said = f"{head}: the edits add up{f' ({drift})' if drift else ''}{still}"
-    advice = "fewer edits, larger batches, or AlphaEdit, RECT or PRUNE, which restrain what adds up"
+    advice = f"fewer edits, larger batches, or {RESTRAINED.get(record.editor, 'AlphaEdit, RECT or PRUNE')}"
+    advice += ", which restrain what adds up"
     told = {f"{name}_{end}": value for name, a, b in grown for end, value in (("first", a), ("last", b))}
     told |= {} if breaking is None else finite({"alone": breaking.alone or 0.0, "ratio": breaking.ratio})
     yield Cause("accumulation", said, advice, told, 1.0 + max((decades(b / a) for _, a, b in grown[:1]), default=0.0))
