@@ -218,7 +218,8 @@ def stored(folder: Path, policy: str | None = None) -> RunReport:
         if record is not None:
             records[case.id] = record
     read = Policy.read(policy or settings.policy)
-    walked = {name: _course(store, plan, name, facts) for name in facts.get("courses") or ()}
+    courses = [name for name in facts.get("courses") or () if f"not applicable:{name}" not in facts]
+    walked = {name: _course(store, plan, name, facts) for name in courses}
     # A run that was killed may have computed what it did not come to judge, and must not look whole.
     interrupted = bool(facts.get("interrupted", True))
     return RunReport.of(plan, read, records, facts, planned=planned, interrupted=interrupted, courses=walked)

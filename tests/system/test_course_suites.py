@@ -53,7 +53,11 @@ def test_small_edits_on_top_of_each_other_leave_the_model_working(suite, pyteste
 def test_an_editor_that_cannot_batch_is_skipped_with_its_trait_and_does_not_make_the_run_incomplete(suite, pytester):
     result = suite("-rs", "-k", "batch or perplexity", "--editsafety-size=2", suites=("batch", "sequential"))
     assert "edits one fact at a time; a batch of 2 cannot be given to it" in result.stdout.str()
-    assert "tiny-model-Nudge-hard-batch" not in report(pytester)["courses_missing"]
+    body = report(pytester)
+    assert "tiny-model-Nudge-hard-batch" not in body["courses_missing"]
+    (folder,) = pytester.path.glob("reports/*")
+    again = cli.stored(folder)
+    assert (again.exit_code, again.missing_courses) == (body["exit_code"], ())
 
 
 def test_a_collapse_on_the_way_fails_with_a_sentence_and_names_the_edit(suite, pytester):
