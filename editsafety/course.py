@@ -92,7 +92,8 @@ class CourseRecord:
     @property
     def worst(self) -> float | None:
         """The running maximum at the end: perplexity can fall again after a collapse. None: nothing measured."""
-        return max((ratio for ratio in self.ratios if ratio is not None), default=None)
+        seen = [*self.ratios, *([self.breaking.ratio] if self.breaking else [])]  # bisection looks between the steps
+        return max((ratio for ratio in seen if ratio is not None), default=None)
 
     def breaks_at(self, limit: float) -> int | None:
         """The first measured number of edits whose perplexity is past the limit or is no number; None if none is."""

@@ -104,3 +104,12 @@ def test_the_replay_command_names_the_suite_and_the_course():
 def test_a_judged_course_and_its_row_agree_on_where_it_broke():
     row = courses.row(judge_course(DEFAULT, BROKEN), DEFAULT)
     assert (row.breaks, row.worst) == (20, math.inf)
+
+
+def test_what_bisection_saw_between_the_steps_counts_for_the_worst():
+    from editsafety.course import Breaking
+    from editsafety.request import EditRequest
+
+    request = EditRequest(id="r1", prompt="{} works as a", subject="Ashurn", target_new="baker")
+    found = course(step(10, ratio=29.0), breaking=Breaking(1, (request,), ratio=3.6e16, ratio_before=1.0))
+    assert courses.row(judge_course(DEFAULT, found), DEFAULT).worst == 3.6e16
