@@ -19,7 +19,7 @@ from editsafety.checks import CaseVerdict, Check, judge_case, judge_group
 from editsafety.comparison import Change
 from editsafety.edit import Edit
 from editsafety.editing import contexts
-from editsafety.errors import EditError, EditSafetyError, UndoError, UsageError
+from editsafety.errors import EditError, EditSafetyError, UndoError, UsageError, told
 from editsafety.group import Group
 from editsafety.handed import Handed
 from editsafety.lab import artifacts_for
@@ -218,5 +218,5 @@ def _of_request(whole: CaseRecord, request: EditRequest, before: Found, after: F
 def _failed(record: CaseRecord, kind: str, error: Exception) -> CaseRecord:
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    said = str(error) if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {error}"
+    said = told(error)
     return replace(record, failure=Failure(kind, f"{record.editor} cannot be measured: {said}", where))

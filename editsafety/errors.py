@@ -82,3 +82,8 @@ class UndoError(EditSafetyError):
 
 class StoreError(EditSafetyError):
     """Results that cannot be read or written."""
+
+
+def told(error: BaseException) -> str:
+    """An error in words, for a record: our own say it themselves, of any other the class is said as well."""
+    return str(error) if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {error}"

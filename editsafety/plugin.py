@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -15,6 +15,7 @@ from editsafety.errors import EditSafetyError
 from editsafety.pytest_options import add_options, option
 
 if TYPE_CHECKING:
+    from editsafety.checks import Check
     from editsafety.course import CourseRecord
     from editsafety.editors import Editor
     from editsafety.models import ModelHandle
@@ -174,9 +175,7 @@ def judged_course(course: Course, walked: CourseRecord, request: pytest.FixtureR
         check = _safety(request.config).course_check(walked, name)
         if check is None:
             pytest.skip(f"{course.id}: nothing was measured that {name} could be judged by")
-        request.node.user_properties += _safety(request.config).properties(check)
-        if check.verdict.fails:
-            pytest.fail(f"{check.verdict.value} {course.id}: {check.sentence}", pytrace=False)
+        _settle(request, check, f"{course.id}: ")
 
     return judge
 
@@ -194,9 +193,7 @@ def judged(case: Case, result: CaseRecord, request: pytest.FixtureRequest) -> Ju
 
     def judge(name: str) -> None:
         check = _safety(request.config).check(result, name)
-        request.node.user_properties += _safety(request.config).properties(check)
-        if check.verdict.fails:
-            pytest.fail(f"{check.verdict.value} {check.sentence}", pytrace=False)
+        _settle(request, check)
 
     return judge
 
@@ -210,9 +207,7 @@ def judged_group(group: GroupKey, request: pytest.FixtureRequest) -> Judge:
             check = _safety(request.config).group_check(group, name)
         if check is None:
             pytest.skip(f"no case of {group.id} has data for {name}")
-        request.node.user_properties += _safety(request.config).properties(check)
-        if check.verdict.fails:
-            pytest.fail(f"{check.verdict.value} {group.id}: {check.sentence}", pytrace=False)
+        _settle(request, check, f"{group.id}: ")
 
     return judge
 
@@ -302,9 +297,16 @@ def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
     return bool(definitions) and definitions[-1].func.__module__ == __name__
 
 
+def _settle(request: pytest.FixtureRequest, check: Check, where: str = "") -> None:
+    """Put a check into the item's JUnit properties, and fail the item when the check does."""
+    request.node.user_properties += _safety(request.config).properties(check)
+    if check.verdict.fails:
+        pytest.fail(f"{check.verdict.value} {where}{check.sentence}", pytrace=False)
+
+
 def _lacks_probes(test: pytest.Function, safety: SafetySession) -> bool:
     """Whether a test of abilities is about a model for which there are none."""
-    course = test.callspec.params.get("course")
+    course = cast("Course | None", test.callspec.params.get("course"))
     return course is not None and test.get_closest_marker("probed") is not None and not safety.plan.probes(course.model)
 
 

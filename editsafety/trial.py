@@ -17,7 +17,7 @@ from torch import Tensor
 from editsafety import measures
 from editsafety.edit import Edit
 from editsafety.editors import Editor
-from editsafety.errors import EditorError, EditSafetyError, NotPreparedError, UndoError
+from editsafety.errors import EditorError, NotPreparedError, UndoError, told
 from editsafety.measurement import Measurement
 from editsafety.measures import Inputs, Measure, Probe
 from editsafety.meter import metered
@@ -118,7 +118,7 @@ def failure_of(bench: Bench, editor: str, error: BaseException) -> Failure:
         kind = "oom"
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
-    said = str(error) if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {error}"
+    said = told(error)
     return Failure(kind, f"{editor} failed: {said}", where)
 
 

@@ -24,7 +24,7 @@ from editsafety.courses.bisection import crossing
 from editsafety.courses.drift import Drift
 from editsafety.edit import Edit
 from editsafety.editors import Editor, Traits
-from editsafety.errors import EditSafetyError, NotPreparedError, StoreError, UndoError, UsageError
+from editsafety.errors import EditSafetyError, NotPreparedError, StoreError, UndoError, UsageError, told
 from editsafety.measurement import Measurement
 from editsafety.measures import Probe
 from editsafety.names import slug
@@ -231,8 +231,7 @@ class _Walker:
         except (UndoError, NotPreparedError):
             raise
         except Exception as error:  # the boundary again; that an edit breaks the model is known by now and must stay
-            said = str(error) if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {error}"
-            return None, said
+            return None, told(error)
         return self._ratio(steps.perplexity(self.bench)), ""
 
     def _breaking(

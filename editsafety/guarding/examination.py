@@ -18,7 +18,7 @@ from editsafety.alarms import Alarm, signals
 from editsafety.checks import CaseVerdict, Check, judge_case, judge_group
 from editsafety.edit import Edit
 from editsafety.editors import Editor
-from editsafety.errors import EditSafetyError, NotPreparedError, UndoError
+from editsafety.errors import NotPreparedError, UndoError, told
 from editsafety.measurement import Measurement
 from editsafety.measures import Inputs
 from editsafety.policy import Policy
@@ -108,7 +108,7 @@ class Examiner:
         except (NotPreparedError, UndoError):
             raise
         except Exception as error:  # the boundary: an editor is somebody else's code, anything may come
-            said = str(error) if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {error}"
+            said = told(error)
             return Decision(number, requests, "editor", Verdict.ERROR, f"ERROR: {self.editor.name} failed: {said}")
         found = measure(self._measures, self.handle, self._inputs(requests, edit=edit), "edit")
         found["norm_growth"] = _growth(session, edit, found["norm_growth"])
