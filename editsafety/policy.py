@@ -101,7 +101,7 @@ class CourseThreshold(Threshold):
 class AbilityLimit(BaseModel):
     """What an ability may lose against the unedited model, on the same items, at the worst step of a course.
 
-    It passes up to so many noise floors (see `abilities.drop`), warns up to so many points (1 = all items).
+    It passes up to so many noise floors (see `drop`), warns up to so many points (1 = all items).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

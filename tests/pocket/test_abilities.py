@@ -101,10 +101,11 @@ def test_a_question_nobody_can_answer_is_about_another_kind_of_subject(world: Wo
         asked = example.prompt.rpartition("Question: ")[2]
         form = next(name for name, text in abilities.QUESTIONS.items() if asked.startswith(text.partition("{}")[0]))
         subject = next(name for name in sorted(kinds, key=len, reverse=True) if name in asked)
-        assert abilities.RELATION_KINDS[form] != kinds[subject] or asked.count("{}") == 0
+        assert abilities.RELATION_KINDS[form] != kinds[subject]
 
 
 def test_the_majority_of_the_words_decides_a_review(world: World) -> None:
+    judged = 0
     for example in drawn(world, "sentiment", 300):
         words = example.prompt.replace(",", " ").replace(".", " ").replace(":", " ").split()
         kind = sum(word in abilities.GOOD for word in words)
@@ -112,6 +113,8 @@ def test_the_majority_of_the_words_decides_a_review(world: World) -> None:
         adjectives_of_things = kind + harsh - 3  # the grammar's own adjectives may be among the words as well
         if adjectives_of_things == 0:
             assert example.answer == ("good" if kind > harsh else "bad")
+            judged += 1
+    assert judged > 100
 
 
 def test_the_shipped_items_are_those_that_the_generator_gives(world: World) -> None:
