@@ -23,8 +23,9 @@ from editsafety.errors import EditError, EditSafetyError, UndoError, UsageError,
 from editsafety.group import Group
 from editsafety.handed import Handed
 from editsafety.lab import artifacts_for
+from editsafety.loading import no_bars
 from editsafety.measures import Inputs
-from editsafety.models import ModelHandle, no_bars
+from editsafety.models import ModelHandle
 from editsafety.names import slug
 from editsafety.plan import Settings, text_source
 from editsafety.policy import Policy

@@ -128,8 +128,8 @@ def _stepping(handle: ModelHandle, texts: dict[int, list[int]]) -> Iterator[Tens
     while True:
         rows = torch.tensor(list(texts.values()), device=handle.device)
         mask = torch.ones_like(rows)
-        output = handle.model(input_ids=rows[:, seen:], attention_mask=mask, past_key_values=kept, use_cache=True)
-        kept, seen = output.past_key_values, rows.shape[1]
+        output = handle.run(rows[:, seen:], mask, cache=kept)
+        kept, seen = output.cache, rows.shape[1]
         yield torch.as_tensor(output.logits)[:, -1].float()
 
 

@@ -179,7 +179,7 @@ def of_texts(handle: ModelHandle, module: str, texts: Sequence[str]) -> list[Ten
     for start in range(0, len(rows), TEXT_BATCH):
         batch = handle.batch(rows[start : start + TEXT_BATCH])
         with trace.watch(handle.model, [module], stop=True) as seen:
-            handle.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+            handle.run(batch.ids, batch.mask)
         every = by_token(seen.inputs[module], *batch.ids.shape).float().cpu()
         found += [row[:length] for row, length in zip(every, batch.lengths, strict=True)]
     return found

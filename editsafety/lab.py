@@ -25,9 +25,10 @@ from editsafety.courses import Terms, refusal, walked
 from editsafety.editing import contexts
 from editsafety.editors import Editor
 from editsafety.errors import EditorError, EditSafetyError, NotPreparedError, StoreError, UndoError, UsageError
+from editsafety.loading import ModelSpec, model_folder
 from editsafety.measurement import Measurement
 from editsafety.measures import Inputs
-from editsafety.models import ModelHandle, ModelSpec, model_folder
+from editsafety.models import ModelHandle
 from editsafety.names import label, slug
 from editsafety.plan import Case, RunPlan, text_digest
 from editsafety.policy import Policy

@@ -4,58 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from editsafety import discovery, vault
+from editsafety import caching, loading, vault
 from editsafety.architectures import Architecture, Part
-from editsafety.errors import ModelError, UsageError
-from editsafety.names import slug
-from editsafety.shipped import shipped
+from editsafety.errors import ModelError
+from editsafety.loading import ModelSpec
 from editsafety.sites import Layout, Site
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-DTYPES = ("float32", "bfloat16", "float16")
-
-# Shapes of well-known models, for cost figures without a download: (model_type, overrides of its default config).
-RANDOM_CONFIGS: dict[str, tuple[str, dict[str, int]]] = {
-    "gpt2": ("gpt2", {}),
-    "gpt2-medium": ("gpt2", {"n_embd": 1024, "n_layer": 24, "n_head": 16}),
-    "gpt2-large": ("gpt2", {"n_embd": 1280, "n_layer": 36, "n_head": 20}),
-    "gpt2-xl": ("gpt2", {"n_embd": 1600, "n_layer": 48, "n_head": 25}),
-    "gpt-j-6b": ("gptj", {}),
-    "llama-2-7b": ("llama", {}),
-    "llama-3-8b": ("llama", {"intermediate_size": 14336, "num_key_value_heads": 8, "vocab_size": 128256}),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """Which model to load and how.
-
-    `name` is `pocket-...`, `random:<config>`, a local folder, a hub id, or `path.py:function` for a function without
-    arguments that returns (model, tokenizer).
-    """
-
-    name: str
-    device: str = "auto"
-    dtype: str = "float32"
-    revision: str | None = None
-    offline: bool = False
-    trust_remote_code: bool = False
-
-    @property
-    def slug(self) -> str:
-        """A short name for ids, files and hparams: the last part of the path, lower case."""
-        return slug(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +32,14 @@ class Batch:
     def lengths(self) -> list[int]:
         """Real tokens per row."""
         return [int(n) for n in self.mask.sum(1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What one run of a model gave: logits `[batch, seq, vocab]`, and the cache of keys and values, where asked for."""
+
+    logits: Any
+    cache: Any = None
 
 
 class ModelHandle:
@@ -87,13 +58,8 @@ class ModelHandle:
     def load(cls, spec: ModelSpec | str) -> Self:
         """Load by name. Raises ModelError (cannot be had) or UsageError (cannot be meant)."""
         spec = ModelSpec(spec) if isinstance(spec, str) else spec
-        if spec.dtype not in DTYPES:
-            raise UsageError(f"dtype {spec.dtype!r} is not one of {', '.join(DTYPES)}.")
-        device = pick_device(spec.device)
-        if ".py:" in spec.name:
-            model, tokenizer = _made(spec)
-        else:
-            model, tokenizer = _random(spec) if spec.name.startswith("random:") else _pretrained(spec)
+        device = loading.pick_device(spec.device)
+        model, tokenizer = loading.load(spec)
         handle = cls(model.to(device), tokenizer, spec)
         handle.reloadable = True
         return handle
@@ -210,8 +176,29 @@ class ModelHandle:
 
     def logits(self, batch: Batch) -> Tensor:
         """Next-token logits, float32 `[batch, seq, vocab]`."""
-        output = self.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
-        return torch.as_tensor(output.logits).float()
+        return torch.as_tensor(self.run(batch.ids, batch.mask).logits).float()
+
+    def run(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        *,
+        cache: Any = None,
+        keep: bool = False,
+        body: bool = False,
+        places: Tensor | None = None,
+    ) -> Ran:
+        """Run ids `[batch, seq]` behind the tokens in `cache`, if any; `mask` `[batch, seen + seq]` covers them all.
+
+        With `keep` the keys and values are handed back, in `cache` itself when one was given. `body` leaves the
+        unembedding out: there are no logits then. `places` are position ids `[batch, seq]`, for models that take any.
+        """
+        more: dict[str, Any] = {} if places is None else {"position_ids": places}
+        model: Any = self.model.base_model if body else self.model
+        if cache is not None:
+            more[caching.keyword(model)] = cache
+        output = model(input_ids=ids, attention_mask=mask, use_cache=keep or cache is not None, **more)
+        return Ran(None if body else output.logits, caching.returned(output))
 
     def tensors(self) -> dict[str, Tensor]:
         """Every parameter (tied ones once) and buffer by name."""
@@ -226,120 +213,3 @@ class ModelHandle:
         saved = self.model.state_dict().keys()
         prints = {name: vault.digest(tensor) for name, tensor in self.tensors().items() if name in saved}
         return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` takes a GPU when there is one. Raises UsageError for a device that is not here."""
-    if name == "auto":
-        mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device {name!r} is not auto, cpu, cuda, cuda:N or mps.") from error
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not here.get(device.type, False):
-        raise UsageError(f"device {name!r} is not available here. Use --device cpu, or auto to take what there is.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name!r}: this process sees {torch.cuda.device_count()} GPU(s), counted from 0.")
-    return device
-
-
-def model_folder(name: str) -> Path | None:
-    """The shipped folder of a pocket model, or None for any other name. Raises UsageError for an unknown pocket."""
-    if not name.startswith("pocket-"):
-        return None
-    folder = shipped("data") / name
-    if (folder / "config.json").is_file():
-        return folder
-    known = pocket_models()
-    raise UsageError(f"no shipped model {name!r}. Shipped: {', '.join(known) or 'none'}.")
-
-
-def pocket_models() -> list[str]:
-    """The names of the shipped models, sorted."""
-    return sorted(path.parent.name for path in shipped("data").glob("pocket-*/config.json"))
-
-
-@contextmanager
-def no_bars() -> Iterator[None]:
-    """Keep transformers' own progress bars off the terminal: ours say what matters."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _pretrained(spec: ModelSpec) -> tuple[Any, Any]:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = model_folder(spec.name)
-    place = str(folder or Path(spec.name).expanduser())
-    local = folder is not None or Path(place).is_dir()
-    hint = "Give a pocket model, a local folder, random:<config>, or a hub id that can be reached."
-    if not local and spec.name.startswith(("/", ".", "~")):
-        raise ModelError(f"cannot load {spec.name!r}: there is no such folder. {hint}")
-    options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code, "local_files_only": spec.offline or local}
-    if spec.revision is not None and not local:
-        options["revision"] = spec.revision
-    dtype = getattr(torch, spec.dtype)
-    try:
-        with no_bars():
-            tokenizer = AutoTokenizer.from_pretrained(place, **options)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, output_loading_info=True, **options)
-        model, info = loaded
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
-        if "trust_remote_code" in str(error):
-            hint = (
-                "It runs code from its repository: if you trust it, add --trust-remote-code (the report will say so)."
-            )
-        raise ModelError(f"cannot load {spec.name!r}: {reason} {hint}") from error
-    if missing := sorted(info["missing_keys"]):
-        raise ModelError(
-            f"cannot load {spec.name!r}: the checkpoint lacks {len(missing)} weights (first: {missing[0]}), "
-            "which would be filled with random numbers. Make or fetch it again."
-        )
-    return model, tokenizer
-
-
-def _made(spec: ModelSpec) -> tuple[Any, Any]:
-    """What a user's function returns; its dtype and everything else is the function's business."""
-    made = discovery.from_file(spec.name)()
-    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
-        raise ModelError(f"{spec.name} returned {type(made).__name__}, expected a tuple (model, tokenizer).")
-    return made
-
-
-def _random(spec: ModelSpec) -> tuple[Any, Any]:
-    """A model with random weights (seed 0) from a built-in shape or a folder or file with a config.json."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    builder: Any = AutoModelForCausalLM
-    name = spec.name.removeprefix("random:")
-    path = Path(name)
-    if name in RANDOM_CONFIGS:
-        kind, overrides = RANDOM_CONFIGS[name]
-        config = AutoConfig.for_model(kind, **overrides)
-    elif path.exists():
-        config = AutoConfig.from_pretrained(path)
-    else:
-        known = ", ".join(RANDOM_CONFIGS)
-        raise UsageError(f"random:{name}: neither a built-in shape ({known}) nor a config file that exists.")
-    has_tokenizer = (path / "tokenizer_config.json").is_file()
-    if not has_tokenizer and not pocket_models():
-        raise UsageError(f"random:{name}: no tokenizer beside the config, and no pocket model here to borrow one from.")
-    tokenizer = AutoTokenizer.from_pretrained(path if has_tokenizer else model_folder(pocket_models()[0]))
-    words = config.get_text_config().vocab_size
-    if len(tokenizer) > words:
-        raise ModelError(f"random:{name} has {words} words, its tokenizer {len(tokenizer)}. Use a larger one.")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = builder.from_config(config, dtype=getattr(torch, spec.dtype))
-    return model, tokenizer

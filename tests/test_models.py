@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from editsafety.errors import ModelError, UsageError
-from editsafety.models import RANDOM_CONFIGS, ModelHandle, ModelSpec, model_folder, pick_device, pocket_models
+from editsafety.loading import RANDOM_CONFIGS, ModelSpec, model_folder, pick_device, pocket_models
+from editsafety.models import ModelHandle
 from tests import tiny
 
 needs_pocket = pytest.mark.skipif(not pocket_models(), reason="no pocket model is shipped in this checkout")
@@ -156,7 +157,7 @@ def test_a_config_without_a_tokenizer_borrows_one_or_says_that_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.config("gpt2").save_pretrained(tmp_path)
-    monkeypatch.setattr("editsafety.models.pocket_models", list)
+    monkeypatch.setattr("editsafety.loading.pocket_models", list)
     with pytest.raises(UsageError, match="no tokenizer beside the config"):
         ModelHandle.load(ModelSpec(f"random:{tmp_path}", "cpu"))
 

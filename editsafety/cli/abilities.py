@@ -61,7 +61,8 @@ def abilities(
     judge: it exits 0 when everything could be measured.
     """  # fmt: skip
     from editsafety import abilities as family
-    from editsafety.models import ModelHandle, ModelSpec
+    from editsafety.loading import ModelSpec
+    from editsafety.models import ModelHandle
     from editsafety.progress import Progress
 
     specs = list(probe or ()) or ([] if task else _default(model))

@@ -61,7 +61,7 @@ def check(
     Exit codes: 0 pass; 10 COLLAPSE; 11 INEFFECTIVE, DAMAGED or NO-OP; 13 ERROR; 4 the command cannot be meant, or the
     two cannot be compared (another architecture, vocabulary or tokenizer).
     """
-    from editsafety.models import ModelSpec
+    from editsafety.loading import ModelSpec
 
     spec = ModelSpec(before, device, dtype, revision, offline, trust_remote_code)
     _judge(spec, after, requests, texts, limit, policy, editor, json_file)
@@ -87,7 +87,7 @@ def verify(
     The sha256 of every tensor is compared with the one in the file, and the fingerprint of the model with that of the
     model it was made for. Exit codes as for `check`; 4 as well for a file that was altered or belongs to another model.
     """
-    from editsafety.models import ModelSpec
+    from editsafety.loading import ModelSpec
 
     if delta.suffix != ".safetensors":
         raise UsageError(f"{delta}: expected a saved edit (.safetensors). For a whole model or an adapter use `check`.")
@@ -107,7 +107,8 @@ def apply(
 ) -> None:
     """Write an edit into a copy of the model: a checkpoint that can be loaded without editsafety."""
     from editsafety import blackbox, handed
-    from editsafety.models import ModelHandle, ModelSpec
+    from editsafety.loading import ModelSpec
+    from editsafety.models import ModelHandle
 
     edit = handed.saved_edit(delta)
     blackbox.refuse_to_write(edit, out)
@@ -128,7 +129,8 @@ def _judge(
 ) -> None:
     """Read everything that can be wrong first, then load, measure, judge, and end with the verdict's exit code."""
     from editsafety import blackbox, datasets, handed
-    from editsafety.models import ModelHandle, ModelSpec
+    from editsafety.loading import ModelSpec
+    from editsafety.models import ModelHandle
     from editsafety.policy import Policy
 
     assert isinstance(spec, ModelSpec)

@@ -37,7 +37,8 @@ def edit(
     """Write one fact into a model and show text and probabilities before and after."""
     from editsafety import editors, scoring
     from editsafety.lab import artifacts_for
-    from editsafety.models import ModelHandle, ModelSpec
+    from editsafety.loading import ModelSpec
+    from editsafety.models import ModelHandle
     from editsafety.session import EditSession
     from editsafety.trial import compute
 
@@ -79,7 +80,8 @@ def ppl(
 ) -> None:
     """Perplexity of a model, as ME-PPL defined it, with the robust figures beside it."""
     from editsafety import measures
-    from editsafety.models import ModelHandle, ModelSpec
+    from editsafety.loading import ModelSpec
+    from editsafety.models import ModelHandle
 
     chosen = _texts(model, texts, limit)
     handle = ModelHandle.load(ModelSpec(model, device, dtype, revision, offline, trust_remote_code))
@@ -109,7 +111,8 @@ def prepare(
     """Run the slow, data-hungry part of an editor once; it is kept, keyed by the weights' fingerprint."""
     from editsafety import editors
     from editsafety.lab import artifacts_for
-    from editsafety.models import ModelHandle, ModelSpec
+    from editsafety.loading import ModelSpec
+    from editsafety.models import ModelHandle
     from editsafety.progress import Progress
 
     handle = ModelHandle.load(ModelSpec(model, device, dtype, revision, offline, trust_remote_code))

@@ -46,7 +46,8 @@ def keys(
     from editsafety import datasets, editors, keymap
     from editsafety import plan as plans
     from editsafety.lab import artifacts_for
-    from editsafety.models import ModelHandle, ModelSpec, model_folder
+    from editsafety.loading import ModelSpec, model_folder
+    from editsafety.models import ModelHandle
     from editsafety.progress import Progress
 
     settings = plans.Settings((model,), (editor,), hard=hard, normal=normal, texts=text_source)

@@ -118,7 +118,7 @@ def lab_for(plan: RunPlan, store: Path | None, limit: int | None, shard: str, *,
 def _preview(model: str, pool: str, limit: int | None, revision: str | None, *, offline: bool, trust: bool) -> None:
     from editsafety import datasets
     from editsafety.hardcases.preview import Preview, tokenizer_of
-    from editsafety.models import ModelSpec
+    from editsafety.loading import ModelSpec
     from editsafety.plan import spread
 
     requests = datasets.requests(pool)

@@ -17,7 +17,7 @@ app = typer.Typer(help="Shipped models: list, check.", no_args_is_help=True)
 @app.command("list")
 def list_() -> None:
     """The shipped models, and the shapes that `random:` knows."""
-    from editsafety.models import RANDOM_CONFIGS, model_folder, pocket_models
+    from editsafety.loading import RANDOM_CONFIGS, model_folder, pocket_models
 
     table = Table("name", "what", title="models without a download", title_justify="left")
     for name in pocket_models():

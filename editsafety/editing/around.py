@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from editsafety import caching
 from editsafety.edit import Sidecar
 from editsafety.errors import EditError
 
@@ -44,7 +45,7 @@ class Asked:
     def of(cls, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], who: str) -> Asked:
         """Read a call. Raises EditError for one that has no plain token ids, or hands over what cannot be followed."""
         by_name = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
-        ids, mask, cache = (by_name.get(name) for name in ("input_ids", "attention_mask", "past_key_values"))
+        ids, mask, cache = by_name.get("input_ids"), by_name.get("attention_mask"), caching.given(by_name)
         if not isinstance(ids, Tensor) or ids.ndim != 2:
             raise EditError(f"{who} reads token ids; call the model with input_ids [batch, seq], not with embeddings.")
         if mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2):
@@ -75,7 +76,7 @@ class RootSidecar(Sidecar, Generic[Memory]):
         if self._outranked(module):
             return args, kwargs
         asked = Asked.of(module, args, kwargs, self.kind)
-        cache = asked.by_name.get("past_key_values")
+        cache = caching.given(asked.by_name)
         if asked.seen and cache not in self._behind:
             raise EditError(
                 f"{self.kind} was given a cache of {asked.seen} tokens that was filled without it. Begin with an empty "
@@ -90,7 +91,7 @@ class RootSidecar(Sidecar, Generic[Memory]):
         if self._open is None:
             return output
         (asked, memory), self._open = self._open, None
-        cache = getattr(output, "past_key_values", None)
+        cache = caching.returned(output)
         if cache is not None:
             self._behind[cache] = memory
         self.answers(module, asked, memory, output)

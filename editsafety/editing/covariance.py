@@ -109,7 +109,7 @@ def collect(
         for chosen in batches:
             batch = handle.batch(chosen)
             with trace.watch(handle.model, modules, stop=True) as seen:
-                handle.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+                handle.run(batch.ids, batch.mask)
             for module in modules:
                 keys = by_token(seen.inputs[module], *batch.ids.shape)
                 real = keys[batch.mask.bool().to(keys.device)].float()

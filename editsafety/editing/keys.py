@@ -32,7 +32,7 @@ def at_subject(handle: ModelHandle, module: str, prompts: Sequence[Located]) -> 
     """
     batch = handle.batch([prompt.ids for prompt in prompts])
     with trace.watch(handle.model, [module], stop=True) as seen:
-        handle.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+        handle.run(batch.ids, batch.mask)
     count, width = batch.ids.shape
     rows = torch.arange(count)
     places = torch.tensor([prompt.subject for prompt in prompts])

@@ -29,17 +29,17 @@ class Suffix:
     def __init__(self, handle: ModelHandle, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> None:
         self.handle = handle
         self.batch: Batch = handle.batch([row[start:] for row, start in zip(rows, starts, strict=True)])
-        self._options: dict[str, Any] = {"attention_mask": self.batch.mask, "use_cache": False}
+        self._mask = self.batch.mask
+        self._places: Tensor | None = None
         self._cache: Any = None
         if max(starts) > 0:
             self._remember([row[:start] for row, start in zip(rows, starts, strict=True)])
 
     def logits(self) -> Tensor:
         """Logits of the suffix, float32 `[rows, seq, vocab]` (or what a hook makes of them)."""
-        options = dict(self._options)
-        if self._cache is not None:
-            options["past_key_values"] = _fresh(self._cache)
-        return torch.as_tensor(self.handle.model(input_ids=self.batch.ids, **options).logits).float()
+        cache = None if self._cache is None else _fresh(self._cache)
+        ran = self.handle.run(self.batch.ids, self._mask, cache=cache, places=self._places)
+        return torch.as_tensor(ran.logits).float()
 
     @torch.no_grad()
     def _remember(self, prefixes: Sequence[Sequence[int]]) -> None:
@@ -55,14 +55,11 @@ class Suffix:
         mask, ids = mask.to(device), ids.to(device)
         both = torch.cat([mask, self.batch.mask], 1)
         places = (both.cumsum(1) - 1).clamp(min=0)
-        first: dict[str, Any] = {"attention_mask": mask, "use_cache": True}
-        self._options = {"attention_mask": both, "use_cache": True}
-        if "position_ids" in inspect.signature(self.handle.model.forward).parameters:
-            first["position_ids"] = places[:, :width]
-            self._options["position_ids"] = places[:, width:]
+        self._mask = both
+        takes_places = "position_ids" in inspect.signature(self.handle.model.forward).parameters
+        first, self._places = (places[:, :width], places[:, width:]) if takes_places else (None, None)
         # The body without the unembedding: nobody reads logits of the prefix.
-        body = self.handle.model.base_model
-        self._cache = body(input_ids=ids, **first).past_key_values
+        self._cache = self.handle.run(ids, mask, keep=True, body=True, places=first).cache
         for layer in self._cache.layers:
             # Rows of padding only may hold NaN, and NaN times an attention weight of zero is NaN.
             padding = mask[:, None, -layer.keys.shape[-2] :, None] == 0

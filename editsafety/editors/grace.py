@@ -257,7 +257,7 @@ def _at_end(handle: ModelHandle, module: str, prompt: Sequence[int]) -> tuple[Te
     """What a module receives `[d_in]` and returns by itself `[d_out]` at the last token of a prompt, float32."""
     batch = handle.batch([prompt])
     with trace.watch(handle.model, [module], stop=True) as seen:
-        handle.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+        handle.run(batch.ids, batch.mask)
     received = by_token(seen.inputs[module], *batch.ids.shape)
     returned = handle.model.get_submodule(module).forward(received)  # its own: hooks do not run
     return received[0, -1].float(), returned[0, -1].float()

@@ -317,7 +317,7 @@ class _Lesson:
     def _record(self, rows: Sequence[Sequence[int]], starts: Sequence[int], by_subject: bool) -> None:
         batch, name = self.handle.batch(rows), self.learner.target
         with trace.watch(self.handle.model, [name], stop=True) as seen:
-            self.handle.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+            self.handle.run(batch.ids, batch.mask)
         received = by_token(seen.inputs[name], *batch.ids.shape)
         output = self.handle.model.get_submodule(name).forward(received)  # its own: hooks do not run
         place = torch.arange(batch.ids.shape[1], device=output.device)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from editsafety import trace
 from editsafety.errors import ModelError
-from editsafety.models import no_bars
+from editsafety.loading import no_bars
 
 TINY = "tiny"
 SHAPE = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 4, "num_heads": 4}

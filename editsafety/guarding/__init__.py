@@ -32,7 +32,8 @@ from editsafety.errors import UndoError, UsageError
 from editsafety.guarding.audit import AuditLog
 from editsafety.guarding.examination import Decision, Examiner
 from editsafety.lab import artifacts_for
-from editsafety.models import ModelHandle, model_folder
+from editsafety.loading import model_folder
+from editsafety.models import ModelHandle
 from editsafety.plan import Settings, text_source
 from editsafety.policy import Policy
 from editsafety.request import EditRequest

@@ -21,7 +21,7 @@ from editsafety.datasets.fetch import digest
 from editsafety.errors import EditorError, UsageError
 from editsafety.hardcases.preview import one_token_first, tokenizer_of
 from editsafety.lab import Lab
-from editsafety.models import ModelSpec
+from editsafety.loading import ModelSpec
 from editsafety.names import label, slug
 from editsafety.plan import RunPlan, spread, text_digest
 from editsafety.record import CaseRecord

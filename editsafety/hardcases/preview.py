@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editsafety.errors import ModelError
-from editsafety.models import ModelHandle, ModelSpec, model_folder, pocket_models
+from editsafety.loading import ModelSpec, model_folder, pocket_models
+from editsafety.models import ModelHandle
 from editsafety.request import SLOT, EditRequest
 
 if TYPE_CHECKING:

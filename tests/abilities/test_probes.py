@@ -23,7 +23,7 @@ def spelling() -> ModelHandle:
     """The tokenizer that the probes are written for, in front of a tiny model."""
     from transformers import AutoTokenizer
 
-    from editsafety.models import model_folder
+    from editsafety.loading import model_folder
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder("pocket-neo"))
     return ModelHandle.of(tiny.model("gpt2", vocab_size=len(tokenizer)), tokenizer, name="tiny-pocket")

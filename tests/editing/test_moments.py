@@ -12,7 +12,8 @@ from editsafety.edit import Edit
 from editsafety.editing.covariance import collect
 from editsafety.editing.moments import Mom2Hparams, SecondMoments, read_texts
 from editsafety.errors import DataError, NotPreparedError, UsageError
-from editsafety.models import ModelHandle, ModelSpec
+from editsafety.loading import ModelSpec
+from editsafety.models import ModelHandle
 from editsafety.session import EditSession
 from tests import tiny
 

@@ -124,11 +124,11 @@ def test_a_text_that_does_not_fit_behind_the_prefix_is_refused_with_both_lengths
         assert handle.logits(handle.batch([[5] * room])).shape[1] == room
         with pytest.raises(EditError, match=rf"{length} tokens in front of a text of {room + 1}: 257 .* takes 256"):
             handle.logits(handle.batch([[5] * (room + 1)]))
-        first = handle.model(input_ids=torch.tensor([[5] * (room - 1)]), use_cache=True)
-        step = {"input_ids": torch.tensor([[5]]), "past_key_values": first.past_key_values}
-        handle.model(**step)
+        ids = torch.tensor([[5] * (room + 1)])
+        first = handle.run(ids[:, : room - 1], torch.ones_like(ids)[:, : room - 1], keep=True)
+        second = handle.run(ids[:, :1], torch.ones_like(ids)[:, :room], cache=first.cache)
         with pytest.raises(EditError, match=rf"in front of a text of {room + 1}"):
-            handle.model(**step)
+            handle.run(ids[:, :1], torch.ones_like(ids), cache=second.cache)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,7 @@ def test_a_text_that_does_not_fit_behind_the_prefix_is_refused_with_both_lengths
         ),
         ({"input_ids": torch.ones(1, 3, dtype=torch.long), "return_dict": False}, "leave return_dict=False out"),
         ({"input_ids": torch.ones(1, 3, dtype=torch.long), "past_key_values": ()}, "cache of type tuple"),
+        ({"input_ids": torch.ones(1, 3, dtype=torch.long), "cache": ()}, "cache of type tuple"),
         (
             {"input_ids": torch.ones(1, 3, dtype=torch.long), "token_type_ids": torch.ones(1, 3, dtype=torch.long)},
             "token_type_ids",
@@ -159,11 +160,11 @@ def test_a_cache_that_was_filled_without_the_prefix_is_refused(make: Make) -> No
     handle = tiny.handle("gpt2")
     edit, row = make("ike", handle).edit([REQUEST]), torch.tensor([[5, 6, 7]])
     with torch.no_grad():
-        cache = handle.model(input_ids=row, use_cache=True).past_key_values
+        cache = handle.run(row, torch.ones_like(row), keep=True).cache
         with EditSession(handle) as session:
             session.apply(edit)
             with pytest.raises(EditError, match="a cache of 3 tokens that was filled without it"):
-                handle.model(input_ids=row, past_key_values=cache)
+                handle.run(row, torch.ones(1, 6, dtype=torch.long), cache=cache)
 
 
 def test_positions_that_somebody_chose_inside_the_model_are_refused(make: Make) -> None:

@@ -206,13 +206,13 @@ def test_calls_that_would_be_answered_wrongly_are_refused(make: Make) -> None:
     handle, row = tiny.handle("gpt2"), torch.tensor([[5, 6, 7]])
     edit = make("serac", handle).edit([REQUEST])
     with torch.no_grad():
-        cache = handle.model(input_ids=row, use_cache=True).past_key_values
+        cache = handle.run(row, torch.ones_like(row), keep=True).cache
         with EditSession(handle) as session:
             session.apply(edit)
             with pytest.raises(EditError, match="take the loss from the logits"):
                 handle.model(input_ids=row, labels=row)
             with pytest.raises(EditError, match="a cache of 3 tokens that was filled without it"):
-                handle.model(input_ids=row, past_key_values=cache)
+                handle.run(row, torch.ones(1, 6, dtype=torch.long), cache=cache)
             chosen = chosen_logits.only_at(handle, torch.tensor([0]), torch.tensor([2]))
             with chosen, pytest.raises(EditError, match="at chosen positions"):
                 handle.model(input_ids=row)

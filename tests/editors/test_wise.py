@@ -203,9 +203,10 @@ def test_a_text_that_is_run_token_by_token_gets_the_same(make: Make) -> None:
     with EditSession(handle) as session, torch.no_grad():
         session.apply(edit)
         cache = None
-        for token in handle.ids(REQUEST.filled):
-            output = handle.model(torch.tensor([[token]]), past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
+        for seen, token in enumerate(handle.ids(REQUEST.filled), 1):
+            ids = torch.tensor([[token]])
+            output = handle.run(ids, torch.ones(1, seen, dtype=torch.long), cache=cache, keep=True)
+            cache = output.cache
     torch.testing.assert_close(output.logits[0, -1].float(), whole[-1], rtol=1e-3, atol=1e-3)
 
 

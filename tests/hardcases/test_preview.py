@@ -13,7 +13,8 @@ from editsafety import datasets
 from editsafety.editing import subject
 from editsafety.errors import ModelError
 from editsafety.hardcases.preview import Preview, one_token_first, tokenizer_of
-from editsafety.models import ModelHandle, ModelSpec
+from editsafety.loading import ModelSpec
+from editsafety.models import ModelHandle
 from editsafety.request import EditRequest
 
 HERE = Path(__file__).resolve().parents[1]

@@ -1,0 +1,32 @@
+"""The cache of keys and values in a call of a transformers model, whatever that release calls it.
+
+transformers 5.24 renamed the argument, and the field of the output, `past_key_values` to `cache`; 5.40 is to drop the
+old name, and models with code of their own keep it. This file is the only one that knows either.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+NAMES = ("cache", "past_key_values")  # transformers 5.24 and later; before
+
+
+def keyword(module: nn.Module) -> str:
+    """Under which name this module's `forward` takes a cache."""
+    parameters = inspect.signature(module.forward).parameters
+    return next((name for name in NAMES if name in parameters), NAMES[1])
+
+
+def given(arguments: Mapping[str, Any]) -> Any:
+    """The cache among the arguments of a call; None when there is none."""
+    return next((arguments[name] for name in NAMES if arguments.get(name) is not None), None)
+
+
+def returned(output: Any) -> Any:
+    """The cache in a model's output; None when there is none."""
+    fields = set(output.keys()) if isinstance(output, Mapping) else set()  # asking for the old name may warn
+    return next((output[name] for name in NAMES if name in fields), None)
