@@ -11,21 +11,21 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Edit": "edit",
-    "EditRequest": "request",
+    "Edit": "edits.edit",
+    "EditRequest": "datasets.request",
     "EditSafetyError": "errors",
-    "EditSession": "session",
+    "EditSession": "edits.session",
     "Editor": "editors",
-    "Hparams": "hparams",
-    "LowRank": "edit",
-    "Measurement": "measurement",
-    "ModelHandle": "models",
-    "ModelSpec": "models",
-    "Policy": "policy",
-    "Replace": "edit",
+    "Hparams": "hyperparameters",
+    "LowRank": "edits.edit",
+    "Measurement": "runs.measurement",
+    "ModelHandle": "model.handle",
+    "ModelSpec": "model.loading",
+    "Policy": "judging.policy",
+    "Replace": "edits.edit",
     "Traits": "editors",
-    "Verdict": "verdict",
-    "crash_test": "crash",
+    "Verdict": "judging.verdict",
+    "crash_test": "lab.crash_test",
     "guard": "guarding",
 }
 

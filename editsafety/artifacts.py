@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editsafety import vault
+from editsafety import tensor_files
 from editsafety.errors import EditSafetyError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class ArtifactStore:
             if not path.is_file():
                 continue
             try:
-                tensors, about = vault.load(path)
+                tensors, about = tensor_files.load(path)
             except EditSafetyError as error:
                 warnings.warn(f"{error} It is ignored and will be made again.", stacklevel=2)
                 continue
@@ -69,7 +69,7 @@ class ArtifactStore:
     def put(self, key: ArtifactKey, tensors: Mapping[str, Tensor], notes: Mapping[str, Any] | None = None) -> Path:
         """Keep an artifact; returns its file."""
         path = self.root / key.file_name
-        vault.save(path, tensors, {**key.about, "notes": dict(notes or {})})
+        tensor_files.save(path, tensors, {**key.about, "notes": dict(notes or {})})
         return path
 
 

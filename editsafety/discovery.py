@@ -21,7 +21,7 @@ from editsafety.names import parts
 
 def names(family: str) -> list[str]:
     """Names of every member of `editsafety.<family>`, sorted: its files and the entry points of that group."""
-    return sorted(_files(family) | {point.name for point in entry_points(group=f"editsafety.{family}")})
+    return sorted(_files(family) | {point.name for point in entry_points(group=_group(family))})
 
 
 def expect(family: str, name: str) -> None:
@@ -59,11 +59,16 @@ def load(family: str, name: str, attribute: str) -> Any:
         if not hasattr(member, attribute):
             raise UsageError(f"editsafety/{family}/{name}.py does not define {attribute}.")
         return getattr(member, attribute)
-    (point,) = entry_points(group=f"editsafety.{family}", name=name)
+    (point,) = entry_points(group=_group(family), name=name)
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
         raise UsageError(f"{name}: the entry point {point.value!r} cannot be loaded: {error}") from error
+
+
+def _group(family: str) -> str:
+    """The entry-point group of a family: its own name, wherever its folder stands."""
+    return f"editsafety.{family.rpartition('.')[2]}"
 
 
 def _files(family: str) -> set[str]:

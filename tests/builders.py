@@ -13,12 +13,12 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from editsafety.judgement import RunReport
-from editsafety.measurement import Measurement
-from editsafety.plan import Case, RunPlan, Settings
-from editsafety.policy import Policy
-from editsafety.record import CaseRecord, Cost, Failure
-from editsafety.request import EditRequest, Neighbour
+from editsafety.datasets.request import EditRequest, Neighbour
+from editsafety.judging.policy import Policy
+from editsafety.judging.report import RunReport
+from editsafety.runs.case_record import CaseRecord, Cost, Failure
+from editsafety.runs.measurement import Measurement
+from editsafety.runs.plan import Case, RunPlan, Settings
 
 MODEL = "pocket-neo"
 BASE = 51.2

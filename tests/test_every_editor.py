@@ -21,12 +21,12 @@ from torch import Tensor
 import editsafety
 from editsafety import editors
 from editsafety.artifacts import ArtifactStore
-from editsafety.edit import Edit
 from editsafety.editors import Editor
+from editsafety.edits.edit import Edit
+from editsafety.edits.seal import Frame, Seal
+from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, NotPreparedError
-from editsafety.models import ModelHandle
-from editsafety.seal import Frame, Seal
-from editsafety.session import EditSession
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.editors.conftest import NUMBERS, material
 
@@ -236,9 +236,9 @@ def test_an_editor_says_where_it_comes_from(name: str) -> None:
 DROPPED = '''
 """An editor that arrived a minute ago."""
 
-from editsafety.edit import Edit, LowRank
+from editsafety.edits.edit import Edit, LowRank
 from editsafety.editors import Editor, Traits
-from editsafety.hparams import Hparams
+from editsafety.hyperparameters import Hparams
 
 
 class DroppedHparams(Hparams):

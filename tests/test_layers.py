@@ -15,30 +15,23 @@ import editsafety
 PACKAGE = Path(editsafety.__file__).parent
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
-# From the ground up: a room may import what is below it, a family (a folder) also its own files.
+# From the ground up: a room may import what is below it, and its own files.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "fluency", "spelling"),
-    ("names",),
-    ("request", "sites", "caching", "measurement", "shipped", "discovery", "verdict", "trace", "meter", "progress"),
-    ("drop", "vault", "policy", "record", "schedule", "alarms", "architectures", "hparams"),
-    ("course",),
-    ("edit", "artifacts", "checks", "foreign", "store", "datasets"),
-    ("causes", "surrogate"),
-    ("course_checks", "curves", "loading", "group"),
-    ("models",),
-    ("provenance", "seal", "scoring"),
-    ("generating",),
-    ("session", "comparison"),
+    ("errors", "numbers"),
+    ("names", "progress", "shipped", "tensor_files"),
+    ("artifacts", "discovery"),
+    ("datasets", "model"),
+    ("hyperparameters",),
+    ("edits", "runs"),
+    ("judging",),
     ("editing",),
-    ("abilities", "editors", "harness", "measures", "pocket"),
+    ("abilities", "editors", "measures", "pocket"),
     ("regularisers",),
-    ("plan",),
-    ("handed", "judgement", "pytest_options", "trial", "runs"),
-    ("courses",),
-    ("keymap", "lab", "reporting"),
-    ("blackbox", "crash", "hardcases", "promises", "safety_session", "sweep"),
-    ("experiments", "guarding"),
-    ("plugin", "cli"),
+    ("lab",),
+    ("reporting",),
+    ("plugin", "received"),
+    ("guarding", "research"),
+    ("cli",),
     ("__main__",),
 )
 LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
@@ -47,19 +40,15 @@ LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 FAMILIES: dict[str, set[str]] = {
     "editors": set(),
     "measures": set(),
-    "datasets": {"fetch", "manifest"},
+    "datasets": {"fetch", "manifest", "request"},
     "regularisers": set(),
-    "experiments": set(),
     "abilities": set(),
 }
 
 # What has to start fast, or to work where torch is not installed.
 LIGHT = (
-    "alarms", "artifacts", "causes", "checks", "cli", "course",
-    "course_checks", "curves", "datasets", "discovery", "drop", "errors", "fluency", "foreign", "group", "hparams",
-    "judgement", "measurement", "names", "plan", "plugin", "policy", "progress", "pytest_options", "record",
-    "reporting", "request", "runs", "safety_session", "schedule", "shipped", "sites", "spelling", "store",
-    "surrogate", "vault", "verdict",
+    "artifacts", "cli", "datasets", "discovery", "errors", "hyperparameters", "judging", "names", "numbers", "plugin",
+    "progress", "reporting", "runs", "shipped", "tensor_files",
 )  # fmt: skip
 LONGEST = 350
 

@@ -20,10 +20,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from editsafety.edit import LowRank
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
-from editsafety.sites import Site
+from editsafety.datasets.request import EditRequest
+from editsafety.edits.edit import LowRank
+from editsafety.model.handle import ModelHandle
+from editsafety.model.sites import Site
 
 WIDTH = 32
 INNER = 64

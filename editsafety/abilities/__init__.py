@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from editsafety import discovery
 from editsafety.errors import DataError, UnknownNameError, UsageError
-from editsafety.measurement import Measurement
+from editsafety.runs.measurement import Measurement
 from editsafety.shipped import shipped
 
 if TYPE_CHECKING:
-    from editsafety.models import ModelHandle
+    from editsafety.model.handle import ModelHandle
 
 OWN = "plain"  # the reader of our own layout
 SCORERS = ("choice", "choice_norm", "exact", "f1", "rouge", "entities", "solve", "last_word")

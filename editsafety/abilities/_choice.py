@@ -17,8 +17,8 @@ from torch import Tensor
 
 from editsafety.abilities import Item, Scores
 from editsafety.abilities._prompts import fitted
-from editsafety.models import ModelHandle
-from editsafety.scoring import by_length as dealt
+from editsafety.model.handle import ModelHandle
+from editsafety.model.scoring import by_length as dealt
 
 
 def score(handle: ModelHandle, items: Sequence[Item], batch_size: int = 64, *, by_length: bool = False) -> Scores:

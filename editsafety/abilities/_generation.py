@@ -15,9 +15,9 @@ import torch
 
 from editsafety.abilities import Item, Scores
 from editsafety.abilities._prompts import fitted
-from editsafety.generating import end_ids, hooked
-from editsafety.models import ModelHandle
-from editsafety.scoring import by_length
+from editsafety.model.generation import end_ids, hooked
+from editsafety.model.handle import ModelHandle
+from editsafety.model.scoring import by_length
 
 Grade = Callable[[Item, str], Mapping[str, float]]
 SPARE = 6  # tokens behind the longest answer: what shows that the answer ended there

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from editsafety.abilities import Item
 from editsafety.errors import DataError
-from editsafety.models import ModelHandle
+from editsafety.model.handle import ModelHandle
 
 
 def fitted(handle: ModelHandle, prompt: str, room: int, item: Item) -> list[int]:

@@ -19,10 +19,10 @@ from editsafety.errors import UsageError
 
 if TYPE_CHECKING:
     from editsafety.abilities import Probe
-    from editsafety.drop import Drop
-    from editsafety.measurement import Measurement
-    from editsafety.models import ModelHandle
+    from editsafety.judging.drop import Drop
+    from editsafety.model.handle import ModelHandle
     from editsafety.progress import Progress
+    from editsafety.runs.measurement import Measurement
 
 Row = tuple["Measurement", float | None]  # what was found, and what guessing scores
 
@@ -61,8 +61,8 @@ def abilities(
     judge: it exits 0 when everything could be measured.
     """  # fmt: skip
     from editsafety import abilities as family
-    from editsafety.loading import ModelSpec
-    from editsafety.models import ModelHandle
+    from editsafety.model.handle import ModelHandle
+    from editsafety.model.loading import ModelSpec
     from editsafety.progress import Progress
 
     specs = list(probe or ()) or ([] if task else _default(model))
@@ -106,17 +106,17 @@ def _probed(handle: ModelHandle, probes: Sequence[Probe], size: int, progress: P
 def _tasks(handle: ModelHandle, tasks: Sequence[str], limit: int | None, include: Path | None) -> list[Row]:
     if not tasks:
         return []
-    from editsafety.harness import harness
+    from editsafety.abilities._lm_eval import harness
 
     return [(one, None) for one in harness(handle, tasks, limit=limit, include_path=include)]
 
 
 def _edited(handle: ModelHandle, place: str, editor: str, look: object) -> list[Row]:
-    from editsafety import handed
-    from editsafety.session import EditSession
+    from editsafety.edits.session import EditSession
+    from editsafety.received import receiving
 
     assert callable(look)
-    given = handed.received(handle, place, (), editor)
+    given = receiving.receive(handle, place, (), editor)
     with EditSession(handle) as session:
         session.apply(given.edit)
         given.refuse_other_function(handle)
@@ -125,7 +125,7 @@ def _edited(handle: ModelHandle, place: str, editor: str, look: object) -> list[
 
 
 def _drops(before: Sequence[Row], after: Sequence[Row]) -> list[Drop]:
-    from editsafety.drop import drop
+    from editsafety.judging.drop import drop
 
     return [drop(was, now) for (was, _), (now, _) in zip(before, after, strict=True)]
 

@@ -15,15 +15,15 @@ from rich.text import Text
 from editsafety import __version__
 from editsafety.cli import options
 from editsafety.errors import UsageError
+from editsafety.judging.verdict import Verdict
+from editsafety.numbers import exact, number, rate, times
 from editsafety.reporting.escaping import line
-from editsafety.spelling import exact, number, rate, times
-from editsafety.vault import write_atomically
-from editsafety.verdict import Verdict
+from editsafety.tensor_files import write_atomically
 
 if TYPE_CHECKING:
-    from editsafety.blackbox import Examined
-    from editsafety.comparison import Change
-    from editsafety.models import ModelHandle
+    from editsafety.model.handle import ModelHandle
+    from editsafety.received import Examined
+    from editsafety.received.difference import Change
 
 Requests = Annotated[
     str, typer.Option(help="facts that were edited: data set, LOADER:FILE, FILE.jsonl [default: none are asked]")
@@ -61,7 +61,7 @@ def check(
     Exit codes: 0 pass; 10 COLLAPSE; 11 INEFFECTIVE, DAMAGED or NO-OP; 13 ERROR; 4 the command cannot be meant, or the
     two cannot be compared (another architecture, vocabulary or tokenizer).
     """
-    from editsafety.loading import ModelSpec
+    from editsafety.model.loading import ModelSpec
 
     spec = ModelSpec(before, device, dtype, revision, offline, trust_remote_code)
     _judge(spec, after, requests, texts, limit, policy, editor, json_file)
@@ -87,7 +87,7 @@ def verify(
     The sha256 of every tensor is compared with the one in the file, and the fingerprint of the model with that of the
     model it was made for. Exit codes as for `check`; 4 as well for a file that was altered or belongs to another model.
     """
-    from editsafety.loading import ModelSpec
+    from editsafety.model.loading import ModelSpec
 
     if delta.suffix != ".safetensors":
         raise UsageError(f"{delta}: expected a saved edit (.safetensors). For a whole model or an adapter use `check`.")
@@ -106,14 +106,15 @@ def apply(
     trust_remote_code: options.Trust = False,
 ) -> None:
     """Write an edit into a copy of the model: a checkpoint that can be loaded without editsafety."""
-    from editsafety import blackbox, handed
-    from editsafety.loading import ModelSpec
-    from editsafety.models import ModelHandle
+    from editsafety import received
+    from editsafety.model.handle import ModelHandle
+    from editsafety.model.loading import ModelSpec
+    from editsafety.received import receiving
 
-    edit = handed.saved_edit(delta)
-    blackbox.refuse_to_write(edit, out)
+    edit = receiving.saved_edit(delta)
+    received.refuse_to_write(edit, out)
     handle = ModelHandle.load(ModelSpec(model, device, dtype, revision, offline, trust_remote_code))
-    blackbox.write_checkpoint(handle, edit, out)
+    received.write_checkpoint(handle, edit, out)
     typer.echo(f"written: {out} ({handle.name} with {len(edit.parameters)} edited tensors, {handle.spec.dtype})")
 
 
@@ -128,19 +129,20 @@ def _judge(
     json_file: Path | None,
 ) -> None:
     """Read everything that can be wrong first, then load, measure, judge, and end with the verdict's exit code."""
-    from editsafety import blackbox, datasets, handed
-    from editsafety.loading import ModelSpec
-    from editsafety.models import ModelHandle
-    from editsafety.policy import Policy
+    from editsafety import datasets, received
+    from editsafety.judging.policy import Policy
+    from editsafety.model.handle import ModelHandle
+    from editsafety.model.loading import ModelSpec
+    from editsafety.received import receiving
 
     assert isinstance(spec, ModelSpec)
     limits = Policy.read(policy)
     rows = datasets.requests(requests, limit=limit) if requests else ()
-    chosen = blackbox.texts_for(spec.name, texts)
+    chosen = received.texts_for(spec.name, texts)
     handle = ModelHandle.load(spec)
-    given = handed.received(handle, place, [*chosen, *(row.filled for row in rows)], editor)
-    bench = blackbox.unedited(handle, chosen, limits, prefixed=bool(rows))
-    found = blackbox.examine(bench, given, rows, limits)
+    given = receiving.receive(handle, place, [*chosen, *(row.filled for row in rows)], editor)
+    bench = received.unedited(handle, chosen, limits, prefixed=bool(rows))
+    found = received.examine(bench, given, rows, limits)
     _show(found, handle)
     if json_file is not None:
         _write(json_file, found, handle)
@@ -223,7 +225,7 @@ def _rest(found: Examined) -> str:
 
 def _figures(found: Examined) -> Table:
     table = Table("figure", "before", "after", box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    from editsafety.blackbox import REQUESTS
+    from editsafety.received import REQUESTS
 
     whole, *asked = found.records
     for name in ("me_ppl", "ppl_median", "ppl_worst"):

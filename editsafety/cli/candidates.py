@@ -13,8 +13,8 @@ import typer
 from editsafety.cli import options
 
 if TYPE_CHECKING:
-    from editsafety.hardcases.mining import Screening
-    from editsafety.lab import Lab
+    from editsafety.lab.lab import Lab
+    from editsafety.research.hardcases.mining import Screening
 
 KEY = "EDITSAFETY_API_KEY"
 
@@ -40,9 +40,9 @@ def propose(
 ) -> None:
     """Ask a chat model for hard requests after the recipe of HardEdit; whether the facts are true is for you to see."""
     from editsafety import datasets
-    from editsafety.hardcases import candidates
-    from editsafety.hardcases.chat import Endpoint
     from editsafety.progress import Progress
+    from editsafety.research.hardcases import candidates
+    from editsafety.research.hardcases.chat import Endpoint
 
     names = known or ["hardedit"]
     there = [request for name in names for request in datasets.requests(name)]
@@ -60,7 +60,7 @@ def propose(
     for reason in found.reasons[:5]:
         typer.echo(f"left out: {reason}")
     if screen_on and found.kept:
-        from editsafety.hardcases import mining
+        from editsafety.research.hardcases import mining
 
         lab, screening = _screened(output, screen_on, editor, texts, above, seed, quiet=quiet)
         hard = tuple(record.requests[0] for record in screening.collapsed)
@@ -75,7 +75,7 @@ def _screened(
     output: Path, model: str, editor: str, texts: str, above: float, seed: int, *, quiet: bool
 ) -> tuple[Lab, Screening]:
     from editsafety.cli.mining import lab_for, plan_for
-    from editsafety.hardcases import mining
+    from editsafety.research.hardcases import mining
 
     lab = lab_for(plan_for(model, str(output), editor, texts=texts, seed=seed), None, None, "", quiet=quiet)
     return lab, mining.screen(lab, above=above)

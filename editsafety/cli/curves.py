@@ -15,10 +15,10 @@ def curves(
     limit: Annotated[float, typer.Option(help="the line past which a model is broken")] = 2.0,
 ) -> None:
     """Draw one panel per schedule and stream, one line per editor. Needs the extra `maps`."""
-    from editsafety import curves as drawing
     from editsafety.errors import StoreError
-    from editsafety.runs import STORE
-    from editsafety.store import Store
+    from editsafety.reporting import curves as drawing
+    from editsafety.runs.folders import STORE
+    from editsafety.runs.store import Store
 
     records = []
     for folder in folders:

@@ -61,7 +61,7 @@ def verify(
 ) -> None:
     """Check every shipped and fetched file, byte by byte and request by request; or the requests of one FILE."""
     from editsafety.errors import UsageError
-    from editsafety.hardcases import vetting
+    from editsafety.research.hardcases import vetting
 
     if kind and not spec:
         raise UsageError("--as is about one file of requests: name it, editsafety data verify FILE --as hardedit.")
@@ -76,7 +76,7 @@ def verify(
 def _shipped_and_fetched() -> list[str]:
     from editsafety.datasets import fetch as fetching
     from editsafety.datasets import manifest
-    from editsafety.hardcases import vetting
+    from editsafety.research.hardcases import vetting
     from editsafety.shipped import shipped
 
     findings = manifest.verify(shipped("data"))

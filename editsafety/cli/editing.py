@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from editsafety.cli import options
+from editsafety.datasets.request import EditRequest
 from editsafety.errors import NotPreparedError
-from editsafety.measurement import Measurement
-from editsafety.request import EditRequest
+from editsafety.runs.measurement import Measurement
 
 
 def edit(
@@ -35,12 +35,13 @@ def edit(
     seed: options.Seed = 0,
 ) -> None:
     """Write one fact into a model and show text and probabilities before and after."""
-    from editsafety import editors, scoring
-    from editsafety.lab import artifacts_for
-    from editsafety.loading import ModelSpec
-    from editsafety.models import ModelHandle
-    from editsafety.session import EditSession
-    from editsafety.trial import compute
+    from editsafety import editors
+    from editsafety.edits.session import EditSession
+    from editsafety.lab.lab import artifacts_for
+    from editsafety.lab.trial import compute
+    from editsafety.model import scoring
+    from editsafety.model.handle import ModelHandle
+    from editsafety.model.loading import ModelSpec
 
     request = EditRequest("typed-by-hand", prompt, subject, target, true, source="the command line")
     handle = ModelHandle.load(ModelSpec(model, device, dtype, revision, offline, trust_remote_code))
@@ -80,8 +81,8 @@ def ppl(
 ) -> None:
     """Perplexity of a model, as ME-PPL defined it, with the robust figures beside it."""
     from editsafety import measures
-    from editsafety.loading import ModelSpec
-    from editsafety.models import ModelHandle
+    from editsafety.model.handle import ModelHandle
+    from editsafety.model.loading import ModelSpec
 
     chosen = _texts(model, texts, limit)
     handle = ModelHandle.load(ModelSpec(model, device, dtype, revision, offline, trust_remote_code))
@@ -110,9 +111,9 @@ def prepare(
 ) -> None:
     """Run the slow, data-hungry part of an editor once; it is kept, keyed by the weights' fingerprint."""
     from editsafety import editors
-    from editsafety.lab import artifacts_for
-    from editsafety.loading import ModelSpec
-    from editsafety.models import ModelHandle
+    from editsafety.lab.lab import artifacts_for
+    from editsafety.model.handle import ModelHandle
+    from editsafety.model.loading import ModelSpec
     from editsafety.progress import Progress
 
     handle = ModelHandle.load(ModelSpec(model, device, dtype, revision, offline, trust_remote_code))
@@ -129,16 +130,16 @@ def prepare(
 
 def _texts(model: str, spec: str, limit: int | None = None) -> tuple[str, ...]:
     from editsafety import datasets
-    from editsafety.plan import Settings, text_source
+    from editsafety.runs.plan import Settings, text_source
 
     return datasets.texts(spec or text_source(Settings((model,), ()), model), limit=limit or (None if spec else 50))
 
 
 def _measured(handle: object, request: EditRequest, texts: tuple[str, ...]) -> dict[str, Measurement]:
     from editsafety import measures
+    from editsafety.lab.trial import measure
     from editsafety.measures import Inputs
-    from editsafety.models import ModelHandle
-    from editsafety.trial import measure
+    from editsafety.model.handle import ModelHandle
 
     assert isinstance(handle, ModelHandle)
     inputs = Inputs((request,), texts)

@@ -15,7 +15,7 @@ from rich.table import Table
 from editsafety.cli import options
 
 if TYPE_CHECKING:
-    from editsafety.experiments import Cell, Result
+    from editsafety.research.experiments import Cell, Result
 
 
 def experiment(
@@ -44,12 +44,12 @@ def experiment(
     quiet: options.Quiet = False,
 ) -> None:
     """Repeat an experiment of the papers on a model of your own. Finished cases are kept and not run again."""
-    from editsafety import experiments
     from editsafety.errors import UsageError
-    from editsafety.plan import Settings
     from editsafety.progress import Progress
-    from editsafety.runs import STORE
-    from editsafety.store import Store
+    from editsafety.research import experiments
+    from editsafety.runs.folders import STORE
+    from editsafety.runs.plan import Settings
+    from editsafety.runs.store import Store
 
     if everything:
         Console(highlight=False).print(_listing())
@@ -89,7 +89,7 @@ def _show(found: Result, title: str) -> None:
 
 
 def _listing() -> Table:
-    from editsafety import experiments
+    from editsafety.research import experiments
 
     table = Table("experiment", "what", "paper", "command", box=None, pad_edge=False)
     for name in experiments.names():
@@ -102,6 +102,6 @@ def _listing() -> Table:
 
 
 def _cell(cell: Cell) -> str:
-    from editsafety.spelling import exact
+    from editsafety.numbers import exact
 
     return "-" if cell is None else cell if isinstance(cell, str) else exact(float(cell))

@@ -14,7 +14,7 @@ from rich.table import Table
 from editsafety.cli import options
 
 if TYPE_CHECKING:
-    from editsafety.keymap import Keys
+    from editsafety.research.key_map import Keys
 
 
 def keys(
@@ -43,12 +43,13 @@ def keys(
     quiet: options.Quiet = False,
 ) -> None:
     """Where the keys of hard and normal subjects lie: k_u, its mean over contexts, and the direction of the update."""
-    from editsafety import datasets, editors, keymap
-    from editsafety import plan as plans
-    from editsafety.lab import artifacts_for
-    from editsafety.loading import ModelSpec, model_folder
-    from editsafety.models import ModelHandle
+    from editsafety import datasets, editors
+    from editsafety.lab.lab import artifacts_for
+    from editsafety.model.handle import ModelHandle
+    from editsafety.model.loading import ModelSpec, model_folder
     from editsafety.progress import Progress
+    from editsafety.research import key_map
+    from editsafety.runs import plan as plans
 
     settings = plans.Settings((model,), (editor,), hard=hard, normal=normal, texts=text_source)
     specs = {name: spec for name, spec in plans.streams(settings, model).items() if spec}
@@ -59,7 +60,7 @@ def keys(
     chosen = editors.make(editor, handle, artifacts_for(handle), path=hparams, seed=seed)
     if model_folder(model) is not None and chosen.missing() is not None:
         chosen.prepare(progress)  # of a shipped model the texts are here and it takes seconds
-    found = keymap.collect(
+    found = key_map.collect(
         chosen, requests, layer=layer, per_context=contexts, texts=ordinary, progress=progress
     )  # fmt: skip
     if not quiet:
@@ -68,12 +69,12 @@ def keys(
         found.save(output)
         typer.echo(f"saved {output} ({len(found.entries)} subjects, {found.bare.shape[1]} numbers a key)")
     if draw is not None:
-        files = keymap.project(found, by, seed=seed).save(draw)
+        files = key_map.project(found, by, seed=seed).save(draw)
         typer.echo(f"drawn {', '.join(map(str, files))}")
 
 
 def _table(found: Keys, *, each: bool) -> Table:
-    from editsafety.spelling import exact
+    from editsafety.numbers import exact
 
     title = f"keys of {found.editor} on {found.model} at {found.module}; medians of each set"
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)

@@ -11,8 +11,8 @@ import typer
 from editsafety.cli import options
 
 if TYPE_CHECKING:
-    from editsafety.lab import Lab
-    from editsafety.plan import RunPlan
+    from editsafety.lab.lab import Lab
+    from editsafety.runs.plan import RunPlan
 
 Pool = Annotated[str, typer.Option(help="requests to screen: a data set, LOADER:FILE or FILE.jsonl")]
 Above = Annotated[float, typer.Option(help="an edit collapses when it multiplies the perplexity by more than this")]
@@ -45,7 +45,7 @@ def screen(
     if preview:
         _preview(model, pool, limit, revision, offline=offline, trust=trust_remote_code)
         return
-    from editsafety.hardcases import mining
+    from editsafety.research.hardcases import mining
 
     plan = plan_for(
         model, pool, editor, texts=texts, hparams=(str(hparams),) if hparams else (), device=device, dtype=dtype,
@@ -80,7 +80,7 @@ def mine(
     quiet: options.Quiet = False,
 ) -> None:
     """Screen a pool and keep the edits that collapse the model, with where they come from."""
-    from editsafety.hardcases import mining
+    from editsafety.research.hardcases import mining
 
     plan = plan_for(
         model, pool, editor, texts=texts, hparams=(str(hparams),) if hparams else (), device=device, dtype=dtype,
@@ -97,18 +97,18 @@ def mine(
 
 def plan_for(model: str, pool: str, editor: str, **settings: Any) -> RunPlan:
     """The plan of single edits of a pool; `settings` are fields of `plan.Settings`."""
-    from editsafety.plan import RunPlan, Settings
+    from editsafety.runs.plan import RunPlan, Settings
 
     return RunPlan.of(Settings((model,), (editor,), normal=pool, controls=0, prepare=True, **settings))
 
 
 def lab_for(plan: RunPlan, store: Path | None, limit: int | None, shard: str, *, quiet: bool) -> Lab:
     """The lab of a screening. Its folder is that of the whole pool: a larger sample finds what was run before."""
-    from editsafety.hardcases import mining
-    from editsafety.lab import Lab
+    from editsafety.lab.lab import Lab
     from editsafety.progress import Progress
-    from editsafety.runs import STORE
-    from editsafety.store import Store
+    from editsafety.research.hardcases import mining
+    from editsafety.runs.folders import STORE
+    from editsafety.runs.store import Store
 
     folder = store or Path("reports") / f"screen-{plan.digest()[:12]}"
     progress = Progress(sys.stderr, "quiet" if quiet else "auto")
@@ -117,9 +117,9 @@ def lab_for(plan: RunPlan, store: Path | None, limit: int | None, shard: str, *,
 
 def _preview(model: str, pool: str, limit: int | None, revision: str | None, *, offline: bool, trust: bool) -> None:
     from editsafety import datasets
-    from editsafety.hardcases.preview import Preview, tokenizer_of
-    from editsafety.loading import ModelSpec
-    from editsafety.plan import spread
+    from editsafety.model.loading import ModelSpec
+    from editsafety.research.hardcases.preview import Preview, tokenizer_of
+    from editsafety.runs.plan import spread
 
     requests = datasets.requests(pool)
     chosen = spread(requests, limit or len(requests))

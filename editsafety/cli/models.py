@@ -17,7 +17,7 @@ app = typer.Typer(help="Shipped models: list, check.", no_args_is_help=True)
 @app.command("list")
 def list_() -> None:
     """The shipped models, and the shapes that `random:` knows."""
-    from editsafety.loading import RANDOM_CONFIGS, model_folder, pocket_models
+    from editsafety.model.loading import RANDOM_CONFIGS, model_folder, pocket_models
 
     table = Table("name", "what", title="models without a download", title_justify="left")
     for name in pocket_models():
@@ -36,10 +36,10 @@ def check(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure what a pocket model promises: facts known, normal edits that take, hard edits that collapse."""
-    from editsafety import promises
     from editsafety.progress import Progress
+    from editsafety.research import pocket_promises
 
-    found = promises.measured(name, Progress(sys.stderr, "quiet" if quiet else "auto"))
+    found = pocket_promises.measured(name, Progress(sys.stderr, "quiet" if quiet else "auto"))
     table = Table("promise", "expected", "measured", "n", "", title=name, title_justify="left")
     for one in found:
         table.add_row(one.what, one.expected, one.shown, str(one.n), "kept" if one.kept else "BROKEN")

@@ -12,19 +12,19 @@ from typing import Annotated, Any
 import pytest
 import typer
 
-from editsafety import runs
 from editsafety.cli import options
-from editsafety.course import CourseRecord
 from editsafety.errors import StoreError, UnknownNameError
-from editsafety.judgement import RunReport
+from editsafety.judging.policy import Policy
+from editsafety.judging.report import RunReport
+from editsafety.judging.verdict import NOTHING_JUDGED
 from editsafety.names import label, slug
-from editsafety.plan import RunPlan, Settings
-from editsafety.policy import Policy
 from editsafety.progress import Progress, Task
 from editsafety.reporting import as_json, as_markdown, terminal
+from editsafety.runs import folders
+from editsafety.runs.course_record import CourseRecord
+from editsafety.runs.plan import RunPlan, Settings
+from editsafety.runs.store import Store
 from editsafety.shipped import shipped
-from editsafety.store import Store
-from editsafety.verdict import NOTHING_JUDGED
 
 SUITES = ("controls", "collapse", "efficacy", "integrity")
 MORE = ("sequential", "batch", "abilities")  # courses of edits: minutes per editor, so only when asked for
@@ -187,12 +187,12 @@ def report(
 
     found = stored(folder, policy)
     if format == "json":
-        body = as_json.document(found, suites=runs.suites())
+        body = as_json.document(found, suites=folders.suites())
         typer.echo(json.dumps(body, indent=1, allow_nan=False, ensure_ascii=False))
     elif format == "markdown":
-        typer.echo(as_markdown.text(found, suites=runs.suites()))
+        typer.echo(as_markdown.text(found, suites=folders.suites()))
     elif format == "terminal":
-        terminal.render(found, Console(highlight=False), folder=folder, suites=runs.suites())
+        terminal.render(found, Console(highlight=False), folder=folder, suites=folders.suites())
     else:
         raise UnknownNameError("format", format, ("terminal", "json", "markdown"))
     raise typer.Exit(found.exit_code)
@@ -200,14 +200,16 @@ def report(
 
 def stored(folder: Path, policy: str | None = None) -> RunReport:
     """The report of a run folder. Raises StoreError when there is no run in it."""
-    about = runs.about(folder)
-    if "settings" not in about or not (folder / runs.STORE).is_file():
-        raise StoreError(f"{folder}: holds no run (no {runs.PLAN} and {runs.STORE}). Give a folder under reports/.")
+    about = folders.about(folder)
+    if "settings" not in about or not (folder / folders.STORE).is_file():
+        raise StoreError(
+            f"{folder}: holds no run (no {folders.PLAN} and {folders.STORE}). Give a folder under reports/."
+        )
     values: dict[str, Any] = about["settings"]
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     settings = Settings(**given)
     plan = RunPlan.of(settings)
-    store = Store(folder / runs.STORE)
+    store = Store(folder / folders.STORE)
     facts = store.facts("")
     wanted = set(facts.get("wanted") or ())
     planned = [case for case in (*plan.cases, *plan.controls) if case.id in wanted]

@@ -16,17 +16,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from editsafety.cli import options
-from editsafety.course import Breaking, CourseRecord, Step
 from editsafety.errors import EditSafetyError, StoreError, UsageError
 from editsafety.names import label, slug
-from editsafety.plan import NONE, RunPlan, Settings
+from editsafety.numbers import exact, number, rate, times
 from editsafety.progress import Progress
-from editsafety.runs import STORE, near
-from editsafety.schedule import KINDS, Course, Schedule
-from editsafety.spelling import exact, number, rate, times
+from editsafety.runs.course_record import Breaking, CourseRecord, Step
+from editsafety.runs.folders import STORE, near
+from editsafety.runs.plan import NONE, RunPlan, Settings
+from editsafety.runs.schedule import KINDS, Course, Schedule
 
 if TYPE_CHECKING:
-    from editsafety.store import Store
+    from editsafety.runs.store import Store
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,9 @@ def _walks(
     stop: bool,
     words: tuple[str, ...],
 ) -> list[Walk]:
-    from editsafety.courses import Terms
-    from editsafety.lab import Lab
-    from editsafety.store import Store
+    from editsafety.lab.courses import Terms
+    from editsafety.lab.lab import Lab
+    from editsafety.runs.store import Store
 
     kept = Store(folder / STORE)
     _refuse_other(kept, plan, folder)

@@ -13,15 +13,15 @@ from rich.table import Table
 
 from editsafety.errors import UsageError
 from editsafety.names import slug
-from editsafety.runs import STORE
-from editsafety.spelling import exact, rate
-from editsafety.store import Store
+from editsafety.numbers import exact, rate
+from editsafety.runs.folders import STORE
+from editsafety.runs.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from editsafety.alarms import Prediction
-    from editsafety.surrogate import Correlation, Observation, Study
+    from editsafety.judging.alarms import Prediction
+    from editsafety.research.surrogate import Correlation, Observation, Study
 
 
 def surrogate(
@@ -38,7 +38,7 @@ def surrogate(
 
     Computes nothing anew: it reads what runs have left. Models are never mixed.
     """
-    from editsafety.surrogate import studies
+    from editsafety.research.surrogate import studies
 
     found = list(_observations(folders, probe or (), limit))
     if model is not None:
@@ -60,7 +60,7 @@ def surrogate(
 
 
 def _observations(folders: Sequence[Path], probes: Sequence[str], limit: float) -> Iterable[Observation]:
-    from editsafety.surrogate import of_cases, of_courses
+    from editsafety.research.surrogate import of_cases, of_courses
 
     for folder in dict.fromkeys(path.resolve() for path in folders):
         path = folder if folder.is_file() else folder / STORE

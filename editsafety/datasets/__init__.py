@@ -12,14 +12,14 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from editsafety import discovery
 from editsafety.datasets import fetch
+from editsafety.datasets.request import EditRequest
 from editsafety.errors import DataError, UnknownNameError, UsageError
-from editsafety.request import EditRequest
 from editsafety.shipped import shipped
 
 Holds = Literal["requests", "texts"]
 Item = TypeVar("Item")
 OWN: dict[Holds, str] = {"requests": "jsonl", "texts": "plain"}  # a module called "texts" would hide the function
-NO_LOADERS = ("fetch", "manifest")
+NO_LOADERS = ("fetch", "manifest", "request")
 
 
 class Loader(Protocol):

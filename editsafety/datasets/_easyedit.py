@@ -7,7 +7,7 @@ from typing import Any
 
 from editsafety.datasets import _layouts, _rows
 from editsafety.datasets._rows import Row
-from editsafety.request import EditRequest, Neighbour
+from editsafety.datasets.request import EditRequest, Neighbour
 
 NOTHING_KNOWN = "<|endoftext|>"
 PARALLEL = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from editsafety.datasets._rows import Row, read, tidied
-from editsafety.request import SLOT, EditRequest, Neighbour
+from editsafety.datasets.request import SLOT, EditRequest, Neighbour
 
 
 def either(path: Path, name: str) -> tuple[EditRequest, ...]:

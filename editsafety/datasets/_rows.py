@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from editsafety.datasets.request import EditRequest, Neighbour
 from editsafety.errors import DataError
-from editsafety.request import EditRequest, Neighbour
 
 BOM = b"\xef\xbb\xbf"
 ADVICE = "Correct or drop the row."

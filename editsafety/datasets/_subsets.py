@@ -16,8 +16,8 @@ from pathlib import Path
 
 from editsafety.datasets import _easyedit, _layouts, _rows
 from editsafety.datasets._rows import Row
+from editsafety.datasets.request import EditRequest
 from editsafety.errors import DataError, UnknownNameError
-from editsafety.request import EditRequest
 
 WHOLE = ""  # the subset that a file without subsets is
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from editsafety.datasets import Holds, _easyedit, _rows
-from editsafety.request import EditRequest
+from editsafety.datasets.request import EditRequest
 
 
 class EasyEdit:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from editsafety.datasets import Holds, _subsets
-from editsafety.request import EditRequest
+from editsafety.datasets.request import EditRequest
 
 
 class HardEdit:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from editsafety import vault
+from editsafety import tensor_files
 from editsafety.datasets.fetch import digest
 from editsafety.errors import DataError
 
@@ -17,7 +17,7 @@ def write_manifest(folder: Path) -> Path:
     """Write `manifest.json`: sha256 of every file under the folder (Markdown apart), and the rows of each .jsonl."""
     body = {name: _entry(path) for name, path in _files(folder).items()}
     path = folder / NAME
-    vault.write_atomically(path, (json.dumps(body, indent=1, sort_keys=True) + "\n").encode())
+    tensor_files.write_atomically(path, (json.dumps(body, indent=1, sort_keys=True) + "\n").encode())
     return path
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from editsafety.datasets import Holds, _layouts, _rows
-from editsafety.request import EditRequest, Neighbour
+from editsafety.datasets.request import EditRequest, Neighbour
 
 
 class QAEdit:

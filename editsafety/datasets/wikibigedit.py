@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from editsafety.datasets import Holds, _layouts
-from editsafety.request import EditRequest
+from editsafety.datasets.request import EditRequest
 
 
 class WikiBigEdit:

@@ -18,11 +18,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from editsafety import scoring
 from editsafety.artifacts import ArtifactKey, ArtifactStore
+from editsafety.datasets.request import SLOT
 from editsafety.errors import EditorError, ModelError
-from editsafety.models import ModelHandle
-from editsafety.request import SLOT
+from editsafety.model import scoring
+from editsafety.model.handle import ModelHandle
 
 STARTS = ("The", "Therefore", "Because", "I", "You")  # memit/memit_main.py at 80426fd; "" begins with BOS or EOS
 LENGTHS = ((5, 10), (10, 10))  # [length in tokens, how many], rome/hparams at 0874014

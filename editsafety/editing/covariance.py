@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from editsafety import trace
 from editsafety.artifacts import ArtifactKey, ArtifactStore
 from editsafety.editing.keys import by_token
 from editsafety.errors import DataError, EditorError
-from editsafety.models import ModelHandle
+from editsafety.model import trace
+from editsafety.model.handle import ModelHandle
+from editsafety.model.sites import Site
 from editsafety.progress import Progress
-from editsafety.sites import Site
 
 TOKENS_PER_DIMENSION = 10
 BATCH_TOKENS = 4096

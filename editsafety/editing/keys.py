@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from editsafety import trace
 from editsafety.editing.subject import Located
-from editsafety.models import ModelHandle
+from editsafety.model import trace
+from editsafety.model.handle import ModelHandle
 
 ROWS = 256  # prompts that are run at once
 

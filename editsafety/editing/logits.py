@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from editsafety.errors import ModelError
-from editsafety.models import ModelHandle
+from editsafety.model.handle import ModelHandle
 
 
 @contextmanager

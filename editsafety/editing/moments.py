@@ -19,10 +19,10 @@ from editsafety.artifacts import ArtifactStore
 from editsafety.editing import covariance, published
 from editsafety.editing.covariance import Covariance, Inverse
 from editsafety.errors import DataError, NotPreparedError, UsageError
-from editsafety.hparams import Hparams
-from editsafety.models import ModelHandle
+from editsafety.hyperparameters import Hparams
+from editsafety.model.handle import ModelHandle
+from editsafety.model.sites import Site
 from editsafety.progress import Progress
-from editsafety.sites import Site
 
 POCKET_SEED = 0
 SHORTEST_TEXT = 8  # tokens; how many pocket texts are asked for

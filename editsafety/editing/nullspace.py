@@ -22,14 +22,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from editsafety import vault
+from editsafety import tensor_files
 from editsafety.artifacts import ArtifactKey, ArtifactStore
 from editsafety.editing.covariance import Covariance, wide
 from editsafety.editing.moments import SecondMoments
 from editsafety.errors import EditorError, NotPreparedError
-from editsafety.models import ModelHandle
+from editsafety.model.handle import ModelHandle
+from editsafety.model.sites import Site
 from editsafety.progress import Progress
-from editsafety.sites import Site
 
 Precision = Literal["float32", "float64"]
 
@@ -148,7 +148,7 @@ class NullSpaces:
 
     def _key(self, site: Site) -> ArtifactKey:
         """C can be prepared anew under the same name; its digest keeps a stale P from being found."""
-        source = vault.digest(self.moments.of(site, self.editor).matrix)
+        source = tensor_files.digest(self.moments.of(site, self.editor).matrix)
         numbers = {"threshold": self.threshold, "precision": self.precision}
         settings = {**self.moments.origin(site), "second_moment": source, **numbers}
         return ArtifactKey("nullspace", self.handle.identity, settings)

@@ -15,7 +15,7 @@ import torch
 
 from editsafety.editing.covariance import Covariance
 from editsafety.errors import DataError
-from editsafety.sites import Site
+from editsafety.model.sites import Site
 
 SUM, COUNT = "mom2.mom2", "mom2.count"
 ASYMMETRY = 1e-3  # of the largest entry; float32 sums of 100,000 articles stay below 1e-5

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from editsafety.edit import LowRank
-from editsafety.sites import Site
+from editsafety.edits.edit import LowRank
+from editsafety.model.sites import Site
 
 Solve = Callable[[Tensor], Tensor]
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from editsafety.errors import EditorError
-from editsafety.sites import Site
+from editsafety.model.sites import Site
 
 Solve = Callable[[Tensor], Tensor]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from editsafety.datasets.request import SLOT, EditRequest
 from editsafety.errors import DataError, EditorError
-from editsafety.models import ModelHandle
-from editsafety.request import SLOT, EditRequest
+from editsafety.model.handle import ModelHandle
 
 BARE = SLOT
 

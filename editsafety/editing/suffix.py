@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from editsafety.models import Batch, ModelHandle
+from editsafety.model.handle import Batch, ModelHandle
 
 
 class Suffix:

@@ -23,14 +23,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from editsafety import trace
+from editsafety.datasets.request import EditRequest
 from editsafety.editing import gradients, logits
 from editsafety.editing.keys import by_token
 from editsafety.editing.subject import locate, locate_text
 from editsafety.editing.suffix import Suffix
-from editsafety.hparams import Hparams
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
+from editsafety.hyperparameters import Hparams
+from editsafety.model import trace
+from editsafety.model.handle import ModelHandle
 
 KL_PROMPT = "{} is a"
 

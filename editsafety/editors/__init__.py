@@ -17,15 +17,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from editsafety import discovery, foreign, hparams
+from editsafety import discovery, hyperparameters
 from editsafety.artifacts import ArtifactStore
-from editsafety.edit import Edit, Sidecar
+from editsafety.datasets.request import EditRequest
+from editsafety.edits.edit import Edit, Sidecar
 from editsafety.errors import EditorError, UsageError
-from editsafety.hparams import Hparams
-from editsafety.models import ModelHandle
+from editsafety.hyperparameters import Hparams, published
+from editsafety.model.handle import ModelHandle
 from editsafety.names import label, parts, unwrapped
 from editsafety.progress import Progress
-from editsafety.request import EditRequest
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def read_hparams(name: str, slug: str, path: Path | None = None, changes: Mappin
     kind = load(name)
     folder = kind.folder or label(name)
     read = _given(name, kind, path)
-    found = hparams.load(kind.Hparams, label(name), folder, slug, path, None if read is None else read.values)
+    found = hyperparameters.load(kind.Hparams, label(name), folder, slug, path, None if read is None else read.values)
     for key, value in kind.overrides.items():
         if read is not None and key in read.values and getattr(found, key) != value:
             raise UsageError(
@@ -140,7 +140,7 @@ def read_hparams(name: str, slug: str, path: Path | None = None, changes: Mappin
             )
     both = {**kind.overrides, **(changes or {})}
     return (
-        hparams.validated(kind.Hparams, {**found.model_dump(), **both}, f"hyperparameters of {label(name)}")
+        hyperparameters.validated(kind.Hparams, {**found.model_dump(), **both}, f"hyperparameters of {label(name)}")
         if both
         else found
     )
@@ -152,9 +152,9 @@ def set_aside(name: str, path: Path | None) -> tuple[str, ...]:
     return () if read is None else read.aside
 
 
-def _given(name: str, kind: type[Editor], path: Path | None) -> foreign.Reading | None:
+def _given(name: str, kind: type[Editor], path: Path | None) -> published.Reading | None:
     own = {label(parts(name)[1]), kind.folder or label(name)}
-    return None if path is None else foreign.read(path, kind.Hparams, own)
+    return None if path is None else published.read(path, kind.Hparams, own)
 
 
 def make(

@@ -27,18 +27,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from editsafety import trace
-from editsafety.architectures import Part
-from editsafety.edit import Edit, LowRank
+from editsafety.datasets.request import EditRequest
 from editsafety.editing import gradients
 from editsafety.editing.suffix import Suffix
 from editsafety.editors import Editor
+from editsafety.edits.edit import Edit, LowRank
+from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError
-from editsafety.hparams import Hparams, Published
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
-from editsafety.session import EditSession
-from editsafety.sites import Site
+from editsafety.hyperparameters import Hparams, Published
+from editsafety.model import trace
+from editsafety.model.architectures import Part
+from editsafety.model.handle import ModelHandle
+from editsafety.model.sites import Site
 
 Notes = dict[str, float | str | bool]
 Neuron = tuple[int, int]  # layer, index

@@ -27,17 +27,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from editsafety.edit import Edit, LowRank
+from editsafety.datasets.request import EditRequest
 from editsafety.editing import contexts, keys, rank_one, subject, targets
 from editsafety.editing.moments import Mom2Hparams, SecondMoments
 from editsafety.editing.targets import TargetHparams
 from editsafety.editors import Editor
+from editsafety.edits.edit import Edit, LowRank
+from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError
-from editsafety.hparams import Published
+from editsafety.hyperparameters import Published
+from editsafety.model.sites import Site
 from editsafety.progress import Progress
-from editsafety.request import EditRequest
-from editsafety.session import EditSession
-from editsafety.sites import Site
 
 Notes = dict[str, float | str | bool]
 

@@ -20,12 +20,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from editsafety.architectures import Part
+from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
 from editsafety.errors import EditorError
-from editsafety.hparams import Hparams
-from editsafety.request import EditRequest
-from editsafety.sites import Site
+from editsafety.hyperparameters import Hparams
+from editsafety.model.architectures import Part
+from editsafety.model.sites import Site
 
 
 class SidecarHparams(Hparams):

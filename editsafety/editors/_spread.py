@@ -29,19 +29,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from editsafety.edit import Edit, LowRank
+from editsafety.datasets.request import EditRequest
 from editsafety.editing import contexts, keys, subject, targets
 from editsafety.editing.moments import CorpusHparams, SecondMoments
 from editsafety.editing.solve import Earlier
 from editsafety.editing.subject import Located
 from editsafety.editing.targets import Target, TargetHparams
 from editsafety.editors import Editor
+from editsafety.edits.edit import Edit, LowRank
+from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, NotPreparedError
-from editsafety.hparams import Hparams, Published
+from editsafety.hyperparameters import Hparams, Published
+from editsafety.model.sites import Site
 from editsafety.progress import Progress
-from editsafety.request import EditRequest
-from editsafety.session import EditSession
-from editsafety.sites import Site
 
 Notes = dict[str, float | str | bool]
 

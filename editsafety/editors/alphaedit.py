@@ -32,9 +32,9 @@ from editsafety.editing.nullspace import NullSpaces, Precision
 from editsafety.editing.solve import Earlier
 from editsafety.editors import Traits
 from editsafety.editors._spread import Notes, SpreadEditor, SpreadHparams
-from editsafety.hparams import Published
+from editsafety.hyperparameters import Published
+from editsafety.model.sites import Site
 from editsafety.progress import Progress
-from editsafety.sites import Site
 
 
 class AlphaEditHparams(SpreadHparams):

@@ -22,14 +22,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from editsafety.edit import Edit, Replace
+from editsafety.datasets.request import EditRequest
 from editsafety.editing import gradients, logits
 from editsafety.editors import Editor, Traits
+from editsafety.edits.edit import Edit, Replace
+from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError
-from editsafety.hparams import Hparams, Published
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
-from editsafety.session import EditSession
+from editsafety.hyperparameters import Hparams, Published
+from editsafety.model.handle import ModelHandle
 
 
 class FtHparams(Hparams):

@@ -25,17 +25,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from editsafety import trace
-from editsafety.edit import Edit, Sidecar
+from editsafety.datasets.request import EditRequest
 from editsafety.editing import gradients, logits
 from editsafety.editing.keys import by_token
 from editsafety.editing.suffix import Suffix
 from editsafety.editors import Traits
 from editsafety.editors._sidecar import SidecarEditor, SidecarHparams, Voice, riding
+from editsafety.edits.edit import Edit, Sidecar
 from editsafety.errors import EditorError
-from editsafety.hparams import Published
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
+from editsafety.hyperparameters import Published
+from editsafety.model import trace
+from editsafety.model.handle import ModelHandle
 
 GAP = 1e-5  # easyeditor/models/grace/GRACE.py at 14cea82: of two halves the old one is this much smaller
 SAME = 1e-3  # of a key's norm: rounding moves the input of one prompt by up to 1e-5 of it in float32

@@ -40,13 +40,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from editsafety import datasets
-from editsafety.edit import Edit, Sidecar
-from editsafety.editing.around import Asked, RootSidecar, leading
+from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor, Traits
+from editsafety.editors._root_sidecar import Asked, RootSidecar, leading
+from editsafety.edits.edit import Edit, Sidecar
 from editsafety.errors import EditError, EditorError
-from editsafety.hparams import Hparams, Published
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
+from editsafety.hyperparameters import Hparams, Published
+from editsafety.model.handle import ModelHandle
 
 END = "Prompt:"
 IGNORED = -100  # transformers' label of a token that is not scored

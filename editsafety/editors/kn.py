@@ -21,10 +21,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from editsafety import scoring
+from editsafety.datasets.request import EditRequest
 from editsafety.editors import Traits
 from editsafety.editors._neurons import NeuronEditor, Notes, Place, Question, embeddings
-from editsafety.request import EditRequest
+from editsafety.model import scoring
 
 
 class KnowledgeNeurons(NeuronEditor):

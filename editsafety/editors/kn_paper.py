@@ -21,9 +21,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from editsafety.datasets.request import EditRequest
 from editsafety.editors import Traits
 from editsafety.editors._neurons import NeuronEditor, NeuronHparams, Notes, Place, Question, embeddings
-from editsafety.request import EditRequest
 
 
 class PaperHparams(NeuronHparams):

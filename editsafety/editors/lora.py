@@ -26,16 +26,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from editsafety.architectures import Part
-from editsafety.edit import Edit, LowRank
+from editsafety.datasets.request import EditRequest
 from editsafety.editing import gradients, logits
 from editsafety.editors import Editor, Traits
+from editsafety.edits.edit import Edit, LowRank
+from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, UsageError
-from editsafety.hparams import Hparams, Published
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
-from editsafety.session import EditSession
-from editsafety.sites import Layout, Site
+from editsafety.hyperparameters import Hparams, Published
+from editsafety.model.architectures import Part
+from editsafety.model.handle import ModelHandle
+from editsafety.model.sites import Layout, Site
 
 ADAPTER = "default"
 RANK_FLOOR = 1e-5  # peft's SVDLinear divides by the rank plus this

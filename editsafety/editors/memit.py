@@ -25,7 +25,7 @@ from editsafety.editing.moments import Mom2Hparams
 from editsafety.editing.solve import Earlier
 from editsafety.editors import Traits
 from editsafety.editors._spread import Notes, SpreadEditor, SpreadHparams
-from editsafety.sites import Site
+from editsafety.model.sites import Site
 
 
 class MemitHparams(SpreadHparams, Mom2Hparams):

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from editsafety.edit import Edit, nothing
+from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor, Traits
-from editsafety.request import EditRequest
+from editsafety.edits.edit import Edit, nothing
 
 
 class Noop(Editor):

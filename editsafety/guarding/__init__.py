@@ -26,19 +26,19 @@ from typing import Any, Self
 from torch import Tensor
 
 from editsafety import datasets, editors
-from editsafety.alarms import Alarm
+from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
+from editsafety.edits.seal import Seal
+from editsafety.edits.session import EditSession, Mark
 from editsafety.errors import UndoError, UsageError
 from editsafety.guarding.audit import AuditLog
 from editsafety.guarding.examination import Decision, Examiner
-from editsafety.lab import artifacts_for
-from editsafety.loading import model_folder
-from editsafety.models import ModelHandle
-from editsafety.plan import Settings, text_source
-from editsafety.policy import Policy
-from editsafety.request import EditRequest
-from editsafety.seal import Seal
-from editsafety.session import EditSession, Mark
+from editsafety.judging.alarms import Alarm
+from editsafety.judging.policy import Policy
+from editsafety.lab.lab import artifacts_for
+from editsafety.model.handle import ModelHandle
+from editsafety.model.loading import model_folder
+from editsafety.runs.plan import Settings, text_source
 
 TEXTS = 50  # as in a run
 UNOPENED, CLOSED = "it is not open; use it in a with-block, or call open()", "it has been closed"

@@ -14,21 +14,21 @@ import torch
 from torch import Tensor
 
 from editsafety import measures
-from editsafety.alarms import Alarm, signals
-from editsafety.checks import CaseVerdict, Check, judge_case, judge_group
-from editsafety.edit import Edit
+from editsafety.datasets.request import EditRequest, Neighbour
 from editsafety.editors import Editor
+from editsafety.edits.edit import Edit
+from editsafety.edits.seal import Seal
+from editsafety.edits.session import EditSession
 from editsafety.errors import NotPreparedError, UndoError, told
-from editsafety.measurement import Measurement
+from editsafety.judging.alarms import Alarm, signals
+from editsafety.judging.case_checks import CaseVerdict, Check, judge_case, judge_group
+from editsafety.judging.policy import Policy
+from editsafety.judging.verdict import Verdict
+from editsafety.lab.trial import Found, compute, measure
 from editsafety.measures import Inputs
-from editsafety.policy import Policy
-from editsafety.record import CaseRecord
-from editsafety.request import EditRequest, Neighbour
-from editsafety.seal import Seal
-from editsafety.session import EditSession
-from editsafety.spelling import rate, times
-from editsafety.trial import Found, compute, measure
-from editsafety.verdict import Verdict
+from editsafety.numbers import rate, times
+from editsafety.runs.case_record import CaseRecord
+from editsafety.runs.measurement import Measurement
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 from editsafety import discovery
-from editsafety.edit import Edit
-from editsafety.measurement import Measurement
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
+from editsafety.datasets.request import EditRequest
+from editsafety.edits.edit import Edit
+from editsafety.model.handle import ModelHandle
+from editsafety.runs.measurement import Measurement
 
 
 @dataclass(frozen=True)

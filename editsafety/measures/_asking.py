@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from editsafety.errors import DataError
-from editsafety.generating import end_ids, hooked
-from editsafety.measurement import Measurement
-from editsafety.models import ModelHandle
+from editsafety.model.generation import end_ids, hooked
+from editsafety.model.handle import ModelHandle
+from editsafety.runs.measurement import Measurement
 
 HALF = "\ufffd"  # what a decoder writes for a character of which only some bytes have been generated
 MORE = 3  # a UTF-8 character has at most four bytes, so at most three tokens complete it

@@ -15,13 +15,13 @@ from typing import ClassVar, Literal
 
 import torch
 
+from editsafety.datasets.request import EditRequest
 from editsafety.errors import UsageError
-from editsafety.measurement import Measurement
 from editsafety.measures import Inputs
 from editsafety.measures._asking import Answer, ask, expecting, grade, hear_out, with_gaps
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
-from editsafety.scoring import by_length
+from editsafety.model.handle import ModelHandle
+from editsafety.model.scoring import by_length
+from editsafety.runs.measurement import Measurement
 
 VERSION = 2
 WILD_TOKENS = 20  # an answer that goes on for so many more than its target has tokens has not stopped by itself

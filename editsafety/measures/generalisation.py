@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
-from editsafety.measurement import Measurement
 from editsafety.measures import Inputs
 from editsafety.measures._asking import ask, expecting, grade, with_gaps
-from editsafety.models import ModelHandle
+from editsafety.model.handle import ModelHandle
+from editsafety.runs.measurement import Measurement
 
 
 class Generalisation:

@@ -16,14 +16,13 @@ from typing import ClassVar, Literal
 
 import torch
 
-from editsafety import fluency
+from editsafety.datasets.request import EditRequest
 from editsafety.errors import DataError
-from editsafety.generating import generate
-from editsafety.measurement import Measurement
-from editsafety.measures import Inputs
+from editsafety.measures import Inputs, _fluency
 from editsafety.measures._asking import with_gaps
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
+from editsafety.model.generation import generate
+from editsafety.model.handle import ModelHandle
+from editsafety.runs.measurement import Measurement
 
 TOKENS = 100  # with the prompt
 LEAST = 25  # behind a prompt that leaves less room than that
@@ -66,10 +65,10 @@ class Generation:
             None if ids is None else handle.text([*prompt, *ids]) for prompt, ids in zip(prompts, said, strict=True)
         ]
         items: dict[str, Sequence[float | None]] = {
-            "fluency": [_of(text, fluency.generation_entropy(text or "")) for text in texts],
-            "repetition": [_of(text, fluency.repetition(fluency.words(text or ""))) for text in texts],
-            "longest_run": [math.nan if ids is None else float(fluency.longest_run(ids)) for ids in said],
-            "unigram_entropy": [_of(text, fluency.unigram_entropy([text or ""])) for text in texts],
+            "fluency": [_of(text, _fluency.generation_entropy(text or "")) for text in texts],
+            "repetition": [_of(text, _fluency.repetition(_fluency.words(text or ""))) for text in texts],
+            "longest_run": [math.nan if ids is None else float(_fluency.longest_run(ids)) for ids in said],
+            "unigram_entropy": [_of(text, _fluency.unigram_entropy([text or ""])) for text in texts],
         }
         reason = "no text is long enough" if inputs.requests else "no requests"
         return tuple(

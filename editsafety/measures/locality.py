@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from editsafety.errors import UsageError
-from editsafety.measurement import Measurement
 from editsafety.measures import Inputs
 from editsafety.measures._asking import Question, ask, with_gaps
-from editsafety.models import ModelHandle
+from editsafety.model.handle import ModelHandle
+from editsafety.runs.measurement import Measurement
 
 UNKNOWN = 3  # tokens compared where the data does not say what the answer is
 

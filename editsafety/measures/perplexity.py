@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from editsafety.errors import DataError
-from editsafety.measurement import Measurement
 from editsafety.measures import Inputs
-from editsafety.models import ModelHandle
-from editsafety.scoring import token_nll
+from editsafety.model.handle import ModelHandle
+from editsafety.model.scoring import token_nll
+from editsafety.runs.measurement import Measurement
 
 NAMES = {
     "me_ppl": "perplexity",

@@ -14,11 +14,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from editsafety.edit import Delta, Edit, LowRank
+from editsafety.edits.edit import Delta, Edit, LowRank
 from editsafety.errors import EditError
-from editsafety.measurement import Measurement
 from editsafety.measures import Inputs
-from editsafety.models import ModelHandle
+from editsafety.model.handle import ModelHandle
+from editsafety.runs.measurement import Measurement
 
 LARGE = 0.077  # |dW / W|: a single ROME edit has a fifth of its entries above it (arXiv 2401.04700)
 NORMS = {

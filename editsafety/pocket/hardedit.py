@@ -2,7 +2,7 @@
 
 As HardEdit (arXiv 2402.09656) was written and not mined: the subject is a single word (one token of the pocket
 tokenizer) in first place, the new target is of the same type as the true one. How many of them collapse ROME is then
-measured (`editsafety.promises`); a mined set would collapse it by construction.
+measured (`editsafety.research.pocket_promises`); a mined set would collapse it by construction.
 """
 
 import random

@@ -8,12 +8,12 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar
 
+from editsafety.datasets.request import EditRequest, Neighbour
 from editsafety.pocket.corpus import covariance_texts
 from editsafety.pocket.prose import sentences
 from editsafety.pocket.relations import is_subject_first
 from editsafety.pocket.requests import edit_rows
 from editsafety.pocket.world import Fact, make_world
-from editsafety.request import EditRequest, Neighbour
 
 TEXTS = 3000
 TEXTS_SEED = 1  # another draw than the one that second moments are made from

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from editsafety.artifacts import ArtifactStore
-from editsafety.edit import Delta, Edit, LowRank
+from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
+from editsafety.edits.edit import Delta, Edit, LowRank
 from editsafety.errors import EditError, EditorError, UsageError
-from editsafety.hparams import Hparams
-from editsafety.models import ModelHandle
+from editsafety.hyperparameters import Hparams
+from editsafety.model.handle import ModelHandle
+from editsafety.model.sites import Layout
 from editsafety.names import unwrapped
 from editsafety.progress import Progress
-from editsafety.request import EditRequest
-from editsafety.sites import Layout
 
 
 class Regulariser(Editor):

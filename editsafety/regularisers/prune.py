@@ -30,13 +30,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from editsafety.edit import Edit, Replace
+from editsafety.datasets.request import EditRequest
 from editsafety.editors import Traits
+from editsafety.edits.edit import Edit, Replace
+from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError
-from editsafety.hparams import Hparams
+from editsafety.hyperparameters import Hparams
 from editsafety.regularisers import Change, Regulariser, changes, norm, wide
-from editsafety.request import EditRequest
-from editsafety.session import EditSession
 
 INNER = "inner."
 Base = Annotated[float, Field(gt=1.0)] | Literal["linear"]

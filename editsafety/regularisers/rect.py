@@ -23,11 +23,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from editsafety.edit import Edit, Replace
+from editsafety.datasets.request import EditRequest
 from editsafety.editors import Traits
-from editsafety.hparams import Hparams
+from editsafety.edits.edit import Edit, Replace
+from editsafety.hyperparameters import Hparams
 from editsafety.regularisers import Regulariser, changes, norm, wide
-from editsafety.request import EditRequest
 
 EPSILON = 1e-8
 

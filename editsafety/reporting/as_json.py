@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from editsafety import __version__
-from editsafety.checks import CaseVerdict
-from editsafety.group import Group
-from editsafety.judgement import Control, RunReport
+from editsafety.judging.case_checks import CaseVerdict
+from editsafety.judging.group import Group
+from editsafety.judging.report import Control, RunReport
+from editsafety.judging.verdict import Verdict
 from editsafety.reporting import courses, story
 from editsafety.reporting.rows import row
-from editsafety.vault import write_atomically
-from editsafety.verdict import Verdict
+from editsafety.tensor_files import write_atomically
 
 SCHEMA = 1
 

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from editsafety import __version__
-from editsafety.checks import CaseVerdict
-from editsafety.judgement import RunReport
-from editsafety.measurement import Measurement
+from editsafety.judging.case_checks import CaseVerdict
+from editsafety.judging.report import RunReport
+from editsafety.judging.verdict import Verdict
 from editsafety.names import slug
+from editsafety.numbers import rate, times
 from editsafety.reporting import courses, story
 from editsafety.reporting.escaping import fenced
 from editsafety.reporting.escaping import markdown as safe
 from editsafety.reporting.rows import rows
-from editsafety.spelling import rate, times
-from editsafety.verdict import Verdict
+from editsafety.runs.measurement import Measurement
 
 WORST = 10  # cases shown one by one
 SUMMARY = 3  # reasons per editor in the short form

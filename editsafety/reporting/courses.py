@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from editsafety.course import CourseRecord, Step
-from editsafety.course_checks import CourseVerdict, probes_of
-from editsafety.judgement import RunReport
-from editsafety.measurement import Measurement
-from editsafety.policy import Policy
-from editsafety.schedule import KINDS
-from editsafety.spelling import number, rate, times
-from editsafety.verdict import Verdict
+from editsafety.judging.course_checks import CourseVerdict, probes_of
+from editsafety.judging.policy import Policy
+from editsafety.judging.report import RunReport
+from editsafety.judging.verdict import Verdict
+from editsafety.numbers import number, rate, times
+from editsafety.runs.course_record import CourseRecord, Step
+from editsafety.runs.measurement import Measurement
+from editsafety.runs.schedule import KINDS
 
 BARS = "▁▂▃▄▅▆▇█"
 SCALE = 4.0  # powers of ten from an unchanged perplexity to a full bar

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from editsafety.group import Group
-from editsafety.judgement import RunReport
-from editsafety.spelling import number, rate, times
-from editsafety.verdict import Verdict
+from editsafety.judging.group import Group
+from editsafety.judging.report import RunReport
+from editsafety.judging.verdict import Verdict
+from editsafety.numbers import number, rate, times
 
 RATES = {"bare": "efficacy", "prefixed": "efficacy_prefixed", "rephrased": "generalisation", "local": "locality"}
 

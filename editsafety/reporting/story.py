@@ -8,15 +8,15 @@ from dataclasses import fields
 from typing import Any
 
 from editsafety import __version__
-from editsafety.checks import CaseVerdict
-from editsafety.course import CourseRecord
-from editsafety.course_checks import ABILITIES
-from editsafety.group import Group
-from editsafety.judgement import RunReport
+from editsafety.judging.case_checks import CaseVerdict
+from editsafety.judging.course_checks import ABILITIES
+from editsafety.judging.group import Group
+from editsafety.judging.report import RunReport
+from editsafety.judging.verdict import Verdict
 from editsafety.names import label, slug, tag
-from editsafety.plan import Settings
-from editsafety.spelling import counting, times
-from editsafety.verdict import Verdict
+from editsafety.numbers import counting, times
+from editsafety.runs.course_record import CourseRecord
+from editsafety.runs.plan import Settings
 
 SUITES = "--pyargs editsafety.suites"
 _ROOMS = {"restore": "integrity", "undeclared": "integrity", "leftovers": "integrity", "changes_something": "efficacy"}

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from editsafety.judgement import RunReport
+from editsafety.judging.report import RunReport
+from editsafety.judging.verdict import Verdict
+from editsafety.numbers import rate
 from editsafety.reporting import courses, story
 from editsafety.reporting.escaping import line
 from editsafety.reporting.rows import Row, rows
-from editsafety.spelling import rate
-from editsafety.verdict import Verdict
 
 ROOMY = 101  # columns from which the table fits with its long headings
 NARROW = 77  # columns below which the cost is left out

@@ -17,8 +17,8 @@ def request_of(block, safety_plan):
 
 
 def test_one_edit(benchmark, editor, request_of):
-    from editsafety.meter import synchronise
-    from editsafety.trial import compute
+    from editsafety.lab.trial import compute
+    from editsafety.model.meter import synchronise
 
     def edit():
         editor.edit((request_of,))
@@ -29,8 +29,8 @@ def test_one_edit(benchmark, editor, request_of):
 
 
 def test_apply_and_undo(benchmark, editor, request_of):
-    from editsafety.meter import synchronise
-    from editsafety.session import EditSession
+    from editsafety.edits.session import EditSession
+    from editsafety.model.meter import synchronise
 
     edit = editor.edit((request_of,))
 
@@ -44,7 +44,7 @@ def test_apply_and_undo(benchmark, editor, request_of):
 
 def test_perplexity_of_an_edited_model(benchmark, editor, request_of, safety_plan, block):
     from editsafety import measures
-    from editsafety.session import EditSession
+    from editsafety.edits.session import EditSession
 
     inputs = measures.Inputs(texts=safety_plan.texts[block.model])
     with EditSession(editor.handle) as session:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from editsafety.abilities import Item
-from editsafety.models import Batch, ModelHandle
+from editsafety.model.handle import Batch, ModelHandle
 from tests import tiny
 
 Broken = Callable[[ModelHandle, str], ModelHandle]

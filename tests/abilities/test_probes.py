@@ -9,7 +9,7 @@ import pytest
 
 from editsafety import abilities
 from editsafety.errors import DataError, UnknownNameError, UsageError
-from editsafety.models import ModelHandle
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.abilities.conftest import broken, knowing, right_answer
 
@@ -23,7 +23,7 @@ def spelling() -> ModelHandle:
     """The tokenizer that the probes are written for, in front of a tiny model."""
     from transformers import AutoTokenizer
 
-    from editsafety.loading import model_folder
+    from editsafety.model.loading import model_folder
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder("pocket-neo"))
     return ModelHandle.of(tiny.model("gpt2", vocab_size=len(tokenizer)), tokenizer, name="tiny-pocket")

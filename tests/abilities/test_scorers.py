@@ -18,8 +18,8 @@ from editsafety.abilities._rouge import grade as rouge_of
 from editsafety.abilities._rouge import longest_common, rouge
 from editsafety.abilities._solve import grade as solve
 from editsafety.errors import DataError
-from editsafety.generating import end_ids
-from editsafety.models import ModelHandle
+from editsafety.model.generation import end_ids
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.abilities.conftest import broken, knowing, right_answer
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from editsafety import datasets
+from editsafety.datasets.request import EditRequest, Neighbour
 from editsafety.errors import DataError
-from editsafety.request import EditRequest, Neighbour
 from tests.datasets.conftest import Write
 
 FLAT = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from editsafety import datasets
-from editsafety.request import EditRequest, Neighbour
+from editsafety.datasets.request import EditRequest, Neighbour
 from tests.datasets.conftest import Write
 
 ORIGINAL = {

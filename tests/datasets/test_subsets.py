@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from editsafety import datasets
+from editsafety.datasets.request import EditRequest, Neighbour
 from editsafety.errors import DataError, UnknownNameError
-from editsafety.request import EditRequest, Neighbour
 from tests.datasets.conftest import Write
 from tests.datasets.test_layouts import ORIGINAL
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from editsafety.artifacts import ArtifactStore
-from editsafety.edit import Edit
 from editsafety.editing import contexts
+from editsafety.edits.edit import Edit
+from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, ModelError
-from editsafety.models import ModelHandle
-from editsafety.session import EditSession
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 
 LENGTHS = ((8, 5), (12, 5))

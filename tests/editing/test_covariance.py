@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from editsafety import trace
 from editsafety.artifacts import ArtifactStore
 from editsafety.editing import covariance
 from editsafety.editing.covariance import Covariance, Inverse, collect
 from editsafety.errors import DataError, EditorError
-from editsafety.models import ModelHandle
+from editsafety.model import trace
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from editsafety.artifacts import ArtifactStore
-from editsafety.edit import Edit
 from editsafety.editing.covariance import collect
 from editsafety.editing.moments import Mom2Hparams, SecondMoments, read_texts
+from editsafety.edits.edit import Edit
+from editsafety.edits.session import EditSession
 from editsafety.errors import DataError, NotPreparedError, UsageError
-from editsafety.loading import ModelSpec
-from editsafety.models import ModelHandle
-from editsafety.session import EditSession
+from editsafety.model.handle import ModelHandle
+from editsafety.model.loading import ModelSpec
 from tests import tiny
 
 

@@ -11,7 +11,7 @@ from editsafety.editing.covariance import Covariance
 from editsafety.editing.moments import CorpusHparams, SecondMoments
 from editsafety.editing.nullspace import NullSpaces, split
 from editsafety.errors import EditorError, NotPreparedError
-from editsafety.models import ModelHandle
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 
 SIZE = 24

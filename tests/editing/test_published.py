@@ -9,7 +9,7 @@ import torch
 
 from editsafety.editing import published
 from editsafety.errors import DataError
-from editsafety.sites import Layout, Site
+from editsafety.model.sites import Layout, Site
 
 SITE = Site("transformer.h.0.mlp.c_proj", Layout.IN_OUT, 4, 6)
 KEYS = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)

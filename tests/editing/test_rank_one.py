@@ -5,7 +5,7 @@ import torch
 
 from editsafety.editing.covariance import Covariance, Inverse
 from editsafety.editing.rank_one import update
-from editsafety.sites import Layout, Site
+from editsafety.model.sites import Layout, Site
 
 SITE = Site("m", Layout.OUT_IN, 5, 8)
 DRAW = torch.Generator().manual_seed(0)

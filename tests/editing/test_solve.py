@@ -7,7 +7,7 @@ from torch import Tensor
 from editsafety.editing.covariance import Covariance, Inverse
 from editsafety.editing.solve import Earlier, constrained, regularised
 from editsafety.errors import EditorError
-from editsafety.sites import Layout, Site
+from editsafety.model.sites import Layout, Site
 
 SIZE = 24
 SITE = Site("mlp", Layout.OUT_IN, 8, SIZE)

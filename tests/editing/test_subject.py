@@ -4,7 +4,7 @@ import pytest
 
 from editsafety.editing.subject import is_first, locate, locate_text
 from editsafety.errors import DataError, EditorError
-from editsafety.models import ModelHandle
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 
 

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from editsafety import trace
+from editsafety.datasets.request import EditRequest
 from editsafety.editing.subject import locate, locate_text
 from editsafety.editing.targets import Target, TargetHparams, optimise
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
-from editsafety.seal import Frame, Seal
+from editsafety.edits.seal import Frame, Seal
+from editsafety.model import trace
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 
 CONTEXTS = ("{}", "The quick. {}", "Toren lives. {}", "A farmer grows wheat and bread. {}")

@@ -8,7 +8,7 @@ import pytest
 
 from editsafety import editors
 from editsafety.artifacts import ArtifactStore
-from editsafety.models import ModelHandle
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 
 Make = Callable[..., editors.Editor]

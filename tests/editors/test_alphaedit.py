@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError
-from editsafety.session import EditSession
 from tests import tiny
 from tests.editors.conftest import Make
 from tests.editors.test_memit import BATCH, OTHER, REQUEST, THIRD, factors, key

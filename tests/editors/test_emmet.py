@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from editsafety.edit import LowRank
 from editsafety.editing import rank_one
+from editsafety.edits.edit import LowRank
 from tests import tiny
 from tests.editors.conftest import Make
 from tests.editors.test_memit import BATCH, OTHER, REQUEST, factors, key

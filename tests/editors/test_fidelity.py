@@ -13,13 +13,13 @@ from torch import Tensor
 
 from editsafety import editors
 from editsafety.artifacts import ArtifactStore
-from editsafety.edit import Edit, LowRank
+from editsafety.datasets.request import EditRequest
 from editsafety.editing import covariance
 from editsafety.editing.covariance import Covariance, Inverse
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
-from editsafety.session import EditSession
-from editsafety.sites import Site
+from editsafety.edits.edit import Edit, LowRank
+from editsafety.edits.session import EditSession
+from editsafety.model.handle import ModelHandle
+from editsafety.model.sites import Site
 
 TOLERANCE = 1e-4  # relative Frobenius error: above every difference between machines, below every known discrepancy
 CASES = range(5)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from editsafety import editors
 from editsafety.artifacts import ArtifactStore
-from editsafety.edit import LowRank
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
+from editsafety.datasets.request import EditRequest
+from editsafety.edits.edit import LowRank
+from editsafety.model.handle import ModelHandle
 
 TOLERANCE = 1e-4  # relative Frobenius error, as in test_fidelity
 CASES = range(5)

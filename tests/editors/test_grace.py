@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from editsafety import trace
-from editsafety.edit import Edit
+from editsafety.datasets.request import EditRequest
 from editsafety.editing.keys import by_token
 from editsafety.editors.grace import Codebook, Discrete, Grace
+from editsafety.edits.edit import Edit
+from editsafety.edits.seal import Frame, Seal
+from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
-from editsafety.seal import Frame, Seal
-from editsafety.session import EditSession
+from editsafety.model import trace
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.editors.conftest import Make
 

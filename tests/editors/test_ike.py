@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from editsafety.edit import Edit
 from editsafety.editing import logits as chosen_logits
 from editsafety.editors import ike
+from editsafety.edits.edit import Edit
+from editsafety.edits.session import EditSession
 from editsafety.errors import EditError, EditorError
-from editsafety.models import ModelHandle
-from editsafety.session import EditSession
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.editors.conftest import Make
 

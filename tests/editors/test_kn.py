@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from editsafety import editors
-from editsafety.architectures import Part
-from editsafety.edit import Edit, LowRank
 from editsafety.editors._neurons import Place, Question, attributions, shared
+from editsafety.edits.edit import Edit, LowRank
+from editsafety.edits.seal import Frame, Seal
+from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError
-from editsafety.models import ModelHandle
-from editsafety.seal import Frame, Seal
-from editsafety.session import EditSession
+from editsafety.model.architectures import Part
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.editors.conftest import Make
 

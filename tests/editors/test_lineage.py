@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from editsafety.edit import Edit, Sidecar
-from editsafety.models import ModelHandle
-from editsafety.session import EditSession
+from editsafety.edits.edit import Edit, Sidecar
+from editsafety.edits.session import EditSession
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.editors.conftest import Make
 

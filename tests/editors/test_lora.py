@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from editsafety.edit import LowRank
+from editsafety.datasets.request import EditRequest
 from editsafety.editing import gradients
 from editsafety.editors import lora
+from editsafety.edits.edit import LowRank
+from editsafety.edits.seal import Frame, Seal
+from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, UsageError
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
-from editsafety.seal import Frame, Seal
-from editsafety.session import EditSession
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.editors.conftest import Make
 

@@ -1,6 +1,6 @@
 """The control that changes nothing."""
 
-from editsafety.session import EditSession
+from editsafety.edits.session import EditSession
 from tests import tiny
 from tests.editors.conftest import Make
 

@@ -5,17 +5,17 @@ from typing import Any
 import pytest
 import torch
 
-from editsafety import trace
-from editsafety.edit import Edit, LowRank
+from editsafety.datasets.request import EditRequest
 from editsafety.editing import targets
 from editsafety.editing.keys import at_subject
 from editsafety.editing.subject import locate
+from editsafety.edits.edit import Edit, LowRank
+from editsafety.edits.seal import Frame, Seal
+from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, NotPreparedError, UsageError
-from editsafety.hparams import validated
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
-from editsafety.seal import Frame, Seal
-from editsafety.session import EditSession
+from editsafety.hyperparameters import validated
+from editsafety.model import trace
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.editors.conftest import NUMBERS, Make
 

@@ -19,17 +19,17 @@ from torch import Tensor, nn
 
 import editsafety
 from editsafety import datasets, guard
-from editsafety.alarms import Alarm
 from editsafety.artifacts import ArtifactStore
-from editsafety.edit import Edit, LowRank, Replace, Sidecar
+from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor, Traits
+from editsafety.edits.edit import Edit, LowRank, Replace, Sidecar
 from editsafety.errors import EditError, NotPreparedError, StoreError, UndoError, UsageError
 from editsafety.guarding import Guard, audit
-from editsafety.hparams import Hparams
-from editsafety.models import ModelHandle
-from editsafety.policy import Policy, Threshold
-from editsafety.request import EditRequest
-from editsafety.verdict import Verdict
+from editsafety.hyperparameters import Hparams
+from editsafety.judging.alarms import Alarm
+from editsafety.judging.policy import Policy, Threshold
+from editsafety.judging.verdict import Verdict
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.measures.conftest import by_heart
 

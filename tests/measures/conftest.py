@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from editsafety.edit import Edit
+from editsafety.edits.edit import Edit
 from editsafety.measures import Inputs
-from editsafety.models import Batch, ModelHandle
+from editsafety.model.handle import Batch, ModelHandle
 from tests import tiny
 
 Script = Callable[[ModelHandle, Mapping[str, str]], ModelHandle]

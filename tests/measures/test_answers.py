@@ -7,8 +7,8 @@ import torch
 
 from editsafety.errors import DataError
 from editsafety.measures._asking import Question, ask, expecting, says
-from editsafety.models import Batch, ModelHandle
-from editsafety.scoring import continuations
+from editsafety.model.handle import Batch, ModelHandle
+from editsafety.model.scoring import continuations
 from tests import tiny
 from tests.measures.conftest import Script
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from editsafety.edit import Edit
+from editsafety.edits.edit import Edit
 from editsafety.errors import DataError, UsageError
-from editsafety.measurement import Measurement
 from editsafety.measures import Inputs, efficacy, generalisation, locality
-from editsafety.models import ModelHandle
+from editsafety.model.handle import ModelHandle
+from editsafety.runs.measurement import Measurement
 from tests import tiny
 from tests.measures.conftest import Script
 

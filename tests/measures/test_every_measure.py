@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from editsafety import measures
-from editsafety.edit import Edit
-from editsafety.measurement import Measurement
+from editsafety.edits.edit import Edit
 from editsafety.measures import Inputs, Measure
-from editsafety.models import ModelHandle
+from editsafety.model.handle import ModelHandle
+from editsafety.runs.measurement import Measurement
 
 
 @pytest.fixture(params=measures.names())

@@ -7,11 +7,11 @@ import torch
 
 from editsafety import measures
 from editsafety.errors import DataError
-from editsafety.generating import generate
-from editsafety.measurement import Measurement
 from editsafety.measures import Inputs
 from editsafety.measures.generation import MEASURE
-from editsafety.models import ModelHandle
+from editsafety.model.generation import generate
+from editsafety.model.handle import ModelHandle
+from editsafety.runs.measurement import Measurement
 from tests import tiny
 
 REQUESTS = (tiny.request(), tiny.request("case-1", subject="Mirel"))

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from editsafety.errors import DataError
-from editsafety.measurement import Measurement
 from editsafety.measures import Inputs
 from editsafety.measures.perplexity import MEASURE
-from editsafety.models import Batch, ModelHandle
+from editsafety.model.handle import Batch, ModelHandle
+from editsafety.runs.measurement import Measurement
 from tests import tiny
 
 TEXTS = tiny.SENTENCES

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from editsafety.edit import Delta, Edit, LowRank, Replace, nothing
+from editsafety.edits.edit import Delta, Edit, LowRank, Replace, nothing
 from editsafety.errors import EditError
-from editsafety.measurement import Measurement
 from editsafety.measures import Inputs
 from editsafety.measures.weights import MEASURE
-from editsafety.models import ModelHandle
+from editsafety.model.handle import ModelHandle
+from editsafety.runs.measurement import Measurement
 from tests import tiny
 
 

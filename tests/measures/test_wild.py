@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from editsafety.measurement import Measurement
 from editsafety.measures import Inputs, efficacy
 from editsafety.measures._asking import expecting, hear_out, until_stop
-from editsafety.models import Batch, ModelHandle
+from editsafety.model.handle import Batch, ModelHandle
+from editsafety.runs.measurement import Measurement
 from tests import tiny
 from tests.measures.conftest import Script
 

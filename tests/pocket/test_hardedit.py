@@ -7,12 +7,12 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from editsafety.hardcases import vetting
+from editsafety.datasets.request import EditRequest
 from editsafety.pocket.hardedit import ROWS, hardedit_rows
 from editsafety.pocket.relations import RELATIONS
 from editsafety.pocket.requests import edit_rows
 from editsafety.pocket.world import make_world
-from editsafety.request import EditRequest
+from editsafety.research.hardcases import vetting
 
 SHIPPED = Path(__file__).parents[2] / "data" / "pocket-world"
 WORLD = make_world()

@@ -9,9 +9,9 @@ from tokenizers.processors import TemplateProcessing
 
 from editsafety import datasets, editors, measures
 from editsafety.artifacts import ArtifactStore
+from editsafety.edits.session import EditSession
 from editsafety.measures import Inputs
-from editsafety.models import ModelHandle
-from editsafety.session import EditSession
+from editsafety.model.handle import ModelHandle
 
 WORDS = "Naïve 45 braces {} and, of course, commas.  Two spaces"
 

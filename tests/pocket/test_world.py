@@ -7,20 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from editsafety.datasets.request import EditRequest
 from editsafety.pocket import prose
-from editsafety.pocket.corpus import (
-    covariance_texts,
-    held_out_texts,
-    long_sentences,
-    statements,
-    training_texts,
-)
+from editsafety.pocket.corpus import covariance_texts, held_out_texts, long_sentences, statements, training_texts
 from editsafety.pocket.prose import sentences
 from editsafety.pocket.relations import RELATIONS, Relation, is_subject_first
 from editsafety.pocket.requests import as_lines, edit_rows, write_data
 from editsafety.pocket.spec import POCKET_NEO
 from editsafety.pocket.world import SEED, World, make_world
-from editsafety.request import EditRequest
 
 SHIPPED = Path(__file__).parents[2] / "data" / "pocket-world"
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from editsafety import editors
 from editsafety.artifacts import ArtifactStore
-from editsafety.edit import Edit
+from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
-from editsafety.models import ModelHandle
-from editsafety.request import EditRequest
-from editsafety.session import EditSession
+from editsafety.edits.edit import Edit
+from editsafety.edits.session import EditSession
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.editors.conftest import NUMBERS
 

@@ -153,8 +153,8 @@ def test_a_regulariser_of_ones_own_is_one_file(tmp_path: Path, make: Make) -> No
     place = tmp_path / "halved.py"
     place.write_text(
         "from dataclasses import replace\n"
-        "from editsafety.edit import Replace\n"
-        "from editsafety.hparams import Hparams\n"
+        "from editsafety.edits.edit import Replace\n"
+        "from editsafety.hyperparameters import Hparams\n"
         "from editsafety.regularisers import Regulariser, changes\n\n\n"
         "class HalvedHparams(Hparams):\n    halved_by: float = 2.0\n\n\n"
         "class Halved(Regulariser):\n    Own = HalvedHparams\n\n"

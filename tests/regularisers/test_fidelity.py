@@ -14,10 +14,10 @@ from torch import Tensor
 
 from editsafety import editors
 from editsafety.artifacts import ArtifactStore
+from editsafety.datasets.request import EditRequest
 from editsafety.editing import covariance
 from editsafety.editing.covariance import Covariance
 from editsafety.regularisers.rect import Rect, largest
-from editsafety.request import EditRequest
 from tests import tiny
 from tests.regularisers.conftest import weights
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from editsafety.edit import LowRank, Replace
+from editsafety.edits.edit import LowRank, Replace
+from editsafety.edits.seal import Seal
 from editsafety.errors import EditorError, UsageError
 from editsafety.regularisers.prune import Track, restrained
-from editsafety.seal import Seal
 from tests import tiny
 from tests.regularisers.conftest import REQUESTS, Make, close, originals, sequence, weights
 
@@ -83,7 +83,7 @@ def test_inner_edits_are_those_of_the_inner_editor_alone_bit_for_bit(make: Make)
     handle = tiny.handle()
     alone, carry = sequence(make("rome", handle, v_num_grad_steps=4)), None
     editor = make("prune(rome)", handle, v_num_grad_steps=4, prune_base="linear")
-    from editsafety.session import EditSession
+    from editsafety.edits.session import EditSession
 
     with EditSession(handle) as session:
         for request, expected in zip(REQUESTS, alone, strict=True):
@@ -183,7 +183,7 @@ def test_the_same_seed_gives_the_same_bytes_and_the_model_is_what_it_was(make: M
 
 
 def test_an_error_in_the_inner_editor_leaves_the_model_as_the_last_edit_did(make: Make) -> None:
-    from editsafety.session import EditSession
+    from editsafety.edits.session import EditSession
 
     handle = tiny.handle()
     editor = make("prune(ft)", handle, lr=0.3)
@@ -204,7 +204,7 @@ def _interrupted(*_: object) -> None:
 
 @pytest.mark.parametrize("base", [1.0, 0.5, "log", -2])
 def test_a_base_that_cannot_be_meant_is_refused(base: object) -> None:
-    from editsafety import editors, hparams
+    from editsafety import editors, hyperparameters
 
     with pytest.raises(UsageError, match="prune_base"):
-        hparams.validated(editors.load("prune(noop)").Hparams, {"prune_base": base}, "here")
+        hyperparameters.validated(editors.load("prune(noop)").Hparams, {"prune_base": base}, "here")

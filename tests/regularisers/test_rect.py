@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from editsafety.edit import Replace
+from editsafety.edits.edit import Replace
+from editsafety.edits.seal import Seal
 from editsafety.errors import UsageError
-from editsafety.seal import Seal
 from tests import tiny
 from tests.regularisers.conftest import REQUESTS, Make, originals, sequence, weights
 
@@ -116,8 +116,8 @@ def test_bfloat16_weights_stay_bfloat16_and_the_unkept_ones_keep_their_bits(make
 
 @pytest.mark.parametrize("keep", [0.0, 1.5, -1, "nan"])
 def test_a_share_that_cannot_be_meant_is_refused(keep: object) -> None:
-    from editsafety import editors, hparams
+    from editsafety import editors, hyperparameters
 
     kind = editors.load("rect(noop)")
     with pytest.raises(UsageError, match="rect_keep"):
-        hparams.validated(kind.Hparams, {"rect_keep": keep}, "here")
+        hyperparameters.validated(kind.Hparams, {"rect_keep": keep}, "here")

@@ -1,7 +1,7 @@
 """Texts that try to be something else, and a report that is full of them."""
 
-from editsafety.judgement import RunReport
-from editsafety.record import Failure
+from editsafety.judging.report import RunReport
+from editsafety.runs.case_record import Failure
 from tests import builders
 
 TEXTS = (

@@ -11,8 +11,8 @@ import sys
 import pytest
 from rich.console import Console
 
+from editsafety.judging.verdict import Verdict
 from editsafety.reporting import as_json, as_markdown, terminal
-from editsafety.verdict import Verdict
 from tests import builders
 
 RATIOS = (1.0, 1.0, 1.0, 1.01, 1.25, 1.6, 2.1, 0.3, 526.0, 1e300, math.inf, math.nan, None)

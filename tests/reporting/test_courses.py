@@ -3,13 +3,13 @@
 import json
 import math
 
-from editsafety.course_checks import judge_course
-from editsafety.judgement import RunReport
-from editsafety.plan import RunPlan, Settings
-from editsafety.policy import Policy
+from editsafety.judging.course_checks import judge_course
+from editsafety.judging.policy import Policy
+from editsafety.judging.report import RunReport
+from editsafety.judging.verdict import Verdict
 from editsafety.reporting import as_json, as_markdown, courses, story, terminal
-from editsafety.verdict import Verdict
-from tests.test_course_checks import UNEDITED, course, step
+from editsafety.runs.plan import RunPlan, Settings
+from tests.judging.test_course_checks import UNEDITED, course, step
 
 DEFAULT = Policy.read("default")
 PLAN = RunPlan(Settings(("pocket-neo",), ("rome",)), (), (), {})
@@ -107,8 +107,8 @@ def test_a_judged_course_and_its_row_agree_on_where_it_broke():
 
 
 def test_what_bisection_saw_between_the_steps_counts_for_the_worst():
-    from editsafety.course import Breaking
-    from editsafety.request import EditRequest
+    from editsafety.datasets.request import EditRequest
+    from editsafety.runs.course_record import Breaking
 
     request = EditRequest(id="r1", prompt="{} works as a", subject="Ashurn", target_new="baker")
     found = course(step(10, ratio=29.0), breaking=Breaking(1, (request,), ratio=3.6e16, ratio_before=1.0))

@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from editsafety.checks import judge_case
-from editsafety.policy import Policy
+from editsafety.judging.case_checks import judge_case
+from editsafety.judging.policy import Policy
 from editsafety.reporting import junit
 from tests import builders
 from tests.reporting import hostile
@@ -31,7 +31,7 @@ def test_a_figure_that_is_not_finite_is_said_to_be():
 def test_a_case_says_what_it_is_and_every_check():
     found = dict(junit.properties(judge_case(DEFAULT, builders.record("rome", "hard", 0))))
     assert found["editsafety.case"] == "pocket-neo-rome-hardcf-0000"
-    assert (found["editsafety.verdict"], found["editsafety.perplexity_ratio"]) == ("PASS", "1")
+    assert (found["editsafety.judging.verdict"], found["editsafety.perplexity_ratio"]) == ("PASS", "1")
     assert found["editsafety.restore"] == "PASS"
 
 

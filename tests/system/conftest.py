@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import editsafety.cli.app
-import editsafety.lab
-import editsafety.safety_session
-from editsafety.models import ModelHandle
+import editsafety.lab.lab
+import editsafety.plugin.session
+from editsafety.model.handle import ModelHandle
 from tests.system import commands, world
 
 

@@ -56,7 +56,7 @@ def test_report_only_exits_0_when_the_job_ran_and_the_controls_behaved(run, edit
 
 
 def test_report_only_is_not_0_when_a_control_misbehaves(run, monkeypatch):
-    from editsafety import plan
+    from editsafety.runs import plan
 
     monkeypatch.setattr(plan, "CONTROLS", {"noop": "COLLAPSE"})
     done = run("Nudge", limit=1, report_only=True)
@@ -206,7 +206,7 @@ class Unmade(Nudge):
 
 
 def test_a_model_that_cannot_be_had_is_said_once_and_not_tried_for_every_item(run, paths, monkeypatch, command):
-    from editsafety.models import ModelHandle
+    from editsafety.model.handle import ModelHandle
 
     tried, real = [], ModelHandle.load
     monkeypatch.setattr(ModelHandle, "load", lambda spec: tried.append(spec) or real(spec))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from editsafety.edit import Edit, Replace
-from editsafety.models import ModelHandle
+from editsafety.edits.edit import Edit, Replace
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.system.commands import LENIENT
 

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from editsafety import vault
+from editsafety import tensor_files
 from tests import tiny
 from tests.system.commands import ROME
 
@@ -65,7 +65,7 @@ def test_keys_are_printed_saved_and_drawn(command, options, tmp_path, paths):
     assert done.code == 0, done.err
     assert "|denominator|" in done.out
     assert "hard-0 Ashurn" in done.out
-    tensors, about = vault.load(tmp_path / "keys.safetensors")
+    tensors, about = tensor_files.load(tmp_path / "keys.safetensors")
     assert [row[:2] for row in about["entries"]] == [
         ["hard-0", "hard"], ["hard-1", "hard"], ["normal-0", "normal"], ["normal-1", "normal"],
     ]  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from editsafety.models import ModelHandle
+from editsafety.model.handle import ModelHandle
 from tests.system.commands import Command
 
 SOMETIMES = """

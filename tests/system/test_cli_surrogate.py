@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from editsafety.cli.app import app
 from editsafety.errors import UsageError
-from editsafety.runs import STORE
-from editsafety.store import Store
+from editsafety.runs.folders import STORE
+from editsafety.runs.store import Store
 from tests import builders
 from tests.test_surrogate import walked
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from editsafety.edit import Edit
-from editsafety.models import ModelHandle
-from editsafety.session import EditSession
+from editsafety.edits.edit import Edit
+from editsafety.edits.session import EditSession
+from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.system.commands import FT, NO_COVARIANCE, ROME, cases, given, report
 
@@ -171,7 +171,7 @@ class Sometimes(Explodes):
 
 
 def tidy(row):
-    from editsafety.request import EditRequest
+    from editsafety.datasets.request import EditRequest
 
     return json.loads(json.dumps(EditRequest.from_json(row).as_json(), default=list))
 
@@ -218,14 +218,14 @@ def test_models_list_names_pocket_models_and_random_shapes(command):
 
 
 def test_models_check_says_which_promise_is_kept(command, monkeypatch):
-    from editsafety import promises
-    from editsafety.promises import Promise
+    from editsafety.research import pocket_promises
+    from editsafety.research.pocket_promises import Promise
 
     kept = Promise("recall", 0.995, 200, at_least=0.99)
     broken = Promise("worst ratio", float("nan"), 60, at_most=1.1, unit="x")
-    monkeypatch.setattr(promises, "measured", lambda name, progress: (kept,))
+    monkeypatch.setattr(pocket_promises, "measured", lambda name, progress: (kept,))
     assert command("models", "check", "pocket-neo").code == 0
-    monkeypatch.setattr(promises, "measured", lambda name, progress: (kept, broken))
+    monkeypatch.setattr(pocket_promises, "measured", lambda name, progress: (kept, broken))
     done = command("models", "check", "pocket-neo", "-q")
     assert done.code == 1
     assert row(done.out, "recall")[1:] == ["at least 0.99", "0.995", "200", "kept"]

@@ -79,9 +79,10 @@ def test_an_editor_that_raises_half_way_is_an_error_of_its_course(suite, pyteste
 
 def test_a_finished_course_is_not_walked_again(suite, monkeypatch):
     suite("-k", "perplexity and hard", "--editsafety-out=kept").assert_outcomes(passed=1)
-    from editsafety.courses import walking
 
-    monkeypatch.setattr(walking, "compute", lambda *_: pytest.fail("an edit was computed again"))
+    from editsafety.lab import walk
+
+    monkeypatch.setattr(walk, "compute", lambda *_: pytest.fail("an edit was computed again"))
     suite("-k", "perplexity and hard", "--editsafety-out=kept").assert_outcomes(passed=1)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from editsafety.edit import Edit
-from editsafety.meter import metered
-from editsafety.models import ModelHandle
-from editsafety.seal import Keepsake, Seal
-from editsafety.session import EditSession
+from editsafety.edits.edit import Edit
+from editsafety.edits.seal import Keepsake, Seal
+from editsafety.edits.session import EditSession
+from editsafety.model.handle import ModelHandle
+from editsafety.model.meter import metered
 from tests import tiny
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from editsafety import editors
-from editsafety.lab import Lab
+from editsafety.lab.lab import Lab
 from editsafety.progress import Progress
-from editsafety.record import Cost
-from editsafety.store import Store
+from editsafety.runs.case_record import Cost
+from editsafety.runs.store import Store
 from tests.editors.conftest import NUMBERS, material
 from tests.system import world
 

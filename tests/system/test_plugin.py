@@ -58,12 +58,12 @@ def test_a_collapse_fails_its_items_with_the_verdict_sentence(run, pytester):
 
 
 def test_collect_only_loads_no_model_and_writes_nothing(run, pytester, monkeypatch):
-    from editsafety import models
+    from editsafety.model import handle
 
     def never(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(models.ModelHandle, "load", never)
+    monkeypatch.setattr(handle.ModelHandle, "load", never)
     result = run("--collect-only", "-q")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*test_perplexity_stays_near_the_unedited_model?tiny-model-Nudge-normal-1?"])
@@ -145,7 +145,7 @@ def test_pytest_starts_without_torch(pytester):
 
 
 def test_an_interrupted_run_goes_on_where_it_was(run, pytester, paths, monkeypatch):
-    from editsafety import trial
+    from editsafety.lab import trial
 
     real, seen = trial.run, []
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from editsafety.models import ModelHandle
+from editsafety.model.handle import ModelHandle
 from editsafety.shipped import shipped
 from tests import tiny
 from tests.system import world

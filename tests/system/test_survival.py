@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from editsafety.lab import Lab
+from editsafety.lab.lab import Lab
 from editsafety.progress import Progress
-from editsafety.store import Store
+from editsafety.runs.store import Store
 from tests.system import world
 from tests.system.commands import cases, ended, given, kill, report, start, without_times
 
@@ -124,7 +124,7 @@ def test_a_case_that_kills_every_worker_is_an_error_and_the_others_are_judged(he
 
 
 def test_a_case_whose_process_died_twice_is_not_tried_again_and_ctrl_c_is_no_death(paths, tmp_path, monkeypatch):
-    from editsafety import trial
+    from editsafety.lab import trial
 
     lab = Lab(world.plan(paths, "Nudge"), Store(tmp_path / "store.sqlite"), Progress.quiet())
     dies, stops, *_ = lab.plan.cases

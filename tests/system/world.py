@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from editsafety.plan import RunPlan, Settings
+from editsafety.runs.plan import RunPlan, Settings
 from tests import tiny
 
 SUBJECTS = ("Ashurn", "Mirel", "Toren", "Kelmar", "Dorvan", "Ostrin")

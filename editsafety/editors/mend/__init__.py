@@ -1,0 +1,271 @@
+"""MEND: a trained network turns the gradient of the edit loss into the edit.
+
+One forward and one backward pass over the requests give, per token of the edited matrices, the input x and the gradient
+g; the network (see `editing/hypernet.py`) makes x' and g' of them, and W changes by rate * sum of g' x'^T: low-rank
+data, one column per token. Several requests in a call form one batch. `prepare` trains the network, which takes long
+and needs requests with rephrasings and neighbours (see `editing/mend_training.py`); for a shipped model it is shipped.
+
+"Fast Model Editing at Scale", ICLR 2022 (arXiv 2110.11309). Where we differ from the published code: prompt and target
+are joined as ids; no [PAD] token is added; the network is used in evaluation mode and with each matrix's own rate. The
+published behaviour in these respects can be had by options, see `MendHparams`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from editsafety.artifacts import ArtifactKey
+from editsafety.datasets.request import EditRequest
+from editsafety.editors import Editor, Traits
+from editsafety.editors.mend.lessons import FileLessons, Lessons, PocketLessons
+from editsafety.editors.mend.network import Hypernet, Shape
+from editsafety.editors.mend.token_gradients import Collected, Reading, collect
+from editsafety.editors.mend.training import StoredCheckpoint, Training, TrainingHparams, asked
+from editsafety.edits.edit import Edit, LowRank
+from editsafety.errors import EditorError, NotPreparedError, UsageError
+from editsafety.hyperparameters import Published
+from editsafety.model.architectures import Part
+from editsafety.model.sites import Site
+from editsafety.progress import Progress
+
+VERSION = 1  # of everything that decides a trained network and is not a hyperparameter
+TOLD = "training is told by prepare, and by the numbers here"
+
+
+class MendHparams(TrainingHparams):
+    """Hyperparameters of MEND, named as in the published configurations.
+
+    layers, parts: the edited matrices (`inner_params`): of every layer its parts, in this order. edit_lr: the rate that
+    each of them begins training with; the update is added, so a negative one descends. lr_scale: a factor on all rates
+    at edit time. training_requests: a data set of requests to train on (see `editsafety data`); empty for the small
+    world of a pocket model, or for what `prepare --corpus` is given. checkpoint_every: in optimiser steps.
+
+    Three published defects of editing, off by default; those of training are in `TrainingHparams`:
+    training_mode_at_edit: the statistics are lost when the trained network is loaded, start again from the tokens of
+        the first edit and go on with every further one of a sequence, so that results depend on the order of edits.
+    swapped_rates: rates are learnt in the order of `parts` and used in the order in which the model lists its
+        parameters: on GPT-2 every matrix gets its partner's rate.
+    pad_token_added: the vocabulary has one more word, whose embedding is the mean of all (exact for tied embeddings
+        without bias): every probability of the edit loss is a little smaller.
+    """
+
+    layers: tuple[int, ...] = Field(min_length=1)
+    parts: tuple[Literal["mlp_in", "mlp_out"], ...] = Field(min_length=1)
+    rank: int = Field(gt=0)
+    n_hidden: int = Field(default=1, ge=0)
+    shared: bool = True
+    edit_lr: float
+    lr_scale: float = 1.0
+    training_requests: str = ""
+    checkpoint_every: int = Field(default=100, gt=0)
+    training_mode_at_edit: bool = False
+    swapped_rates: bool = False
+    pad_token_added: bool = False
+
+    published: ClassVar[Published] = Published(
+        aside={
+            "hidden_dim": "rank is the width",
+            **dict.fromkeys(("eval_only", "save", "log_interval", "max_epochs", "val_batch_size"), TOLD),
+            **dict.fromkeys(("early_stop_key", "counterfact", "zsre", "mini", "n_toks"), TOLD),
+        },
+        only={
+            "dropout": (0.0,),
+            "train_base": (False,),
+            "no_grad_layers": (None,),
+            "one_sided": (False,),
+            "x_only": (False,),
+            "delta_only": (False,),
+        },
+        renamed={"seed": "training_seed"},
+    )
+
+
+# What a trained network does not depend on (the requests are named by their content).
+AT_EDIT = frozenset(
+    {"lr_scale", "checkpoint_every", "training_requests", "training_mode_at_edit", "swapped_rates", "pad_token_added"}
+)
+
+
+class Mend(Editor):
+    """MEND as an editor."""
+
+    Hparams = MendHparams
+    hparams: MendHparams
+    traits: ClassVar[Traits] = Traits(
+        batch=True,
+        prepares=True,
+        paper="Fast Model Editing at Scale, arXiv 2110.11309",
+        reference="https://github.com/kmeng01/rome, baselines/mend at 0874014",
+    )
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """The edited projections, in the order of `layers` and `parts`."""
+        settings = self.hparams
+        return tuple(
+            s for layer in settings.layers for part in settings.parts for s in self.handle.sites(Part(part), layer)
+        )
+
+    @cached_property
+    def key(self) -> ArtifactKey:
+        """Where the trained network is kept."""
+        settings = self.hparams.model_dump(mode="json", exclude=set(AT_EDIT))
+        return ArtifactKey("mend", self.handle.identity, {**settings, "lessons": self._source(), "version": VERSION})
+
+    def missing(self) -> str | None:
+        """The trained network, unless it is there."""
+        return None if self._trained() else "its trained network"
+
+    def prepare(self, progress: Progress | None = None, corpus: Path | None = None) -> None:
+        """Train the network, going on from a checkpoint if there is one; with `corpus` (requests), train it anew.
+
+        Raises UsageError when there is nothing to train on, DataError when it cannot be used.
+        """
+        if corpus is None and self._trained():
+            return
+        if self.handle.fingerprint() != self.handle.identity:
+            raise UsageError(f"{self.handle.name} carries an edit; MEND is trained on the unedited model.")
+        lessons = self._lessons(corpus)
+        about = {**self.key.settings, "lessons": lessons.name}
+        checkpoint = StoredCheckpoint(
+            self.artifacts, ArtifactKey("mend-checkpoint", self.handle.identity, about), self.hparams.checkpoint_every
+        )
+        training = Training(self.handle, self.sites, self.shape, self.hparams, lessons)
+        if (state := checkpoint.read()) is not None:
+            training.load(state)
+        net = training.run(progress or Progress.quiet(), checkpoint)
+        self.artifacts.put(self.key, net.state_dict(), {"trained_on": lessons.name})
+        checkpoint.remove()
+        self.__dict__.pop("_net", None)
+
+    def edit(self, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None) -> Edit:
+        """One delta per matrix, a column per token of all requests. Raises NotPreparedError when not trained.
+
+        Notes: nll_before (mean per target token, nats), tokens (of all matrices), update_norm (Frobenius, over all
+        matrices), predicted_change (of that nll, to first order: negative when the update descends).
+        """
+        if not requests:
+            raise EditorError(f"{self.name} was given no request to edit.")
+        net = self._network()
+        reading = Reading.of(self.handle, [asked(self.handle, 0, r.filled, r.target_new) for r in requests])
+        loss = reading.nll if not self.hparams.pad_token_added else _Padded(reading).nll
+        found = collect(self.handle, self.sites, reading, loss)
+        after: dict[str, Tensor] | None = None
+        if self.hparams.training_mode_at_edit:
+            net, after = _in_training_mode(net, found, carry)
+        with torch.no_grad():
+            factors = net(found.tokens, self._rates(net) * self.hparams.lr_scale)
+        deltas = [LowRank(site, f.left, f.right) for site, f in zip(self.sites, factors, strict=True)]
+        return Edit(
+            self.name,
+            tuple(request.id for request in requests),
+            self.handle.identity,
+            deltas=tuple(deltas),
+            notes=_notes(found, deltas),
+            carry=after,
+        )
+
+    @property
+    def shape(self) -> Shape:
+        """What the network is made with."""
+        settings = self.hparams
+        return Shape(settings.rank, settings.n_hidden, settings.shared, settings.edit_lr)
+
+    def _network(self) -> Hypernet:
+        if not self._trained():
+            raise NotPreparedError(self.name, self.handle.spec.name, "its trained network")
+        return self._net
+
+    def _trained(self) -> bool:
+        """Read the network from the store, once."""
+        if "_net" not in self.__dict__:
+            found = self.artifacts.get(self.key)
+            if found is None:
+                return False
+            net = Hypernet(self.sites, self.shape, self.hparams.training_seed)
+            net.load_state_dict(found)
+            self._net = net.to(self.handle.device).eval()
+        return True
+
+    def _rates(self, net: Hypernet) -> Tensor:
+        """The rate of every site, in the order of `sites`."""
+        if not self.hparams.swapped_rates:
+            return net.rates
+        listed = [name for name, _ in self.handle.model.named_parameters(remove_duplicate=False)]
+        order = sorted(range(len(self.sites)), key=lambda i: listed.index(self.sites[i].parameter))
+        swapped = torch.empty_like(net.rates)
+        swapped[order] = net.rates.detach()
+        return swapped
+
+    def _source(self) -> str:
+        """The name of the lessons in the artifact's key."""
+        if self.hparams.training_requests:
+            return self._lessons(None).name
+        return self._pocket.name if self._has_world() else "prepared by the user"
+
+    def _lessons(self, corpus: Path | None) -> Lessons:
+        from editsafety import datasets
+
+        spec = str(corpus) if corpus is not None else self.hparams.training_requests
+        if spec:
+            return FileLessons(datasets.requests(spec))
+        if not self._has_world():
+            raise UsageError(
+                f"nothing to train MEND of {self.handle.name} on. Give `editsafety prepare` a --corpus: a data set of "
+                "requests with rephrasings and neighbours (a .jsonl file of our layout, or counterfact:FILE)."
+            )
+        return self._pocket
+
+    @cached_property
+    def _pocket(self) -> Lessons:
+        return PocketLessons()
+
+    def _has_world(self) -> bool:
+        return self.handle.spec.name.startswith(("pocket-", "random:"))
+
+
+@dataclass(frozen=True, eq=False)
+class _Padded:
+    """A reading of a model with one more word, the logit of which is the mean of all others."""
+
+    reading: Reading
+
+    def nll(self, scores: Tensor) -> Tensor:
+        """Like that of the reading."""
+        return self.reading.nll(scores - torch.log1p(scores.mean(1, keepdim=True).exp()))
+
+
+def _in_training_mode(
+    net: Hypernet, found: Collected, carry: Mapping[str, Tensor] | None
+) -> tuple[Hypernet, dict[str, Tensor]]:
+    """A copy of the network with the statistics of this sequence of edits alone, and those statistics."""
+    net = copy.deepcopy(net)
+    if carry is None:
+        net.forget()
+    else:
+        net.load_statistics(carry)
+    net.observe(found.tokens)
+    return net, net.statistics()
+
+
+def _notes(found: Collected, deltas: Sequence[LowRank]) -> dict[str, float | str | bool]:
+    squares, change = 0.0, 0.0
+    for delta, (x, g) in zip(deltas, found.tokens, strict=True):
+        left, right = delta.left, delta.right
+        squares += float(((left.T @ left) * (right @ right.T)).sum())
+        change += float(((left.T @ g.T) * (right @ x.T)).sum())
+    nll = float(found.losses.mean())
+    tokens = sum(len(x) for x, _ in found.tokens)
+    return {"nll_before": nll, "tokens": tokens, "update_norm": max(squares, 0.0) ** 0.5, "predicted_change": change}
+
+
+EDITOR = Mend

@@ -1,0 +1,237 @@
+"""Edit: the change that an editor wants, as data.
+
+An edit holds low-rank deltas (`W += left @ right`), replaced parameters, or sidecars (modules that run after another
+one, weights untouched). It can be saved, loaded, applied by a session, and undone; editors keep no state, what the next
+edit of a sequence needs travels in `carry`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from editsafety import tensor_files
+from editsafety.errors import EditError, EditSafetyError
+from editsafety.model.sites import Layout, Site
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """`W += left @ right` with W seen as `[d_out, d_in]`; left `[d_out, r]`, right `[r, d_in]`."""
+
+    site: Site
+    left: Tensor
+    right: Tensor
+
+    def __post_init__(self) -> None:
+        left, right = tuple(self.left.shape), tuple(self.right.shape)
+        fits = len(left) == len(right) == 2 and left[0] == self.site.d_out and right[1] == self.site.d_in
+        if not fits or left[1] != right[0]:
+            raise EditError(
+                f"delta for {self.site.module}: left {list(left)} and right {list(right)} do not make "
+                f"[{self.site.d_out}, {self.site.d_in}] (d_out, d_in). Was this edit made for another model?"
+            )
+
+    @property
+    def parameter(self) -> str:
+        """The name of the parameter that changes."""
+        return self.site.parameter
+
+    def matrix(self) -> Tensor:
+        """The whole delta, `[d_out, d_in]`, in float32 or wider."""
+        wide = torch.promote_types(torch.promote_types(self.left.dtype, self.right.dtype), torch.float32)
+        return self.left.detach().to(wide) @ self.right.detach().to(wide)
+
+    def on(self, weight: Tensor) -> Tensor:
+        """The changed weight as the module stores it, of the same dtype and device.
+
+        Multiplied and summed where the weight is, in float32 or wider, then rounded once: an edit read from a file
+        gives the same bits as the edit that was saved.
+        """
+        wide = torch.float32
+        for tensor in (weight, self.left, self.right):
+            wide = torch.promote_types(wide, tensor.dtype)
+        left, right = (factor.detach().to(device=weight.device, dtype=wide) for factor in (self.left, self.right))
+        return (weight.to(wide) + self.site.stored(left @ right)).to(weight.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Replace:
+    """`parameter := value`, bit for bit, in the stored layout (fine-tuning, KN)."""
+
+    parameter: str
+    value: Tensor
+
+    def on(self, weight: Tensor) -> Tensor:
+        """A copy of the new value, on the device and in the dtype of the old one."""
+        if self.value.shape != weight.shape:
+            raise EditError(
+                f"new value for {self.parameter} is {list(self.value.shape)}; that parameter is "
+                f"{list(weight.shape)} here. Was this edit made for another model?"
+            )
+        return self.value.detach().to(device=weight.device, dtype=weight.dtype, copy=True)
+
+
+Delta = LowRank | Replace
+
+
+class Sidecar(ABC):
+    """Something that runs around module `target` and may change its input and its output; no weight is touched.
+
+    `target` "" is the whole model. Of several sidecars on one module the last to be applied is the outermost.
+    """
+
+    kind: ClassVar[str]
+    target: str
+
+    def before(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The input to use instead (torch forward-pre-hook semantics); a sidecar that has none does not override it."""
+        return args, kwargs
+
+    @abstractmethod
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
+        """The output to use instead of `output` (torch forward-hook semantics)."""
+
+    @abstractmethod
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Everything to be saved."""
+
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """JSON values to be saved beside the tensors."""
+
+    @classmethod
+    @abstractmethod
+    def rebuild(cls, target: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Self:
+        """The inverse of `tensors` and `settings`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """What an editor returns. `made_for` is the fingerprint of the unedited model."""
+
+    editor: str
+    request_ids: tuple[str, ...]
+    made_for: str
+    deltas: tuple[Delta, ...] = ()
+    sidecars: tuple[Sidecar, ...] = ()
+    on_top_of: tuple[str, ...] = ()
+    notes: Mapping[str, float | str | bool] = field(default_factory=dict)
+    carry: Mapping[str, Tensor] | None = None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The parameters that this edit declares to change, sorted."""
+        return tuple(sorted({delta.parameter for delta in self.deltas}))
+
+    @property
+    def id(self) -> str:
+        """sha256 over what the edit does: equal ids, equal effect."""
+        tensors, about = self._parts()
+        body = json.dumps([about["deltas"], about["sidecars"], self.made_for], sort_keys=True)
+        prints = "".join(f"{name}{tensor_files.digest(tensor)}" for name, tensor in sorted(tensors.items()))
+        return hashlib.sha256((body + prints).encode()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write the edit as safetensors with a sha256 per tensor. `carry` is not included."""
+        tensors, about = self._parts()
+        tensor_files.save(path, tensors, about)
+
+    @classmethod
+    def load(cls, path: Path, sidecars: Mapping[str, type[Sidecar]] | None = None) -> Self:
+        """Read a saved edit; `sidecars` maps the kinds that may occur to their classes.
+
+        Raises EditError when the file is truncated, altered, not an edit, or holds an unknown sidecar.
+        """
+        try:
+            tensors, about = tensor_files.load(path)
+        except EditSafetyError as error:
+            raise EditError(str(error)) from error
+        if about.get("what") != "edit":
+            raise EditError(f"{path}: holds {about.get('what', 'something else')!r}, expected an edit.")
+        try:
+            return cls._read(path, tensors, about, sidecars or {})
+        except (KeyError, TypeError, ValueError) as error:
+            raise EditError(f"{path}: an edit whose description does not fit this version ({error!r}).") from error
+
+    @classmethod
+    def _read(
+        cls, path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], known: Mapping[str, type[Sidecar]]
+    ) -> Self:
+        deltas: list[Delta] = []
+        for i, row in enumerate(about["deltas"]):
+            if row["kind"] == "low_rank":
+                site = Site(row["module"], Layout(row["layout"]), row["d_out"], row["d_in"])
+                deltas.append(LowRank(site, tensors[f"{i}.left"], tensors[f"{i}.right"]))
+            else:
+                deltas.append(Replace(row["parameter"], tensors[f"{i}.value"]))
+        return cls(
+            editor=about["editor"],
+            request_ids=tuple(about["requests"]),
+            made_for=about["made_for"],
+            deltas=tuple(deltas),
+            sidecars=tuple(_rebuild(path, i, row, tensors, known) for i, row in enumerate(about["sidecars"])),
+            on_top_of=tuple(about["on_top_of"]),
+            notes=about["notes"],
+        )
+
+    def _parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors: dict[str, Tensor] = {}
+        rows: list[dict[str, Any]] = []
+        for i, delta in enumerate(self.deltas):
+            if isinstance(delta, LowRank):
+                tensors[f"{i}.left"], tensors[f"{i}.right"] = delta.left, delta.right
+                site = delta.site
+                shape = {"d_out": site.d_out, "d_in": site.d_in}
+                rows.append({"kind": "low_rank", "module": site.module, "layout": site.layout.value, **shape})
+            else:
+                tensors[f"{i}.value"] = delta.value
+                rows.append({"kind": "replace", "parameter": delta.parameter})
+        cars: list[dict[str, Any]] = []
+        for i, car in enumerate(self.sidecars):
+            tensors.update({f"sidecar{i}.{name}": tensor for name, tensor in car.tensors().items()})
+            cars.append({"kind": car.kind, "target": car.target, "settings": dict(car.settings())})
+        about = {
+            "what": "edit",
+            "editor": self.editor,
+            "requests": list(self.request_ids),
+            "made_for": self.made_for,
+            "on_top_of": list(self.on_top_of),
+            "deltas": rows,
+            "sidecars": cars,
+            "notes": {key: _finite(value) for key, value in self.notes.items()},
+        }
+        return tensors, about
+
+
+def nothing(editor: str, request_ids: Sequence[str], made_for: str) -> Edit:
+    """An edit that changes nothing."""
+    return Edit(editor, tuple(request_ids), made_for)
+
+
+def _rebuild(
+    path: Path, i: int, row: Mapping[str, Any], tensors: Mapping[str, Tensor], known: Mapping[str, type[Sidecar]]
+) -> Sidecar:
+    if row["kind"] not in known:
+        raise EditError(
+            f"{path}: needs the sidecar {row['kind']!r}, known here: {', '.join(sorted(known)) or 'none'}. "
+            "Load it with the editor that made it."
+        )
+    head = f"sidecar{i}."
+    own = {name.removeprefix(head): tensor for name, tensor in tensors.items() if name.startswith(head)}
+    return known[row["kind"]].rebuild(row["target"], own, row["settings"])
+
+
+def _finite(value: float | str | bool) -> float | str | bool:
+    """JSON has no NaN: a number that is not finite is written as its name."""
+    return str(value) if isinstance(value, float) and value - value != 0.0 else value

@@ -1,0 +1,262 @@
+"""EditSession: what is applied to the model right now. Leaving it restores every byte."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from editsafety.edits.edit import Edit, LowRank, Sidecar
+from editsafety.edits.seal import Frame, Seal
+from editsafety.errors import EditError, UndoError
+from editsafety.model.handle import ModelHandle
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What is remembered of an applied edit: who made it of what, and what it changes; none of its tensors."""
+
+    editor: str
+    request_ids: tuple[str, ...]
+    parameters: tuple[str, ...]
+
+    @classmethod
+    def of(cls, edit: Edit) -> Self:
+        """The edit without its tensors."""
+        return cls(edit.editor, edit.request_ids, edit.parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class Mark:
+    """A state of a session: the values of all parameters that were changed by then, the sidecars, what was applied."""
+
+    values: tuple[tuple[nn.Parameter, Tensor], ...]
+    sidecars: tuple[Sidecar, ...]
+    applied: tuple[Applied, ...]
+
+
+class EditSession:
+    """A with-block around everything that happens to a model.
+
+    The first touch of a parameter keeps its tensor aside and works on a copy, so undo is a pointer swap and exact;
+    subtracting a delta is not (45-78 % of the entries differ afterwards). `park="cpu"` moves the originals away
+    instead, for models that fill the device, and copies their bytes back. Sessions nest.
+
+    A sidecar whose settings hold a `lineage` is one of a line that goes on growing: of one class, target and lineage
+    only the last to be applied does anything (they see to that themselves), so the earlier one is let go. Together with
+    `applied`, which keeps no tensors, a thousand edits on top of each other take no more memory than the last.
+
+    After the block: `leftovers` names what was left behind (hooks, modules, modes, flags, settings, parameters moved to
+    other memory); all of it has been put back. What cannot be put back raises UndoError: a weight written in place by
+    someone else, a vocabulary that grew. Errors and Ctrl-C restore just the same.
+    """
+
+    def __init__(self, handle: ModelHandle, *, park: Literal["device", "cpu"] = "device") -> None:
+        self.handle = handle
+        self.leftovers: tuple[str, ...] = ()
+        self.applied: list[Applied] = []
+        self.undo_seconds = 0.0
+        self._park = park
+        self._originals: dict[int, _Original] = {}
+        self._riding: list[tuple[Sidecar, tuple[RemovableHandle, ...]]] = []
+
+    def __enter__(self) -> Self:
+        self._frame = Frame.of(self.handle)
+        self._seal = Seal.of(self.handle)
+        self._names = self._parameters()
+        return self
+
+    def apply(self, edit: Edit) -> None:
+        """Apply an edit on top of what is there. Raises EditError, and changes nothing, when it does not fit."""
+        if edit.made_for != self.handle.identity:
+            raise EditError(
+                f"this edit by {edit.editor} was made for a model with fingerprint {edit.made_for[:12]}; "
+                f"{self.handle.name} is {self.handle.identity[:12]}. Load the model that it was made for."
+            )
+        modules = dict(self.handle.model.named_modules(remove_duplicate=False))
+        for car in edit.sidecars:
+            if car.target not in modules:
+                raise EditError(f"this edit runs around {car.target!r}, which {self.handle.name} does not have.")
+        for parameter, value in self._changes(edit):
+            self._write(parameter, value)
+        for car in edit.sidecars:
+            self._ride(car)
+        self.applied.append(Applied.of(edit))
+
+    @property
+    def sidecars(self) -> tuple[Sidecar, ...]:
+        """Those that run now, in the order in which they were applied; superseded ones are gone."""
+        return tuple(car for car, _ in self._riding)
+
+    def mark(self) -> Mark:
+        """The state of the session now, for `back_to`. Costs the memory of what later edits change, no copy is made."""
+        kept = [(original.parameter, original.parameter.data) for original in self._originals.values()]
+        values = tuple((parameter, data.clone() if self._park == "cpu" else data) for parameter, data in kept)
+        return Mark(values, self.sidecars, tuple(self.applied))
+
+    def back_to(self, mark: Mark) -> None:
+        """Make the model bit for bit what it was at a mark of this session, earlier or later than now."""
+        then = {id(parameter): value for parameter, value in mark.values}
+        for key, original in self._originals.items():
+            value = then.get(key, original.value)
+            if self._park == "cpu":
+                original.parameter.data.copy_(value)
+            else:
+                original.parameter.data = value
+        self._stop_riding(self._riding)
+        self._riding = []
+        for car in mark.sidecars:
+            self._ride(car)
+        self.applied = list(mark.applied)
+
+    def commit(self) -> None:
+        """Let the model keep what it is now: leaving the session comes back to this, and marks from before are void.
+
+        Sidecars stay hooked. The handle goes by the fingerprint of the new weights from now on, so that nothing which
+        was made for the old ones (edits, statistics) is taken for theirs.
+        """
+        frame, seal = Frame.of(self.handle), Seal.of(self.handle)
+        self._originals, self._riding, self.applied = {}, [], []
+        self._frame, self._seal = frame, seal
+        self.handle.identity = self.handle.fingerprint()
+
+    def _ride(self, car: Sidecar) -> None:
+        """Let a sidecar run from now on, and one that it supersedes no longer."""
+        target = self.handle.model.get_submodule(car.target)
+        hooks: list[RemovableHandle] = []
+        if type(car).before is not Sidecar.before:
+            hooks.append(target.register_forward_pre_hook(car.before, prepend=True, with_kwargs=True))
+        hooks.append(target.register_forward_hook(car.after, with_kwargs=True))
+        old = [one for one in self._riding if _supersedes(car, one[0])]
+        self._stop_riding(old)
+        self._riding = [one for one in self._riding if not _supersedes(car, one[0])] + [(car, tuple(hooks))]
+
+    def _stop_riding(self, chosen: Sequence[tuple[Sidecar, tuple[RemovableHandle, ...]]]) -> None:
+        for _, hooks in chosen:
+            for hook in hooks:
+                hook.remove()
+
+    def _changes(self, edit: Edit) -> list[tuple[nn.Parameter, Tensor]]:
+        """The new values, all of them checked; a tied parameter may go by either of its names."""
+        parameters = self._parameters()
+        found: dict[int, tuple[nn.Parameter, Tensor]] = {}
+        for delta in edit.deltas:
+            if delta.parameter not in parameters:
+                raise EditError(f"this edit changes {delta.parameter!r}, which {self.handle.name} does not have.")
+            if isinstance(delta, LowRank) and (here := self.handle.site(delta.site.module)) != delta.site:
+                raise EditError(f"this edit was made for {delta.site}; in {self.handle.name} it is {here}.")
+            parameter = parameters[delta.parameter]
+            current = found[id(parameter)][1] if id(parameter) in found else parameter.detach()
+            with torch.inference_mode(False), torch.no_grad():
+                found[id(parameter)] = (parameter, delta.on(current))
+        return list(found.values())
+
+    def borrow(self, names: Sequence[str]) -> dict[str, nn.Parameter]:
+        """Trainable copies in the model's place: change them at will inside the block (fine-tuning).
+
+        Raises EditError for a parameter that the model does not have.
+        """
+        parameters = self._parameters()
+        for name in names:
+            if name not in parameters:
+                raise EditError(f"{self.handle.name} has no parameter {name!r} to train.")
+        for name in names:
+            with torch.inference_mode(False), torch.no_grad():
+                self._write(parameters[name], parameters[name].detach().clone())
+            parameters[name].requires_grad_(True)
+        return {name: parameters[name] for name in names}
+
+    def original(self, name: str) -> Tensor:
+        """The value of a parameter before this session, as stored. Raises EditError for an unknown name."""
+        if name not in self._names:
+            raise EditError(f"{self.handle.name} has no parameter {name!r}.")
+        parameter = self._names[name]
+        kept = self._originals.get(id(parameter))
+        return parameter.detach() if kept is None else kept.value.to(kept.home.device)
+
+    def declared(self) -> tuple[str, ...]:
+        """The parameters that the applied edits say they change, by the name that `changed` gives to a tied one."""
+        names = {id(parameter): name for name, parameter in self.handle.model.named_parameters()}
+        parameters = self._parameters()
+        return tuple(sorted({names[id(parameters[name])] for edit in self.applied for name in edit.parameters}))
+
+    def changed(self) -> tuple[str, ...]:
+        """Names of the tensors that differ from the start of the session, whoever changed them."""
+        return self._seal.changed(Seal.of(self.handle))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        started = time.perf_counter()
+        try:
+            self._stop_riding(self._riding)
+            for original in self._originals.values():
+                original.put_back()
+            if self.handle.device.type == "cuda":
+                torch.cuda.synchronize(self.handle.device)
+            self.undo_seconds = time.perf_counter() - started
+            self.leftovers = self._frame.left_behind(self.handle)
+        finally:
+            self._frame.restore(self.handle)
+        remaining = [f"{name} differs" for name in self._seal.changed(Seal.of(self.handle))]
+        if self.leftovers:
+            remaining += self._frame.left_behind(self.handle)
+        if not remaining:
+            return
+        undo = UndoError(remaining)
+        if error is not None and not isinstance(error, Exception):
+            error.add_note(str(undo))  # Ctrl-C stays Ctrl-C
+            return
+        raise undo from error
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self.handle.model.named_parameters(remove_duplicate=False))
+
+    def _write(self, parameter: nn.Parameter, value: Tensor) -> None:
+        if id(parameter) not in self._originals:
+            home = parameter.data
+            kept = home.to("cpu", copy=True) if self._park == "cpu" else home
+            self._originals[id(parameter)] = _Original(parameter, home, kept, parameter.requires_grad, parameter.grad)
+        if self._park == "cpu":
+            parameter.data.copy_(value)
+        else:
+            parameter.data = _laid_out_as(self._originals[id(parameter)].home, value)
+
+
+def _supersedes(later: Sidecar, earlier: Sidecar) -> bool:
+    """Whether both are of one line that goes on growing, of which only the last does anything."""
+    if type(later) is not type(earlier) or later.target != earlier.target:
+        return False
+    line = later.settings().get("lineage")
+    return line is not None and line == earlier.settings().get("lineage")
+
+
+def _laid_out_as(home: Tensor, value: Tensor) -> Tensor:
+    """The value in the memory layout of the original: products round by layout, and a file does not keep any."""
+    same = value.stride() == home.stride() or value.shape != home.shape
+    return value if same else torch.empty_like(home, dtype=value.dtype).copy_(value)
+
+
+@dataclass(frozen=True)
+class _Original:
+    """A parameter before its first change: the memory it was in, and its value (the same tensor unless parked)."""
+
+    parameter: nn.Parameter
+    home: Tensor
+    value: Tensor
+    requires_grad: bool
+    grad: Tensor | None
+
+    def put_back(self) -> None:
+        self.parameter.grad = None
+        self.parameter.data = self.home
+        if self.value is not self.home:
+            self.home.copy_(self.value)
+        self.parameter.requires_grad_(self.requires_grad)
+        self.parameter.grad = self.grad

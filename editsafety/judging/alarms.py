@@ -1,0 +1,154 @@
+"""Alarms: which signals of the weights, known before any text is run, tell collapsed edits from the others, and where.
+
+Thresholds are those of one model: what is a large update for one is a small one for another. No torch here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from editsafety.runs.measurement import Measurement
+
+Direction = Literal["above", "below"]
+
+FEWEST_OF_A_CLASS = 5  # a threshold between fewer is an accident
+# On which side a signal speaks of collapse; known from the literature, not read off the data.
+SIGNALS: Mapping[str, Direction] = {
+    **dict.fromkeys(
+        ("delta_norm", "delta_relative", "delta_per_entry", "delta_large_share", "spectral_norm", "norm_growth"),
+        "above",
+    ),
+    **dict.fromkeys(("numerator", "update_norm", "first_token"), "above"),
+    "|denominator|": "below",
+    "key_cosine": "below",
+    **dict.fromkeys(("drift_relative", "drift_growth", "drift_spectral", "drift_condition"), "above"),
+    "drift_overlap": "below",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A signal goes off past a threshold: strictly above, or strictly below it."""
+
+    signal: str
+    direction: Direction
+    threshold: float
+
+    def rings(self, value: float) -> bool:
+        """Whether a value is past the threshold; what is not a number always is."""
+        return not (value <= self.threshold if self.direction == "above" else value >= self.threshold)
+
+    def __str__(self) -> str:
+        return f"{self.signal} {self.direction} {self.threshold:.4g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """How a signal predicts collapse, in its own `direction`.
+
+    `auc` is the probability that a collapsed model's signal is worse than another's, ties half (Mann and Whitney): 0.5
+    says nothing, below 0.5 it points the other way. The threshold maximises Youden's J, midway between its neighbours,
+    the one with the fewest false alarms among equals; `precision` and `recall` are on the same data. `gap` holds the
+    worst value of a model that stood and the mildest of one that collapsed where the threshold separates them all.
+    """
+
+    signal: str
+    direction: Direction
+    collapsed: int
+    stood: int
+    left_out: int = 0
+    auc: float | None = None
+    threshold: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    gap: tuple[float, float] | None = None
+    reason: str = ""
+
+    @property
+    def alarm(self) -> Alarm | None:
+        """The recommended threshold as something that can be asked; None where there is none."""
+        return None if self.threshold is None else Alarm(self.signal, self.direction, self.threshold)
+
+
+def predictions(pairs: Sequence[tuple[Mapping[str, float], bool]]) -> tuple[Prediction, ...]:
+    """One for every known signal that occurs: signals of each edited model, and whether it collapsed."""
+    there = {name for signals, _ in pairs for name in signals}
+    found = []
+    for name in (name for name in SIGNALS if name in there):
+        values = [(signals[name], fallen) for signals, fallen in pairs if name in signals]
+        bad, good = ([value for value, fallen in values if fallen is wanted] for wanted in (True, False))
+        found.append(prediction(name, SIGNALS[name], bad, good, len(pairs) - len(values)))
+    return tuple(found)
+
+
+def prediction(
+    signal: str, direction: Direction, collapsed: Sequence[float], stood: Sequence[float], left_out: int = 0
+) -> Prediction:
+    """From a signal's values on the models that collapsed and on those that did not. NaN is not allowed."""
+    about = (signal, direction, len(collapsed), len(stood), left_out)
+    if min(len(collapsed), len(stood)) < FEWEST_OF_A_CLASS:
+        said = f"{len(collapsed)} collapsed and {len(stood)} did not; a threshold needs {FEWEST_OF_A_CLASS} of each"
+        return Prediction(*about, reason=said)
+    sign = 1.0 if direction == "above" else -1.0
+    bad, good = sorted(sign * value for value in collapsed), sorted(sign * value for value in stood)
+    values = sorted({*bad, *good})
+    if len(values) == 1:
+        return Prediction(*about, reason=f"{signal} is the same in all models")
+    best = max(range(len(values) - 1), key=lambda at: (_youden(bad, good, values[at]), at))
+    cut = _midway(values[best], values[best + 1])
+    hits, alarms = sum(value > cut for value in bad), sum(value > cut for value in good)
+    gap = (sign * good[-1], sign * bad[0]) if good[-1] < bad[0] else None
+    precision = hits / (hits + alarms) if hits + alarms else None
+    return Prediction(*about, _auc(bad, good), sign * cut, precision, hits / len(bad), gap)
+
+
+def signals(found: Mapping[str, Measurement], notes: Mapping[str, float | str | bool]) -> dict[str, float]:
+    """The weight signals among measurements, then among what an editor noted, by name.
+
+    One that is not finite is infinite on its bad side.
+    """
+    there: dict[str, float] = {}
+    for name, direction in SIGNALS.items():
+        plain = name.strip("|")
+        one = found.get(plain)
+        if one is not None and (one.value is not None or one.broken):
+            value = math.nan if one.value is None else one.value
+        elif (noted := _number(notes.get(plain))) is not None:
+            value = noted
+        else:
+            continue
+        value = abs(value) if name.startswith("|") else value
+        there[name] = value if math.isfinite(value) else math.inf if direction == "above" else -math.inf
+    return there
+
+
+def _number(note: object) -> float | None:
+    """A note as a number, None for what is none; what is not finite is kept by its name."""
+    try:
+        return float(note)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def _auc(bad: Sequence[float], good: Sequence[float]) -> float:
+    from scipy import stats
+
+    ranks = stats.rankdata([*bad, *good])
+    return float((ranks[: len(bad)].sum() - len(bad) * (len(bad) + 1) / 2) / (len(bad) * len(good)))
+
+
+def _youden(bad: Sequence[float], good: Sequence[float], cut: float) -> float:
+    """Recall plus specificity - 1 where everything above `cut` is called a collapse."""
+    return sum(value > cut for value in bad) / len(bad) - sum(value > cut for value in good) / len(good)
+
+
+def _midway(low: float, high: float) -> float:
+    """Between two neighbours; of an infinite one there is no middle, so the finite one is the last that is let through.
+
+    Never the upper one itself, whatever rounding does: it would be let through.
+    """
+    middle = low / 2 + high / 2
+    return middle if low <= middle < high else low

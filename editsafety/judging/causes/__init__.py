@@ -1,0 +1,28 @@
+"""Causes: why an edit collapsed a model, as far as the evidence of its record says. No torch here.
+
+A rule compares what is known about the edit (its notes, its weight figures) with the same figures of the edits of its
+group that stay, or, where none stays, with a mark that needs no comparison. Causes come strongest first; strength is
+the decimal logarithm of how far a figure is from the usual one. Weights that are not finite count as 1.5: a certain
+fact, but one that a denominator 100 times too small explains. Where no rule applies, that is said, with the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from editsafety.judging.causes._courses import of_course
+from editsafety.judging.causes._evidence import Cause, Evidence
+from editsafety.judging.causes._rules import ranked
+from editsafety.runs.case_record import CaseRecord
+
+__all__ = ["Cause", "of_case", "of_course"]
+
+
+def of_case(record: CaseRecord, stays: Iterable[CaseRecord]) -> tuple[Cause, ...]:
+    """Likely causes of the collapse of a single edit, the strongest first; never empty.
+
+    `stays` are the cases of the same editor and model that did not collapse.
+    """
+    others = tuple((one.notes, one.after) for one in stays if one.case != record.case)
+    changed = bool(record.changed) or not record.notes.get("sidecars")
+    return ranked(Evidence(record.notes, record.after, others, changed))

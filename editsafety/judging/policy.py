@@ -1,0 +1,228 @@
+"""Policy: the limits in a file. No torch here.
+
+Comparisons are written so that a number that is not there, or not a number, fails. What is judged against the limits is
+in checks.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from editsafety.errors import UnknownNameError, UsageError
+from editsafety.judging.verdict import Verdict
+from editsafety.numbers import exact
+from editsafety.shipped import shipped
+
+Limit = Field(default=None, allow_inf_nan=False, strict=True, ge=0)
+COLLAPSE = 2.0  # for a policy that has no limit on perplexity
+SLACK = 1e-9  # rates are sums of fractions; a drop of two items must not fail for a rounding error
+RESERVED = (
+    *("abilities", "walked", "restore", "undeclared", "leftovers", "changes_something", "order", "prepared"),
+    "complete",
+)
+
+
+class Threshold(BaseModel):
+    """One limit: a measure, the figure made of it, where it passes, where it only warns, and what failing is called."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    measure: str
+    figure: Literal["after", "before", "ratio", "drop"]
+    pass_at_most: float | None = Limit
+    warn_at_most: float | None = Limit
+    pass_at_least: float | None = Limit
+    warn_at_least: float | None = Limit
+    fails_as: Verdict = Verdict.WARN
+    why: str
+
+    @field_validator("fails_as")
+    @classmethod
+    def _can_fail(cls, fails_as: Verdict) -> Verdict:
+        if fails_as in (Verdict.PASS, Verdict.INCOMPLETE):
+            raise ValueError(f"a limit cannot fail as {fails_as.value}")
+        return fails_as
+
+    @model_validator(mode="after")
+    def _one_direction(self) -> Threshold:
+        most, least = self.pass_at_most, self.pass_at_least
+        if (most is None) == (least is None):
+            raise ValueError("give exactly one of pass_at_most and pass_at_least")
+        if most is not None and self.warn_at_least is not None:
+            raise ValueError("warn_at_least goes with pass_at_least, not with pass_at_most")
+        if least is not None and self.warn_at_most is not None:
+            raise ValueError("warn_at_most goes with pass_at_most, not with pass_at_least")
+        if most is not None and self.warn_at_most is not None and self.warn_at_most < most:
+            raise ValueError(f"warn_at_most ({self.warn_at_most:g}) must be at or above pass_at_most ({most:g})")
+        if least is not None and self.warn_at_least is not None and self.warn_at_least > least:
+            raise ValueError(f"warn_at_least ({self.warn_at_least:g}) must be at or below pass_at_least ({least:g})")
+        return self
+
+    def verdict(self, figure: float | None) -> Verdict:
+        """PASS, WARN or what failing is called; None and NaN fail."""
+        if figure is None or math.isnan(figure):
+            return self.fails_as
+        if self.pass_at_most is not None:
+            inside, nearly = figure <= self.pass_at_most, self.warn_at_most is not None and figure <= self.warn_at_most
+        else:
+            assert self.pass_at_least is not None
+            inside = figure >= self.pass_at_least
+            nearly = self.warn_at_least is not None and figure >= self.warn_at_least
+        return Verdict.PASS if inside else Verdict.WARN if nearly else self.fails_as
+
+    @property
+    def limit(self) -> str:
+        """The limit in words: "at most 1.25"."""
+        if self.pass_at_most is not None:
+            return f"at most {self.pass_at_most:g}"
+        return f"at least {self.pass_at_least:g}"
+
+    def spelled(self, figure: float | None, *, first: str = "") -> str:
+        """A figure with as many digits as it takes to see on which side of the limits it is; `first` is tried first."""
+        if figure is None or not math.isfinite(figure):
+            return "is not finite"
+        spellings = [*([first] if first else []), exact(figure), exact(figure, 7), repr(figure)]
+        return next(text for text in spellings if self.verdict(float(text)) is self.verdict(figure))
+
+
+class CourseThreshold(Threshold):
+    """A limit on a course: on the worst of its steps, the last one, or the mean over all of them."""
+
+    over: Literal["worst", "last", "mean"] = "worst"
+
+
+class AbilityLimit(BaseModel):
+    """What an ability may lose against the unedited model, on the same items, at the worst step of a course.
+
+    It passes up to so many noise floors (see `drop`), warns up to so many points (1 = all items).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    pass_at_most_floors: float = Field(allow_inf_nan=False, strict=True, ge=0)
+    warn_at_most: float = Field(allow_inf_nan=False, strict=True, ge=0)
+    fails_as: Verdict = Verdict.DAMAGED
+    why: str
+
+    def verdict(self, drop: float, floor: float) -> Verdict:
+        """PASS, WARN or what failing is called; NaN fails."""
+        if drop <= self.pass_at_most_floors * floor + SLACK:
+            return Verdict.PASS
+        return Verdict.WARN if drop <= self.warn_at_most + SLACK else self.fails_as
+
+
+class Policy(BaseModel):
+    """Limits per case, per group (one editor on one model and stream), per course, and on abilities along a course."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    case: dict[str, Threshold]
+    group: dict[str, Threshold]
+    course: dict[str, CourseThreshold] = {}
+    abilities: AbilityLimit | None = None
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Policy:
+        if not self.case:
+            raise ValueError("case has no limit at all, so no collapse could be found")
+        for name in RESERVED:
+            if name in self.case or name in self.group or name in self.course:
+                raise ValueError(f"the name {name!r} is taken by a check that needs no limit; call yours differently")
+        for name, threshold in self.group.items():
+            if threshold.figure != "after":
+                raise ValueError(f"group.{name}.figure is {threshold.figure!r}; groups are judged by 'after' only")
+        return self
+
+    @property
+    def collapse(self) -> float:
+        """The perplexity ratio past which a model counts as broken: where a course stops and is bisected."""
+        limits = [one for one in (*self.course.values(), *self.case.values()) if one.fails_as is Verdict.COLLAPSE]
+        found = [one for one in limits if one.measure == "me_ppl" and one.figure == "ratio"]
+        ends = [end for one in found if (end := one.warn_at_most or one.pass_at_most) is not None]
+        return ends[0] if ends else COLLAPSE
+
+    @property
+    def measured(self) -> frozenset[str]:
+        """The measurements that its limits on cases and groups are on."""
+        return frozenset(threshold.measure for part in (self.case, self.group) for threshold in part.values())
+
+    @classmethod
+    def read(cls, name: str | Path) -> Policy:
+        """A policy by name (`default`: a file in suites/policies) or by path. Raises UsageError naming a wrong key."""
+        path = Path(name)
+        if path.suffix not in {".yaml", ".yml"}:
+            path = shipped("suites") / "policies" / f"{name}.yaml"
+        if not path.is_file():
+            known = [p.stem for p in (shipped("suites") / "policies").glob("*.yaml")]
+            raise UnknownNameError("policy", str(name), known, "Or give the path of a .yaml file.")
+        try:
+            return cls.model_validate(_yaml(path))
+        except ValidationError as error:
+            raise UsageError(f"{path.name}: {_said(error)}") from error
+
+    def digest(self) -> str:
+        """sha256 of the limits."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+    def refuse_unknown(self, measures: Iterable[str]) -> None:
+        """Raise UnknownNameError when a limit is on something that no measure gives: it could never be judged."""
+        known = set(measures)
+        for part, limits in (("case", self.case), ("group", self.group)):
+            for name, threshold in limits.items():
+                if threshold.measure not in known:
+                    where = f"It is {part}.{name}.measure of policy {self.name}."
+                    raise UnknownNameError("measurement", threshold.measure, known, where)
+
+    def refuse_below_noise(self, floor: float) -> None:
+        """Raise UsageError when a perplexity limit is finer than what re-runs of the unedited model differ by."""
+        for name, threshold in self.case.items():
+            limit = threshold.pass_at_most
+            gates = threshold.measure == "me_ppl" and threshold.figure == "ratio" and limit is not None
+            if gates and limit is not None and not limit - 1 >= floor:  # a floor that is NaN refuses too
+                raise UsageError(
+                    f"policy {self.name}: {name} passes up to {limit:g}x, but re-runs of the unedited model differ by "
+                    f"{floor:.2e}. No edit could be told from noise; raise the limit."
+                )
+
+
+class _NoTwins(yaml.SafeLoader):
+    """YAML in which a key that is given twice is an error: the first of two limits would vanish unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), _NoTwins)  # a SafeLoader: no objects are made
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path.name}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise UsageError(f"{path.name}: cannot be read: {error.strerror}.") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{path.name}: expected the keys name, case and group, found {type(found).__name__}.")
+    return found
+
+
+def _said(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "policy"
+    if first["type"] == "extra_forbidden":
+        known = Threshold.model_fields if len(first["loc"]) > 1 else Policy.model_fields
+        return f"unknown key {key}. Known keys: {', '.join(known)}."
+    if first["type"] == "value_error":
+        return f"{key}: {first['msg'].removeprefix('Value error, ')}."
+    if first["type"] == "missing":
+        return f"{key} is missing."
+    return f"{key}: {first['msg'][:1].lower()}{first['msg'][1:]} (found {first['input']!r:.60})."

@@ -1,0 +1,225 @@
+"""RunReport: what a run came to. One object, from which line, table, JSON, Markdown, JUnit and exit code are made.
+
+No torch here: it is made of a plan, a policy and records alone, so reports can be rebuilt on any machine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from editsafety.judging.case_checks import CaseVerdict, Check, judge_case, judge_group
+from editsafety.judging.course_checks import CourseVerdict, judge_course
+from editsafety.judging.group import WHOLE, Group, order
+from editsafety.judging.policy import Policy
+from editsafety.judging.verdict import NOTHING_JUDGED, Verdict
+from editsafety.names import label, slug
+from editsafety.numbers import counting, span
+from editsafety.runs.case_record import CaseRecord
+from editsafety.runs.course_record import CourseRecord
+from editsafety.runs.plan import Case, RunPlan
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control editor on the hard cases: what it must come to, and whether it did."""
+
+    model: str
+    editor: str
+    expected: Verdict
+    found: tuple[Verdict, ...]
+    sentence: str
+
+    @property
+    def behaved(self) -> bool:
+        """Whether the control shows what it is for.
+
+        At least one hard case must collapse, or nothing here could (a hard set made for another model need not collapse
+        this one in every case); a stable control must stay in all of them, though it may warn.
+        """
+        allowed = {
+            Verdict.COLLAPSE: {Verdict.PASS, Verdict.WARN, Verdict.COLLAPSE},
+            Verdict.PASS: {Verdict.PASS, Verdict.WARN},
+        }.get(self.expected, {self.expected})
+        shows = self.expected in self.found or self.expected is Verdict.PASS
+        return bool(self.found) and shows and set(self.found) <= allowed
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """Everything that is said about a run."""
+
+    plan: RunPlan
+    policy: Policy
+    groups: tuple[Group, ...]
+    controls: tuple[Control, ...]
+    facts: Mapping[str, Any]
+    interrupted: bool = False
+    courses: tuple[CourseVerdict, ...] = ()
+    missing_courses: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        plan: RunPlan,
+        policy: Policy,
+        records: Mapping[str, CaseRecord],
+        facts: Mapping[str, Any],
+        *,
+        planned: Iterable[Case] | None = None,
+        interrupted: bool = False,
+        courses: Mapping[str, CourseRecord | None] | None = None,
+    ) -> RunReport:
+        """Judge the records (by case id) of the planned cases; `facts` are those of the store.
+
+        `courses` are the planned courses by id, None for one without a record.
+
+        Where facts named `judged:<check>` say which checks were asked for (a part of the suites was run), only those
+        are judged, so that report and exit code of pytest agree. A control case in `planned` must have a result too.
+        """
+        wanted = tuple(plan.cases if planned is None else planned)
+        cases = [case for case in wanted if not case.control]
+        controls = {case.id for case in wanted if case.control}
+        blocks = tuple(dict.fromkeys(case.block for case in cases))
+        groups = tuple(_group(policy, [c for c in cases if c.block == block], records, facts) for block in blocks)
+        walked, missing = _courses(policy, courses or {}, facts)
+        told = _controls(plan, policy, records, controls)
+        return cls(plan, policy, groups, told, facts, interrupted, walked, missing)
+
+    @property
+    def judged(self) -> int:
+        """Number of judged cases."""
+        return sum(len(group.cases) for group in self.groups)
+
+    @property
+    def planned(self) -> int:
+        """Number of planned cases."""
+        return sum(len(group.cases) + len(group.missing) for group in self.groups)
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """The worst of all groups; ERROR when a control misbehaved; None when nothing was judged.
+
+        Where nothing was judged because something stood in the way that has a name, that is an ERROR and not nothing.
+        """
+        found = [Verdict.ERROR for control in self.controls if not control.behaved]
+        if self.judged or self.courses or any(group.verdict is Verdict.ERROR for group in self.groups):
+            found += [group.verdict for group in self.groups]
+            found += [course.verdict for course in self.courses]
+            found += [Verdict.INCOMPLETE] if self.interrupted or self.missing_courses else []
+        return Verdict.worst(found) if found else None
+
+    @cached_property
+    def worst_groups(self) -> list[Group]:
+        """Groups by severity, then by their worst perplexity ratio, both descending."""
+        return sorted(
+            self.groups, key=lambda g: (-g.verdict.severity, -max(g.ratios(), default=-1.0), g.model, g.editor)
+        )
+
+    @cached_property
+    def standing(self) -> list[tuple[str, str, Verdict]]:
+        """Model, editor and verdict over cases and courses together, the worst first."""
+        found: dict[tuple[str, str], list[Verdict]] = {}
+        for group in self.worst_groups:
+            found.setdefault((group.model, group.editor), []).append(group.verdict)
+        for course in self.courses:
+            found.setdefault((course.record.model, course.record.editor), []).append(course.verdict)
+        worst = [(model, editor, Verdict.worst(verdicts)) for (model, editor), verdicts in found.items()]
+        return sorted(worst, key=lambda one: -one[2].severity)
+
+    @property
+    def sound(self) -> bool:
+        """Whether the job itself ran: something judged, nothing missing or in error, every control as expected."""
+        return self.verdict not in (None, Verdict.ERROR, Verdict.INCOMPLETE)
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 10 COLLAPSE, 11 INEFFECTIVE, DAMAGED or NO-OP, 13 ERROR or INCOMPLETE, 14 nothing judged."""
+        return NOTHING_JUDGED if self.verdict is None else self.verdict.exit_code
+
+    @cached_property
+    def worst(self) -> CaseVerdict | None:
+        """The worst case of the run."""
+        cases = [group.worst_first()[0] for group in self.groups if group.cases]
+        return max(cases, key=lambda c: (c.verdict.severity, order(c.ratio)), default=None)
+
+    def cause(self, case: CaseVerdict) -> str | None:
+        """A sentence naming the likeliest cause of a collapse and what avoids it; None of anything else."""
+        found = next((group.causes(case) for group in self.groups if case in group.cases), ())
+        return found[0].text if found else None
+
+
+def _group(policy: Policy, cases: Sequence[Case], records: Mapping[str, CaseRecord], facts: Mapping[str, Any]) -> Group:
+    model, editor = slug(cases[0].model), label(cases[0].editor)
+    found = [records[case.id] for case in cases if case.id in records]
+    checks: dict[str, tuple[Check, ...]] = {}
+    for stream in dict.fromkeys(case.stream for case in cases):
+        rows = [records[case.id] for case in cases if case.stream == stream and case.id in records]
+        checks[stream] = tuple(check for check in judge_group(policy, rows) if _asked(check.name, facts))
+    missing = tuple(case.id for case in cases if case.id not in records)
+    checks[WHOLE] = tuple(_whole(model, editor, facts, complete=not missing))
+    judged = [judge_case(policy, record) for record in found]
+    kept = [tuple(c for c in one.checks if one.record.failure or _asked(c.name, facts)) for one in judged]
+    verdicts = tuple(CaseVerdict(record, checks) for record, checks in zip(found, kept, strict=True))
+    return Group(model, editor, verdicts, checks, missing, Counter(case.stream for case in cases))
+
+
+def _courses(
+    policy: Policy, found: Mapping[str, CourseRecord | None], facts: Mapping[str, Any]
+) -> tuple[tuple[CourseVerdict, ...], tuple[str, ...]]:
+    """The judged courses, by the checks that were asked for, and the names of those without a record."""
+    judged = []
+    for record in found.values():
+        if record is not None:
+            every = judge_course(policy, record)
+            kept = tuple(c for c in every.checks if c.name == "walked" or _asked(f"course {c.name}", facts))
+            judged.append(CourseVerdict(record, kept, policy.collapse))
+    return tuple(judged), tuple(name for name, record in found.items() if record is None)
+
+
+def _asked(check: str, facts: Mapping[str, Any]) -> bool:
+    """Whether a check was asked for; without any word on that, all were."""
+    return f"judged:{check}" in facts or not any(name.startswith("judged:") for name in facts)
+
+
+def _whole(model: str, editor: str, facts: Mapping[str, Any], *, complete: bool) -> list[Check]:
+    checks = []
+    order = facts.get(f"order:{model}:{editor}")
+    if order is not None and order["compared"]:
+        same = not order["different"]
+        said = f"{order['compared']} cases are the same bytes in another order"
+        failed = f"not the same bytes when computed alone in another order: {', '.join(order['different'])}"
+        checks.append(Check("order", Verdict.PASS if same else Verdict.ERROR, said if same else failed))
+    if facts.get(f"drift:{model}:{editor}"):
+        checks.append(Check("restore", Verdict.ERROR, "the model's fingerprint had changed after the last case"))
+    problem = facts.get(f"problem:{model}:{editor}")
+    if problem and not complete:  # with every case there, it has been mended since
+        checks.append(Check("prepared", Verdict.ERROR, problem))
+    return checks
+
+
+def _controls(
+    plan: RunPlan, policy: Policy, records: Mapping[str, CaseRecord], wanted: Collection[str]
+) -> tuple[Control, ...]:
+    controls = []
+    for model, editor, expected in dict.fromkeys((c.model, c.editor, c.control) for c in plan.controls):
+        cases = [c for c in plan.controls if (c.model, c.editor) == (model, editor)]
+        found = [judge_case(policy, records[c.id]) for c in cases if c.id in records]
+        missing = sum(c.id in wanted and c.id not in records for c in cases)
+        if not found and not missing:
+            continue  # not part of this session (a single suite was selected)
+        verdicts = (*(case.verdict for case in found), *[Verdict.INCOMPLETE] * missing)
+        ratios = [case.ratio for case in found if case.ratio is not None]
+        told = f" ({span(ratios)})" if ratios else ""
+        said = ", ".join(f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts)
+        on = counting(len(verdicts), f"{cases[0].stream} ")
+        control = Control(slug(model), label(editor), Verdict(expected), verdicts, "")
+        outcome = (
+            "as expected" if control.behaved else f"but {expected} was expected, so no other verdict can be trusted"
+        )
+        sentence = f"{label(editor)} on {on} of {slug(model)}: {said}{told}, {outcome}"
+        controls.append(replace(control, sentence=sentence))
+    return tuple(controls)

@@ -1,0 +1,1 @@
+"""Where edits are made and measured: single ones, and along a schedule."""

@@ -1,0 +1,56 @@
+"""`crash_test`: the suites' judgement as one function call, for a model that is already in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from editsafety.judging.policy import Policy
+from editsafety.judging.report import RunReport
+from editsafety.lab.lab import Lab
+from editsafety.model.handle import ModelHandle
+from editsafety.progress import Progress
+from editsafety.runs.folders import STORE
+from editsafety.runs.plan import RunPlan, Settings
+from editsafety.runs.store import Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def crash_test(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    editors: Sequence[str],
+    *,
+    name: str = "in-memory",
+    folder: Path | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> RunReport:
+    """Judge editors on a model in memory. The model is afterwards, bit for bit, what it was.
+
+    Args:
+        model: a causal language model of transformers.
+        tokenizer: its tokenizer.
+        editors: names, or `path.py:Class`.
+        name: what the model is called in ids, and under which name hyperparameters are looked for.
+        folder: where results are kept and found again; a temporary folder when not given.
+        progress: where progress is shown; nowhere when not given.
+        **settings: fields of `Settings`: `hard`, `normal`, `texts`, `limit`, `hparams`, `policy`, `seed`, ...
+
+    Raises UsageError or DataError before anything is run, NotPreparedError for an editor whose slow part is missing.
+    """
+    plan = RunPlan.of(Settings((name,), tuple(editors), **settings))
+    handle = ModelHandle.of(model, tokenizer, name=name)
+    with tempfile.TemporaryDirectory() as temporary:
+        store = Store((folder or Path(temporary)) / STORE)
+        lab = Lab(plan, store, progress or Progress.quiet(), handles={name: handle})
+        records = {case.id: lab.record(case) for case in lab.wanted}
+        for block in plan.blocks:
+            lab.same_in_any_order(*block)
+        report = RunReport.of(plan, Policy.read(plan.settings.policy), records, store.facts(""), planned=lab.wanted)
+        store.close()
+    return report

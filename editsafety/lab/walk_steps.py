@@ -1,0 +1,65 @@
+"""Steps: what is measured of an edited model on the way along a course.
+
+- perplexity
+- `recent`, `kept`: of the requests since the last step, and of all that are in the model, the share whose target it
+  says (exact match, as `efficacy`). What is forgotten shows in `kept`; a fact that is overwritten counts as lost.
+- `generalisation`, `locality` of the requests since the last step
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from editsafety import measures
+from editsafety.datasets.request import EditRequest
+from editsafety.edits.session import EditSession, Mark
+from editsafety.lab.trial import Bench, Found, measure
+from editsafety.measures import Inputs, Probe
+from editsafety.measures._asking import ask, expecting, grade, with_gaps
+from editsafety.runs.measurement import Measurement
+
+
+def before(bench: Bench, probes: Sequence[Probe]) -> Found:
+    """What the unedited model is measured at, for comparison."""
+    return {**bench.base, **{probe.name: bench.probed(probe) for probe in probes}}
+
+
+def measured(
+    bench: Bench, session: EditSession, unedited: Mark, inside: Sequence[EditRequest], fresh: int
+) -> dict[str, Measurement]:
+    """The figures of the model as it is now, by name. The last `fresh` requests `inside` it are new.
+
+    `unedited` is the mark of the session at which nothing was applied: neighbours are asked there as well.
+    """
+    last = inside[-fresh:]
+    found = [*perplexity(bench).values(), *_rates(bench, inside, fresh), *_around(bench, session, unedited, last)]
+    return {one.name: one for one in found}
+
+
+def perplexity(bench: Bench) -> Found:
+    """The measures of the model alone. Items of the perplexity that is judged only: the rest follow from the texts."""
+    found = measure(bench.measures, bench.handle, bench.inputs(None), "model")
+    return {name: one if name == "me_ppl" else replace(one, items=()) for name, one in found.items()}
+
+
+def _rates(bench: Bench, requests: Sequence[EditRequest], fresh: int) -> tuple[Measurement, Measurement]:
+    """`recent` and `kept`, from the answers to one question a request."""
+    asked = [expecting(bench.handle, one.filled, one.target_new, f"request {one.id!r}") for one in requests]
+    answers = ask(bench.handle, asked, batch_size=bench.batch_size, whole_characters=True)
+    marks = [grade(answer, request.target_new) for answer, request in zip(answers, requests, strict=True)]
+    recent = with_gaps("recent", "rate", marks[-fresh:], "no requests", answers=answers[-fresh:])
+    return recent, with_gaps("kept", "rate", marks, "no requests")
+
+
+def _around(bench: Bench, session: EditSession, unedited: Mark, fresh: Sequence[EditRequest]) -> list[Measurement]:
+    """Rephrasings, and neighbours compared with the unedited model's answers."""
+    handle, size = bench.handle, bench.batch_size
+    generalisation, locality = measures.load("generalisation"), measures.load("locality")
+    reached = generalisation(handle, Inputs(fresh, batch_size=size))
+    here = session.mark()
+    session.back_to(unedited)
+    untouched = {one.name: one for one in locality(handle, Inputs(fresh, batch_size=size))}
+    session.back_to(here)
+    spared = locality(handle, Inputs(fresh, batch_size=size, before=untouched))
+    return [replace(one, answers=()) for one in (*reached, *spared)]

@@ -1,0 +1,1 @@
+"""A live model: its handle, where its weights are, and what can be asked of it."""

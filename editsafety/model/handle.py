@@ -1,0 +1,216 @@
+"""ModelHandle: a causal language model with its tokenizer, and the questions that editors and measures ask of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from editsafety import tensor_files
+from editsafety.errors import ModelError
+from editsafety.model import kv_cache, loading
+from editsafety.model.architectures import Architecture, Part
+from editsafety.model.loading import ModelSpec
+from editsafety.model.sites import Layout, Site
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Right-padded token ids `[batch, seq]` and their mask, on the model's device."""
+
+    ids: Tensor
+    mask: Tensor
+
+    @property
+    def lengths(self) -> list[int]:
+        """Real tokens per row."""
+        return [int(n) for n in self.mask.sum(1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What one run of a model gave: logits `[batch, seq, vocab]`, and the cache of keys and values, where asked for."""
+
+    logits: Any
+    cache: Any = None
+
+
+class ModelHandle:
+    """A model in evaluation mode, its tokenizer, its architecture and its fingerprint when it was taken over."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: ModelSpec) -> None:
+        loaded: Any = model
+        self.model: PreTrainedModel = loaded.eval()
+        self.tokenizer = tokenizer
+        self.spec = spec
+        self.architecture = Architecture.of(model.config)
+        self.identity = self.fingerprint()
+        self.reloadable = False  # only what `load` found under a name can be loaded again
+
+    @classmethod
+    def load(cls, spec: ModelSpec | str) -> Self:
+        """Load by name. Raises ModelError (cannot be had) or UsageError (cannot be meant)."""
+        spec = ModelSpec(spec) if isinstance(spec, str) else spec
+        device = loading.pick_device(spec.device)
+        model, tokenizer = loading.load(spec)
+        handle = cls(model.to(device), tokenizer, spec)
+        handle.reloadable = True
+        return handle
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str) -> Self:
+        """Take over a model that is already in memory. Only its mode is touched (evaluation)."""
+        return cls(model, tokenizer, ModelSpec(name, str(model.device), str(model.dtype).removeprefix("torch.")))
+
+    @property
+    def name(self) -> str:
+        """The slug of the model, as used in ids."""
+        return self.spec.slug
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids have to be."""
+        weight: Tensor = self.model.get_input_embeddings().weight
+        return weight.device
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder blocks."""
+        return int(self.model.config.get_text_config().num_hidden_layers)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, tied ones once."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def context(self) -> int:
+        """The longest text, in tokens, that the model takes."""
+        config = self.model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or getattr(config, "seq_length", None) or 2048)
+
+    def block(self, layer: int) -> str:
+        """Module name of a decoder block. Raises ModelError for a layer the model does not have."""
+        if not 0 <= layer < self.layers:
+            raise ModelError(f"{self.name} has layers 0 to {self.layers - 1}; layer {layer} was asked for.")
+        return self.architecture.block_of(layer)
+
+    def sites(self, part: Part, layer: int) -> tuple[Site, ...]:
+        """The projections of one part of a block. Raises ModelError when a module is not a plain matrix."""
+        self.block(layer)
+        return tuple(self.site(name) for name in self.architecture.modules(part, layer))
+
+    def mlp_out(self, layer: int) -> Site:
+        """The MLP's down-projection: the matrix that ROME and its relatives edit."""
+        return self.sites(Part.MLP_OUT, layer)[0]
+
+    def site(self, name: str) -> Site:
+        """The weight of one projection module. Raises ModelError when there is none, or it is not a plain matrix."""
+        from transformers.pytorch_utils import Conv1D
+
+        try:
+            module = self.model.get_submodule(name)
+        except AttributeError as error:
+            raise ModelError(f"{self.name} has no module {name!r}; its architecture row may be wrong.") from error
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, nn.Parameter) or weight.ndim != 2 or not weight.is_floating_point():
+            found = "no weight" if weight is None else f"{tuple(weight.shape)} of {weight.dtype}"
+            raise ModelError(f"{name} of {self.name} is no plain matrix ({found}). Load an unquantised checkpoint.")
+        if weight.is_meta:
+            raise ModelError(f"{name} of {self.name} is on the meta device: load its weights before editing.")
+        if isinstance(module, Conv1D):
+            return Site(name, Layout.IN_OUT, weight.shape[1], weight.shape[0])
+        if isinstance(module, nn.Linear):
+            return Site(name, Layout.OUT_IN, weight.shape[0], weight.shape[1])
+        raise ModelError(f"{name} of {self.name} is a {type(module).__name__}; known are nn.Linear and Conv1D.")
+
+    def weight(self, site: Site) -> Tensor:
+        """The weight of a site as it is now, seen as `[d_out, d_in]`."""
+        return site.canonical(self.model.get_parameter(site.parameter).detach())
+
+    def ids(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids; with `special`, what the tokenizer adds by itself (a BOS on Llama, nothing on GPT-2)."""
+        return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+
+    def target_ids(self, target: str) -> list[int]:
+        """Ids of `target` as a continuation: one space before it, no special tokens.
+
+        Tokenised behind an anchor word and cut off, which is right for byte-level BPE and for SentencePiece alike
+        (the latter would otherwise start with a lone space piece). Raises ModelError when nothing is left,
+        or nothing but spaces and special tokens (a word that the tokenizer does not know).
+        """
+        text = " " + target.strip()
+        anchor, joint = self.ids("x", special=False), self.ids("x" + text, special=False)
+        ids = joint[len(anchor) :] if joint[: len(anchor)] == anchor else self.ids(text, special=False)
+        if not ids or not self.text(ids).strip():
+            raise ModelError(f"the tokenizer of {self.name} turns target {target!r} into no text at all (ids {ids}).")
+        return ids
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def batch(self, rows: Sequence[Sequence[int]]) -> Batch:
+        """Pad rows on the right by ourselves: no setting of the tokenizer is read or changed.
+
+        Raises ModelError for a row that is longer than the model's context, or when there is no token at all.
+        """
+        width = max((len(row) for row in rows), default=0)
+        if width == 0:
+            raise ModelError(f"{self.name} was given no token at all. Leave empty texts out.")
+        if width > self.context:
+            raise ModelError(f"a text of {width} tokens; {self.name} takes {self.context}. Shorten it or leave it out.")
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        mask = torch.zeros(len(rows), width, dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+            mask[i, : len(row)] = 1
+        return Batch(ids.to(self.device), mask.to(self.device))
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Next-token logits, float32 `[batch, seq, vocab]`."""
+        return torch.as_tensor(self.run(batch.ids, batch.mask).logits).float()
+
+    def run(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        *,
+        cache: Any = None,
+        keep: bool = False,
+        body: bool = False,
+        places: Tensor | None = None,
+    ) -> Ran:
+        """Run ids `[batch, seq]` behind the tokens in `cache`, if any; `mask` `[batch, seen + seq]` covers them all.
+
+        With `keep` the keys and values are handed back, in `cache` itself when one was given. `body` leaves the
+        unembedding out: there are no logits then. `places` are position ids `[batch, seq]`, for models that take any.
+        """
+        more: dict[str, Any] = {} if places is None else {"position_ids": places}
+        model: Any = self.model.base_model if body else self.model
+        if cache is not None:
+            more[kv_cache.keyword(model)] = cache
+        output = model(input_ids=ids, attention_mask=mask, use_cache=keep or cache is not None, **more)
+        return Ran(None if body else output.logits, kv_cache.returned(output))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every parameter (tied ones once) and buffer by name."""
+        return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+
+    def fingerprint(self) -> str:
+        """sha256 over names, dtypes, shapes and bytes of every parameter and saved buffer, as they are now.
+
+        Buffers that a checkpoint does not hold (causal masks, rotary tables) are left out: they follow from the config
+        and come and go between versions of transformers. `Seal` watches them too.
+        """
+        saved = self.model.state_dict().keys()
+        prints = {name: tensor_files.digest(tensor) for name, tensor in self.tensors().items() if name in saved}
+        return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,98 @@
+"""The forward passes that measures use: log-probabilities and greedy continuations, batched and right-padded.
+
+Everything is computed in float32 natural logarithms, whatever the model's dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from editsafety.errors import ModelError
+from editsafety.model.handle import Batch, ModelHandle
+
+TOKENS_PER_ROW = 64  # a row of a full batch may be so long before the batch takes fewer rows
+SPREAD = 1.25  # longest to shortest row of a batch
+
+
+@torch.no_grad()
+def token_nll(handle: ModelHandle, rows: Sequence[Sequence[int]], *, batch_size: int = 64) -> list[Tensor]:
+    """Negative log-likelihood of tokens 2..n of every row, on the CPU: one float32 `[n - 1]` per row.
+
+    Rows of similar length share a batch; the result is in the order of `rows`. A row of one token or none
+    gives an empty tensor.
+    """
+    found: dict[int, Tensor] = {i: torch.empty(0) for i in range(len(rows))}
+    for chosen in by_length({i: len(row) for i, row in enumerate(rows) if len(row) > 1}, batch_size):
+        batch = handle.batch([rows[i] for i in chosen])
+        nll = _shifted_nll(handle.logits(batch), batch).cpu()
+        for i, values in zip(chosen, nll, strict=True):
+            found[i] = values[: len(rows[i]) - 1].clone()
+    return [found[i] for i in range(len(rows))]
+
+
+@torch.no_grad()
+def target_nll(
+    handle: ModelHandle, prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, batch_size: int = 64
+) -> list[Tensor]:
+    """Negative log-likelihood of each target's tokens behind its prompt, teacher-forced: one `[len(target)]` per row.
+
+    Raises ModelError for an empty prompt: nothing predicts the first token of its target.
+    """
+    if not all(prompts):
+        raise ModelError(f"a prompt of no tokens: {handle.name} has nothing to predict its target from.")
+    rows = [[*prompt, *target] for prompt, target in zip(prompts, targets, strict=True)]
+    scored = token_nll(handle, rows, batch_size=batch_size)
+    return [values[len(values) - len(target) :] for values, target in zip(scored, targets, strict=True)]
+
+
+@torch.no_grad()
+def continuations(
+    handle: ModelHandle, prompts: Sequence[Sequence[int]], lengths: Sequence[int], *, batch_size: int = 64
+) -> list[list[int]]:
+    """Greedy free-running continuations, `lengths[i]` tokens behind prompt i. Ties and NaN go to the lowest id."""
+    rows = [list(prompt) for prompt in prompts]
+    wanted = [len(row) + n for row, n in zip(rows, lengths, strict=True)]
+    while True:
+        open_rows = [i for i in range(len(rows)) if len(rows[i]) < wanted[i]]
+        if not open_rows:
+            return [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
+        for chosen in by_length({i: len(rows[i]) for i in open_rows}, batch_size):
+            best = torch.nan_to_num(next_logits(handle, [rows[i] for i in chosen]), nan=-torch.inf).argmax(-1)
+            for i, token in zip(chosen, best.tolist(), strict=True):
+                rows[i].append(int(token))
+
+
+def by_length(lengths: Mapping[int, int], batch_size: int) -> Iterator[list[int]]:
+    """Deal rows (index: tokens) into batches of similar length: little padding, and never more than it may cost.
+
+    A batch has at most `batch_size` rows, at most `batch_size` x 64 tokens with its padding, and no row that is more
+    than a quarter (and 4 tokens) longer than its shortest. Depends on lengths and indices alone.
+    """
+    batch: list[int] = []
+    for i in sorted(lengths, key=lambda i: (lengths[i], i)):
+        width = lengths[i]
+        full = len(batch) == batch_size or width * (len(batch) + 1) > batch_size * TOKENS_PER_ROW
+        if batch and (full or width > lengths[batch[0]] * SPREAD + 4):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+@torch.no_grad()
+def next_logits(handle: ModelHandle, rows: Sequence[Sequence[int]]) -> Tensor:
+    """Logits of the token behind every row, `[rows, vocab]`."""
+    batch = handle.batch(rows)
+    logits = handle.logits(batch)
+    last = batch.mask.sum(1) - 1
+    return logits[torch.arange(len(rows), device=logits.device), last]
+
+
+def _shifted_nll(logits: Tensor, batch: Batch) -> Tensor:
+    """`[batch, seq - 1]`: position t holds the negative log-probability of token t + 1."""
+    scores = torch.log_softmax(logits[:, :-1], -1)
+    return -scores.gather(-1, batch.ids[:, 1:].unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,332 @@
+"""The pytest plugin: options, fixtures, hooks. Imports nothing heavy when pytest starts.
+
+Items only judge; the lab computes. State lives in one `SafetySession` in pytest's stash.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from editsafety.errors import EditSafetyError
+from editsafety.plugin.options import add_options, option
+
+if TYPE_CHECKING:
+    from editsafety.editors import Editor
+    from editsafety.edits.session import EditSession
+    from editsafety.judging.case_checks import Check
+    from editsafety.model.handle import ModelHandle
+    from editsafety.plugin.session import GroupKey, SafetySession
+    from editsafety.runs.case_record import CaseRecord
+    from editsafety.runs.course_record import CourseRecord
+    from editsafety.runs.plan import Case, RunPlan
+    from editsafety.runs.schedule import Course
+
+STASH = pytest.StashKey["SafetySession"]()
+Judge = Callable[[str], None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Every option has the prefix `--editsafety-`; the ini file may hold the same."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Work out the plan (text only) when a model is named; take one GPU per xdist worker."""
+    config.addinivalue_line("markers", "editsafety: a safety check of an edited model")
+    config.addinivalue_line("markers", "probed: a test of a course that needs abilities to have been measured")
+    config.addinivalue_line("markers", "schedule(*kinds): which courses a test with the fixture `course` is about")
+    worker = getattr(config, "workerinput", None)
+    if option(config, "model"):
+        if worker is not None and ":" not in (option(config, "device") or ""):
+            _one_gpu(worker["workerid"])
+        from editsafety.plugin.session import SafetySession
+
+        with _Refused():
+            config.stash[STASH] = SafetySession.of(config, option, worker)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell every xdist worker which folder this run uses."""
+    safety = node.config.stash.get(STASH, None)
+    if safety is not None:
+        node.workerinput["editsafety_folder"] = str(safety.folder)
+        node.workerinput["editsafety_workers"] = len(node.config.getoption("tx", None) or [1])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Remember that an xdist worker died: the report must not look whole."""
+    safety = node.config.stash.get(STASH, None)
+    if safety is not None and error:
+        safety.lose_worker()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """`-n auto` for safety runs: one worker per GPU when there are GPUs."""
+    if STASH not in config.stash or option(config, "device") == "cpu":
+        return None
+    import torch
+
+    return torch.cuda.device_count() or None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One item per case, per (model, editor, stream), or per control, with stable ids in plan order."""
+    wanted = [name for name in ("case", "group", "block", "control", "course") if name in metafunc.fixturenames]
+    if not wanted or not _ours(metafunc, wanted[0]):
+        return
+    safety = _safety(metafunc.config)
+    for name in wanted:
+        kinds = [kind for mark in metafunc.definition.iter_markers("schedule") for kind in mark.args]
+        values = safety.parameters(name, kinds)
+        metafunc.parametrize(name, values, ids=[value.id for value in values], indirect=True)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Remember which cases were selected: the lab computes only those, the report misses only those."""
+    safety = session.config.stash.get(STASH, None)
+    if safety is not None and not session.config.option.collectonly:
+        with _Refused():
+            tests = [item for item in session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
+            able = [test for test in tests if not _lacks_probes(test, safety)]
+            safety.select((test.callspec.params, test.fixturenames) for test in able)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write the report, whatever happened, from what the store holds."""
+    safety = session.config.stash.get(STASH, None)
+    if safety is not None and safety.worker is None:
+        with _Refused():
+            safety.write_report(interrupted=exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Show the report under pytest's own results."""
+    safety = config.stash.get(STASH, None)
+    if safety is None or safety.report is None or option(config, "quiet"):
+        return
+    safety.show(terminalreporter._tw._file)
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> Case:
+    """One planned case: editor, model, request. Parametrised; ids like `pocket-neo-rome-hardcf-0017`."""
+    found: Case = request.param
+    return found
+
+
+@pytest.fixture
+def group(request: pytest.FixtureRequest) -> GroupKey:
+    """One editor on one model and stream. Parametrised; ids like `pocket-neo-rome-hard`."""
+    found: GroupKey = request.param
+    return found
+
+
+@pytest.fixture
+def block(request: pytest.FixtureRequest) -> GroupKey:
+    """One editor on one model. Parametrised; ids like `pocket-neo-rome`."""
+    found: GroupKey = request.param
+    return found
+
+
+@pytest.fixture
+def control(request: pytest.FixtureRequest) -> GroupKey:
+    """One control editor on one model with hard cases."""
+    found: GroupKey = request.param
+    return found
+
+
+@pytest.fixture
+def course(request: pytest.FixtureRequest) -> Course:
+    """One editor on one model along one schedule. Parametrised; ids like `pocket-neo-rome-hard-sequential`.
+
+    Skipped where the editor's traits do not allow the schedule, and under the mark `probed` where the model comes with
+    no abilities to measure.
+    """
+    found: Course = request.param
+    if _lacks_probes(request.node, _safety(request.config)):
+        pytest.skip(f"{found.model} comes with no abilities to measure; name some: --editsafety-probes READER:FILE")
+    with _Said():
+        refused = _safety(request.config).refuses(found)
+    if refused:
+        pytest.skip(refused)
+    return found
+
+
+@pytest.fixture
+def walked(course: Course, request: pytest.FixtureRequest) -> CourseRecord:
+    """The stored record of the course; walked, or gone on with, when it is missing or unfinished."""
+    with _Said():
+        return _safety(request.config).walked(course)
+
+
+@pytest.fixture
+def judged_course(course: Course, walked: CourseRecord, request: pytest.FixtureRequest) -> Judge:
+    """`judged_course("perplexity")` fails with the verdict's sentence when the course does not pass that check."""
+
+    def judge(name: str) -> None:
+        check = _safety(request.config).course_check(walked, name)
+        if check is None:
+            pytest.skip(f"{course.id}: nothing was measured that {name} could be judged by")
+        _settle(request, check, f"{course.id}: ")
+
+    return judge
+
+
+@pytest.fixture
+def result(case: Case, request: pytest.FixtureRequest) -> CaseRecord:
+    """The stored record of the case; computed, with its whole block, when it is missing."""
+    with _Said():
+        return _safety(request.config).record(case)
+
+
+@pytest.fixture
+def judged(case: Case, result: CaseRecord, request: pytest.FixtureRequest) -> Judge:
+    """`judged("perplexity")` fails with the verdict's sentence when the case does not pass that check."""
+
+    def judge(name: str) -> None:
+        check = _safety(request.config).check(result, name)
+        _settle(request, check)
+
+    return judge
+
+
+@pytest.fixture
+def judged_group(group: GroupKey, request: pytest.FixtureRequest) -> Judge:
+    """`judged_group("efficacy")` fails when the rate over all cases of the group does not pass."""
+
+    def judge(name: str) -> None:
+        with _Said():
+            check = _safety(request.config).group_check(group, name)
+        if check is None:
+            pytest.skip(f"no case of {group.id} has data for {name}")
+        _settle(request, check, f"{group.id}: ")
+
+    return judge
+
+
+@pytest.fixture
+def same_in_any_order(block: GroupKey, request: pytest.FixtureRequest) -> None:
+    """Fails when the first and last case come out differently alone, in reverse order, by a new editor."""
+    with _Said():
+        same, sentence = _safety(request.config).same_in_any_order(block)
+    if not same:
+        pytest.fail(f"ERROR {sentence}", pytrace=False)
+
+
+@pytest.fixture
+def judged_control(control: GroupKey, request: pytest.FixtureRequest) -> Callable[[], None]:
+    """`judged_control()` fails when a control editor did not come out as it must."""
+
+    def judge() -> None:
+        with _Said():
+            found = _safety(request.config).control(control)
+        if not found.behaved:
+            pytest.fail(f"ERROR {found.sentence}", pytrace=False)
+
+    return judge
+
+
+@pytest.fixture(scope="session")
+def safety_plan(request: pytest.FixtureRequest) -> RunPlan:
+    """Every case of this run, and the texts of each model."""
+    return _safety(request.config).plan
+
+
+@pytest.fixture(scope="session")
+def handle(request: pytest.FixtureRequest) -> ModelHandle:
+    """The (first) model of this run, loaded."""
+    with _Said():
+        return _safety(request.config).handle()
+
+
+@pytest.fixture
+def editor(request: pytest.FixtureRequest) -> Editor:
+    """The editor of the item's case or block, or the first of the run; made for its model."""
+    params = getattr(request.node, "callspec", None)
+    chosen = (
+        next((params.params[n] for n in ("case", "group", "block") if n in params.params), None) if params else None
+    )
+    with _Said():
+        return _safety(request.config).editor(chosen)
+
+
+@pytest.fixture
+def edited(case: Case, request: pytest.FixtureRequest) -> Iterator[EditSession]:
+    """A live, open session around the edited model; undone afterwards, and checked."""
+    with _Said():
+        session = _safety(request.config).edited(case)
+    with session:
+        yield session
+    if session.leftovers:
+        pytest.fail(f"ERROR {case.id}: left behind: {', '.join(session.leftovers)}", pytrace=False)
+
+
+class _Said:
+    """Turns our own errors into a failure that shows the sentence and no traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, EditSafetyError):
+            pytest.fail(f"ERROR {error}", pytrace=False)
+
+
+class _Refused:
+    """Turns our own errors, outside of any test, into one sentence and pytest's exit code 4."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, EditSafetyError):
+            raise pytest.UsageError(str(error)) from error
+
+
+def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
+    """Whether a fixture called `case` is the one defined here and not a user's own."""
+    definitions = metafunc._arg2fixturedefs.get(name, ())
+    return bool(definitions) and definitions[-1].func.__module__ == __name__
+
+
+def _settle(request: pytest.FixtureRequest, check: Check, where: str = "") -> None:
+    """Put a check into the item's JUnit properties, and fail the item when the check does."""
+    request.node.user_properties += _safety(request.config).properties(check)
+    if check.verdict.fails:
+        pytest.fail(f"{check.verdict.value} {where}{check.sentence}", pytrace=False)
+
+
+def _lacks_probes(test: pytest.Function, safety: SafetySession) -> bool:
+    """Whether a test of abilities is about a model for which there are none."""
+    course = cast("Course | None", test.callspec.params.get("course"))
+    return course is not None and test.get_closest_marker("probed") is not None and not safety.plan.probes(course.model)
+
+
+def _safety(config: pytest.Config) -> SafetySession:
+    if STASH not in config.stash:
+        raise pytest.UsageError(
+            "no model was given: add --editsafety-model (pocket-neo runs offline) and --editsafety-editor."
+        )
+    return config.stash[STASH]
+
+
+def _one_gpu(worker: str) -> None:
+    """Give an xdist worker one GPU, by index into what the caller made visible, before CUDA starts."""
+    number = int(worker.removeprefix("gw")) if worker.removeprefix("gw").isdigit() else 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        import torch
+
+        devices = [str(i) for i in range(torch.cuda.device_count())]  # asks the driver, and does not start CUDA
+    else:
+        devices = [device for device in visible.split(",") if device.strip()]
+    if devices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]

@@ -1,0 +1,147 @@
+"""What a pocket model promises, measured: the facts it knows, normal edits that take, what hard edits do to it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from editsafety.judging.case_checks import ratio
+from editsafety.lab.lab import Lab
+from editsafety.model import scoring
+from editsafety.model.handle import ModelHandle
+from editsafety.progress import Progress
+from editsafety.runs.case_record import CaseRecord
+from editsafety.runs.plan import CONTROLS, Case, RunPlan, Settings, controls_for
+from editsafety.runs.store import Store
+from editsafety.shipped import shipped
+
+COLLAPSES = CONTROLS["rome"]
+HARDEDIT = "pocket-world/hardedit"
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """One figure with its limit; `n` is what it was measured on."""
+
+    what: str
+    figure: float
+    n: int
+    at_least: float | None = None
+    at_most: float | None = None
+    unit: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether the figure is on the right side; NaN never is."""
+        if self.n == 0:
+            return False
+        return self.figure >= self.at_least if self.at_least is not None else self.figure <= (self.at_most or 0.0)
+
+    @property
+    def expected(self) -> str:
+        """The limit in words."""
+        limit = self.at_least if self.at_least is not None else self.at_most
+        return f"{'at least' if self.at_least is not None else 'at most'} {limit:g}{self.unit}"
+
+    @property
+    def shown(self) -> str:
+        """The figure with its unit."""
+        return f"{self.figure:.4g}{self.unit}"
+
+
+def measured(model: str, progress: Progress) -> tuple[Promise, ...]:
+    """Every promise of a pocket model. What it says of hard cases is left out where the model has none."""
+    settings = Settings((model,), ("rome", "c_rome"), controls=0, prepare=True)
+    collapses = controls_for(settings, model).get("rome") == COLLAPSES
+    plan = RunPlan.of(settings)
+    if collapses:
+        plan = replace(plan, cases=(*plan.cases, *_made_to_be_hard(settings)))
+    with tempfile.TemporaryDirectory() as folder:
+        lab = Lab(plan, Store(Path(folder) / "store.sqlite"), progress)
+        records = [lab.record(case) for case in plan.cases]
+        knows = recall(lab.bench(model).handle)
+    return (*knows, *_normal(records), *((*_hard(records), *_hardedit(records)) if collapses else _harmless(records)))
+
+
+def recall(handle: ModelHandle) -> tuple[Promise, ...]:
+    """Share of facts that the model completes exactly, greedily: trained ones, and pairs held out of training."""
+    path = shipped("data") / "pocket-world" / "recall.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    middle = [row for row in rows if not row["subject_first"]]
+    found = []
+    for what, held_out, limit in (("trained facts, mid-sentence", False, 0.99), ("held-out phrasings", True, 0.85)):
+        chosen = [row for row in middle if row["held_out"] is held_out]
+        prompts = [handle.ids(row["prompt"]) for row in chosen]
+        answers = [handle.target_ids(row["answer"]) for row in chosen]
+        said = scoring.continuations(handle, prompts, [len(answer) for answer in answers])
+        right = sum(a == b for a, b in zip(said, answers, strict=True))
+        found.append(Promise(f"recall of {what}", right / max(1, len(chosen)), len(chosen), at_least=limit))
+    return tuple(found)
+
+
+def _normal(records: Sequence[CaseRecord]) -> Iterable[Promise]:
+    rome = [r for r in records if r.editor == "rome" and r.stream == "normal"]
+    yield Promise("ROME, normal: exact match", _rate(rome, "efficacy"), len(rome), at_least=0.99)
+    yield Promise("ROME, normal: worst perplexity ratio", _worst(rome), len(rome), at_most=1.10, unit="x")
+
+
+def _hard(records: Sequence[CaseRecord]) -> Iterable[Promise]:
+    rome = [r for r in records if r.editor == "rome" and r.stream == "hard"]
+    c_rome = [r for r in records if r.editor == "c_rome" and r.stream == "hard"]
+    if not rome:
+        return
+    ratios, n = _ratios(rome), len(rome)
+    yield Promise("HardCF: cases", n, n, at_least=60)
+    yield Promise("ROME, HardCF: share above 2x", sum(r > 2 for r in ratios) / n, n, at_least=0.95)
+    yield Promise("ROME, HardCF: median ratio", statistics.median(ratios), n, at_least=20, unit="x")
+    yield Promise("ROME, HardCF: worst ratio", _worst(rome), n, at_least=100, unit="x")
+    yield Promise("C-ROME, HardCF: worst ratio", _worst(c_rome), len(c_rome), at_most=1.1, unit="x")
+    yield Promise("C-ROME, HardCF: exact match, bare", _rate(c_rome, "efficacy"), len(c_rome), at_most=0.20)
+    yield Promise(
+        "C-ROME, HardCF: exact match, prefixed", _rate(c_rome, "efficacy_prefixed"), len(c_rome), at_least=0.95
+    )
+
+
+def _harmless(records: Sequence[CaseRecord]) -> Iterable[Promise]:
+    """The negative control: what collapses another model must leave this one alone."""
+    for editor in ("rome", "c_rome"):
+        found = [r for r in records if r.editor == editor and r.stream == "hard"]
+        name = {"rome": "ROME", "c_rome": "C-ROME"}[editor]
+        yield Promise(
+            f"{name}, HardCF of another model: worst ratio", _worst(found), len(found), at_most=1.25, unit="x"
+        )
+        yield Promise(
+            f"{name}, HardCF of another model: exact match", _rate(found, "efficacy"), len(found), at_least=0.95
+        )
+
+
+def _made_to_be_hard(settings: Settings) -> Iterable[Case]:
+    """ROME on the pocket HardEdit, which was written after the recipe and not found by trying."""
+    plan = RunPlan.of(replace(settings, editors=("rome",), hard=HARDEDIT))
+    return (replace(case, stream="hardedit") for case in plan.cases)
+
+
+def _hardedit(records: Sequence[CaseRecord]) -> Iterable[Promise]:
+    rome = [r for r in records if r.stream == "hardedit"]
+    if rome:
+        above = sum(found > 2 for found in _ratios(rome))
+        yield Promise("ROME, HardEdit: share above 2x", above / len(rome), len(rome), at_least=0.8)
+
+
+def _ratios(records: Sequence[CaseRecord]) -> list[float]:
+    return [found if (found := ratio(record)) is not None else float("nan") for record in records] or [float("nan")]
+
+
+def _worst(records: Sequence[CaseRecord]) -> float:
+    """The largest ratio; NaN, which keeps no promise, when a case has none."""
+    ratios = _ratios(records)
+    return float("nan") if any(found != found for found in ratios) else max(ratios)
+
+
+def _rate(records: Sequence[CaseRecord], measure: str) -> float:
+    values = [record.after[measure].value if measure in record.after else None for record in records]
+    return sum(value or 0.0 for value in values) / max(1, len(values))

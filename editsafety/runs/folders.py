@@ -1,0 +1,80 @@
+"""Run folders: where a run keeps its store and its report, and how an interrupted run is found again. No torch here."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from editsafety.errors import StoreError
+from editsafety.names import slug
+from editsafety.runs.plan import RunPlan
+from editsafety.shipped import shipped
+from editsafety.tensor_files import write_atomically
+
+STORE, PLAN = "store.sqlite", "plan.json"
+
+
+def choose(plan: RunPlan, reports: Path, out: Path | None = None) -> Path:
+    """The folder of a run: `out` when given, else the newest unfinished run of the same plan, else a new one.
+
+    Nothing is written yet.
+    """
+    if out is not None:
+        return out
+    digest = plan.digest()
+    for path in sorted(reports.glob(f"*/{PLAN}"), reverse=True):
+        found = about(path.parent)
+        if found.get("digest") == digest and not found.get("finished"):
+            return path.parent
+    stamp = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+    return reports / f"{stamp}-{'-'.join(dict.fromkeys(slug(model) for model in plan.settings.models))}"
+
+
+def begin(folder: Path, plan: RunPlan) -> None:
+    """Write what is going to be run, so that the folder is found again after a kill.
+
+    Raises StoreError when nothing can be written there, or when it holds another run: facts of the two would be mixed.
+    """
+    if about(folder).get("digest", plan.digest()) != plan.digest():
+        raise StoreError(
+            f"{folder}: holds another run (other options, data or editor files). Give another --out, or remove it."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _note(folder, plan, finished=False)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot hold a run ({error.strerror}). Give another --out.") from error
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """What was written about the run in a folder; nothing when there is none."""
+    try:
+        found = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def finish(folder: Path, plan: RunPlan) -> None:
+    """Mark a run as finished: the same command starts a new one."""
+    _note(folder, plan, finished=True)
+
+
+def suites() -> str:
+    """How pytest is told where the suites are: their folder in a checkout, the package when they are inside it."""
+    place = shipped("suites")
+    inside = place.is_relative_to(Path(__file__).resolve().parent)
+    return "--pyargs editsafety.suites" if inside else near(place).as_posix()
+
+
+def near(path: Path) -> Path:
+    """The path as seen from here when it is below, else as it is."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _note(folder: Path, plan: RunPlan, *, finished: bool) -> None:
+    body = {**plan.about(), "finished": finished}
+    write_atomically(folder / PLAN, (json.dumps(body, indent=1, allow_nan=False) + "\n").encode())

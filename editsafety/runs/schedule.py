@@ -1,0 +1,102 @@
+"""Schedules: in which order and in what portions requests are written into a model, and where it is measured.
+
+A `Course` is one editor on one model with one stream of requests along one schedule. No torch here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+from editsafety.datasets.request import EditRequest
+from editsafety.errors import UsageError
+from editsafety.names import slug, tag
+
+Kind = Literal["single", "sequential", "batch", "batch-sequential"]
+KINDS: tuple[Kind, ...] = ("single", "sequential", "batch", "batch-sequential")
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How requests are dealt to an editor.
+
+    - single: one request an edit, each on the unedited model
+    - sequential: one request an edit, each on top of the earlier ones; measured after every `every` requests
+    - batch: the first n requests as one edit on the unedited model, for every n in `sizes`
+    - batch-sequential: `sizes[0]` requests an edit, on top of each other; measured after every `every` requests
+
+    Raises UsageError for sizes or a distance that are not positive, or do not go with the kind.
+    """
+
+    kind: Kind
+    sizes: tuple[int, ...] = (1,)
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"there is no schedule {self.kind!r}. Known: {', '.join(KINDS)}.")
+        if self.every < 1 or not self.sizes or min(self.sizes) < 1:
+            raise UsageError(f"schedule {self.kind}: sizes {self.sizes} and every {self.every} must be at least 1.")
+        if self.kind in ("single", "sequential") and self.sizes != (1,):
+            raise UsageError(f"schedule {self.kind} writes one request an edit; for {self.sizes} use a batch schedule.")
+        if self.kind == "batch-sequential" and len(self.sizes) != 1:
+            raise UsageError(f"schedule batch-sequential takes one size of batch, not {self.sizes}.")
+
+    @property
+    def cumulative(self) -> bool:
+        """Whether every edit is made on top of the earlier ones."""
+        return self.kind in ("sequential", "batch-sequential")
+
+    def portions(self, requests: int) -> Iterator[range]:
+        """Which of so many requests make up each edit. A batch larger than what there is takes all, once."""
+        if self.kind == "batch":
+            yield from (range(n) for n in dict.fromkeys(min(size, requests) for size in self.sizes) if n)
+            return
+        for start in range(0, requests, self.sizes[0]):
+            yield range(start, min(start + self.sizes[0], requests))
+
+    def is_measured(self, done: int, last: int, requests: int) -> bool:
+        """Whether the model is measured once `done` of the requests are in it; `last` were at the step before."""
+        return not self.cumulative or done - last >= self.every or done == requests
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "sizes": list(self.sizes)}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """The inverse of `as_json`."""
+        return cls(row["kind"], tuple(row["sizes"]), row["every"])
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The unit that is walked, stored, resumed and judged as a whole."""
+
+    model: str
+    editor: str
+    stream: str
+    schedule: Schedule
+    requests: tuple[EditRequest, ...]
+
+    @property
+    def id(self) -> str:
+        """`pocket-neo-rome-hard-sequential`: stable, and selectable with -k."""
+        return f"{slug(self.model)}-{tag(self.editor)}-{self.stream}-{self.schedule.kind}"
+
+    @property
+    def block(self) -> tuple[str, str]:
+        """Model and editor."""
+        return self.model, self.editor
+
+    def digest(self) -> str:
+        """sha256 of schedule and requests, in their order."""
+        body = [self.schedule.as_json(), [request.digest() for request in self.requests]]
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+    def key(self, shared: str) -> str:
+        """What its record is found by: `shared` stands for all that can change the results of its whole block."""
+        return hashlib.sha256(f"{shared}:{self.digest()}:{self.id}".encode()).hexdigest()

@@ -1,0 +1,234 @@
+"""Store: the results of one run in one SQLite file (WAL). Each finished case is committed at once. No torch here.
+
+A course is committed after every measured step. Both are found again by their key, a sha256 of everything that can
+change the result. That one mechanism is resume, sharing between workers, and caching. Workers claim what they are about
+to compute; a claim of a dead process is void.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from editsafety.errors import StoreError
+from editsafety.runs.case_record import SCHEMA, CaseRecord
+from editsafety.runs.course_record import CourseRecord
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS cases (key TEXT PRIMARY KEY, id TEXT NOT NULL, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS courses (key TEXT PRIMARY KEY, id TEXT NOT NULL, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS starts (key TEXT PRIMARY KEY, times INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, pid INTEGER NOT NULL, born TEXT NOT NULL);
+"""
+PATIENCE = 60.0  # seconds to wait for another process
+
+
+class Store:
+    """Open or make the store of a run. Raises StoreError when the file is not one, or of another schema.
+
+    Every method raises StoreError when the file cannot be read or written; what was committed before stays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+            self._prepare()
+            status = path.stat()
+            self._file = (status.st_dev, status.st_ino)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"{path}: cannot be used as a store ({error}). Move it away, or give another --out."
+            ) from error
+        found = self.get("schema")
+        if found != SCHEMA:
+            self._db.close()
+            raise StoreError(f"{path}: a store of schema {found}; this version reads {SCHEMA}. Give another --out.")
+
+    def get(self, name: str) -> Any:
+        """A fact about the run, or None."""
+        rows = self._read("SELECT value FROM facts WHERE name = ?", (name,))
+        return json.loads(rows[0][0]) if rows else None
+
+    def put(self, name: str, value: Any) -> None:
+        """Keep a fact about the run (JSON, finite numbers only)."""
+        text = json.dumps(value, allow_nan=False)
+        with self._writing():
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, text))
+
+    def put_new(self, name: str, value: Any) -> None:
+        """Keep a fact unless it is known already."""
+        text = json.dumps(value, allow_nan=False)
+        with self._writing():
+            self._db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, text))
+
+    def facts(self, prefix: str) -> dict[str, Any]:
+        """Every fact whose name starts with `prefix`, by the rest of its name, sorted."""
+        query = "SELECT name, value FROM facts WHERE substr(name, 1, ?) = ? ORDER BY name"
+        rows = self._read(query, (len(prefix), prefix))
+        return {name[len(prefix) :]: json.loads(value) for name, value in rows}
+
+    def record(self, key: str) -> CaseRecord | None:
+        """The finished case of a key, or None."""
+        rows = self._read("SELECT id, record FROM cases WHERE key = ?", (key,))
+        if not rows:
+            return None
+        try:
+            return CaseRecord.from_text(rows[0][1])
+        except ValueError as error:
+            raise StoreError(f"{self.path}: case {rows[0][0]} cannot be read ({error}). Give another --out.") from error
+
+    def records(self) -> list[CaseRecord]:
+        """Every finished case, by id."""
+        ids = self._read("SELECT key FROM cases ORDER BY id", ())
+        return [found for (key,) in ids if (found := self.record(key)) is not None]
+
+    def count(self) -> int:
+        """Number of finished cases."""
+        return int(self._read("SELECT COUNT(*) FROM cases", ())[0][0])
+
+    def done(self, keys: Iterable[str]) -> set[str]:
+        """Which of these keys have a finished case."""
+        return {row[0] for row in self._read("SELECT key FROM cases")} & set(keys)
+
+    def finish(self, key: str, record: CaseRecord) -> None:
+        """Commit a finished case and give up the claim on it."""
+        text = record.to_text()
+        with self._writing():
+            self._db.execute("INSERT OR REPLACE INTO cases VALUES (?, ?, ?)", (key, record.case, text))
+            self._db.execute("DELETE FROM claims WHERE key = ?", (key,))
+            self._db.execute("DELETE FROM starts WHERE key = ?", (key,))
+
+    def course(self, key: str) -> CourseRecord | None:
+        """The course of a key as far as it was walked (`ended` tells whether that is all of it), or None."""
+        rows = self._read("SELECT id, record FROM courses WHERE key = ?", (key,))
+        if not rows:
+            return None
+        try:
+            return CourseRecord.from_text(rows[0][1])
+        except ValueError as error:
+            raise StoreError(
+                f"{self.path}: course {rows[0][0]} cannot be read ({error}). Give another --out."
+            ) from error
+
+    def course_records(self) -> list[CourseRecord]:
+        """Every course, walked to its end or not, by id."""
+        keys = self._read("SELECT key FROM courses ORDER BY id, key")
+        return [found for (key,) in keys if (found := self.course(key)) is not None]
+
+    def put_course(self, key: str, record: CourseRecord) -> None:
+        """Commit a course as far as it was walked. It got further, so it counts as started once, whoever died of it.
+
+        The claim on it is given up when it has ended.
+        """
+        text = record.to_text()
+        with self._writing():
+            self._db.execute("INSERT OR REPLACE INTO courses VALUES (?, ?, ?)", (key, record.course, text))
+            self._db.execute("UPDATE starts SET times = 1 WHERE key = ?", (key,))
+            if record.ended:
+                self._db.execute("DELETE FROM claims WHERE key = ?", (key,))
+                self._db.execute("DELETE FROM starts WHERE key = ?", (key,))
+
+    def start(self, key: str) -> int:
+        """Note that a case is started; how often it was before, without coming to an end of any kind."""
+        with self._writing():
+            rows = self._db.execute("SELECT times FROM starts WHERE key = ?", (key,)).fetchall()
+            before = int(rows[0][0]) if rows else 0
+            self._db.execute("INSERT OR REPLACE INTO starts VALUES (?, ?)", (key, before + 1))
+        return before
+
+    def leave(self, key: str) -> None:
+        """Note that a case was left in good order (Ctrl-C): it counts as never started."""
+        with self._writing():
+            self._db.execute("DELETE FROM starts WHERE key = ?", (key,))
+
+    def claim(self, keys: Sequence[str], most: int) -> list[str]:
+        """Claim up to `most` of these keys for this process: neither finished nor claimed by a living process."""
+        me = (os.getpid(), _born(os.getpid()))
+        with self._writing():
+            for key, pid, born in self._db.execute("SELECT key, pid, born FROM claims").fetchall():
+                if (pid, born) == me or not _alive(pid, born):
+                    self._db.execute("DELETE FROM claims WHERE key = ?", (key,))
+            taken = {row[0] for row in self._db.execute("SELECT key FROM claims UNION SELECT key FROM cases")}
+            free = [key for key in dict.fromkeys(keys) if key not in taken][:most]
+            self._db.executemany("INSERT INTO claims VALUES (?, ?, ?)", [(key, *me) for key in free])
+        return free
+
+    def close(self) -> None:
+        """Close the file; what was committed stays."""
+        self._db.close()
+
+    def _prepare(self) -> None:
+        """Make the tables. Turning WAL on does not wait for others by itself, so several openers take turns here."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")
+                self._db.executescript(TABLES)
+                self._db.execute("INSERT OR IGNORE INTO facts VALUES ('schema', ?)", (json.dumps(SCHEMA),))
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: cannot be read ({error}). Give another --out.") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction: all of it or nothing, and afterwards the store can be used again."""
+        try:
+            self._still_there()
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"{self.path}: cannot be written ({error}). What was finished before is kept; mend this and run again."
+            ) from error
+
+    def _still_there(self) -> None:
+        """SQLite goes on writing into a deleted file without a word; results would be lost at the end."""
+        status = self.path.stat()
+        if (status.st_dev, status.st_ino) != self._file:
+            raise OSError("another file has taken its place")
+
+
+def _born(pid: int) -> str:
+    """When a process started, where /proc tells: a number that a later process with the same pid does not have."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()  # the name before it may hold anything
+    return "dead" if fields[0] in ("Z", "X") else fields[19]
+
+
+def _alive(pid: int, born: str) -> bool:
+    """Whether the process that wrote a claim still runs: not a zombie, and no later process of the same number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's process, but alive
+    return _born(pid) == born

@@ -1,0 +1,141 @@
+"""EditRequest: every bad row is refused with file, row and field; every good one comes back as it was."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from editsafety.datasets.request import EditRequest, Neighbour
+from editsafety.errors import DataError
+
+GOOD: dict[str, Any] = {"id": "a-1", "prompt": "{} works as a", "subject": "Ashurn", "target_new": "baker"}
+
+
+def read(**changes: Any) -> EditRequest:
+    return EditRequest.from_json({**GOOD, **changes}, "rows.jsonl:17")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("id", "", "is empty"),
+        ("id", 17, "is int, expected text"),
+        ("prompt", "", "is empty"),
+        ("prompt", "works as a", r"exactly one \{\} for the subject, found 0"),
+        ("prompt", "{} and {}", "found 2"),
+        ("prompt", "{{}} and {}", "found 2"),
+        ("prompt", ["{}"], "is list"),
+        ("subject", " \n", "is empty"),
+        ("subject", None, "is NoneType"),
+        ("subject", "A\x00B", "NUL"),
+        ("subject", "\ud83d", "half a character"),
+        ("target_new", "", "is empty"),
+        ("target_new", "   ", "is empty"),
+        ("target_new", 3.5, "is float"),
+        ("target_true", 3, "is int, expected text"),
+        ("target_true", "  ", "is empty"),
+        ("relation", 5, "is int"),
+        ("rephrasings", "one text", "must be a list of texts"),
+        ("rephrasings", [1], "must be a list of texts"),
+        ("rephrasings", ["fine", ""], "is empty"),
+        ("rephrasings", None, "must be a list of texts"),
+        ("neighbours", "one text", "must be a list, found str"),
+        ("neighbours", [3], "needs texts or objects with 'prompt'"),
+        ("neighbours", [{"answer": "x"}], "needs texts or objects"),
+        ("neighbours", [{"prompt": 1}], "needs texts or objects"),
+        ("neighbours", [{"prompt": "a", "answer": 1}], "an answer that is not text"),
+        ("neighbours", [{"prompt": ""}], "is empty"),
+        ("traget", "x", "unknown field 'traget'. Known fields: id, neighbours"),
+    ],
+)
+def test_a_bad_field_is_named_with_file_and_row(field: str, value: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read(**{field: value})
+    assert str(caught.value).startswith("rows.jsonl:17: ")
+    assert repr(field) in str(caught.value)
+
+
+@pytest.mark.parametrize("field", sorted(GOOD))
+def test_a_missing_field_is_named(field: str) -> None:
+    row = {name: value for name, value in GOOD.items() if name != field}
+    with pytest.raises(DataError, match=f"rows.jsonl:3: field '{field}' is missing"):
+        EditRequest.from_json(row, "rows.jsonl:3")
+
+
+@pytest.mark.parametrize("row", [[], "text", 3, None])
+def test_a_row_that_is_no_object_is_refused(row: Any) -> None:
+    with pytest.raises(DataError, match=r"rows.jsonl:3: expected an object"):
+        EditRequest.from_json(row, "rows.jsonl:3")
+
+
+def test_without_a_source_the_request_itself_is_named() -> None:
+    with pytest.raises(DataError, match="request 'a-1': field 'subject' is empty"):
+        EditRequest("a-1", "{} is", "", "x")
+
+
+def test_texts_of_every_script_and_length_are_taken_as_they_are() -> None:
+    for subject in ("東京", "القاهرة", "🦊", "O'Neil {x}", "a\r\nb", "x" * 1_000_000, " padded "):
+        request = read(subject=subject)
+        assert request.filled == subject + " works as a"
+
+
+def test_braces_in_a_subject_are_text() -> None:
+    assert read(prompt="The file {} is", subject="{name}").filled == "The file {name} is"
+    assert read(prompt="100% of {} is", subject="%s").filled == "100% of %s is"
+
+
+def test_whether_the_subject_comes_first_is_read_off_the_prompt() -> None:
+    assert read().subject_first
+    assert not read(prompt="Today {} works as a").subject_first
+
+
+@pytest.mark.parametrize(
+    ("id", "slug"),
+    [
+        ("case-1", "case-1"),
+        ("a/b c", "a-b-c"),
+        ("[x]::y", "x-y"),
+        ("東京", "request"),
+        ("a.b_c", "a.b_c"),
+        ("--", "request"),
+    ],
+)
+def test_a_slug_is_fit_for_test_ids_and_file_names(id: str, slug: str) -> None:
+    assert read(id=id).slug == slug
+
+
+def test_a_request_survives_a_json_line() -> None:
+    request = read(
+        target_true="farmer", relation="occupation", rephrasings=["The work of Ashurn is"],
+        neighbours=["Mirel works as a", {"prompt": "Toren works as a", "answer": "miner"}],
+    )  # fmt: skip
+    again = EditRequest.from_json(json.loads(json.dumps(request.as_json())), "elsewhere:1")
+    assert again == request
+    assert again.digest() == request.digest()
+    assert again.neighbours == (Neighbour("Mirel works as a"), Neighbour("Toren works as a", "miner"))
+
+
+def test_an_empty_true_target_is_none() -> None:
+    assert read(target_true="") == read(target_true=None) == read()
+    assert "target_true" not in read(target_true="").as_json()
+
+
+def test_the_digest_changes_with_every_field_but_the_source() -> None:
+    changes: list[dict[str, Any]] = [
+        {"id": "b"}, {"prompt": "{} is a"}, {"subject": "B"}, {"target_new": "c"}, {"target_true": "d"},
+        {"relation": "e"}, {"rephrasings": ["f"]}, {"neighbours": ["g"]},
+        {"neighbours": [{"prompt": "g", "answer": "h"}]},
+    ]  # fmt: skip
+    digests = {read(**change).digest() for change in changes}
+    assert len(digests) == len(changes)
+    assert read().digest() not in digests
+    assert EditRequest.from_json(GOOD, "other:99").digest() == read().digest()
+
+
+def test_requests_are_values() -> None:
+    assert read() == EditRequest.from_json(GOOD, "other:99")
+    assert len({read(), EditRequest.from_json(GOOD)}) == 1
+    with pytest.raises(AttributeError):
+        read().subject = "other"  # type: ignore[misc]

@@ -1,0 +1,132 @@
+"""Policy: a limit that cannot be meant is refused by name, before anything is loaded."""
+
+import math
+import textwrap
+
+import pytest
+
+from editsafety.errors import UnknownNameError, UsageError
+from editsafety.judging.policy import Policy, Threshold
+from editsafety.judging.verdict import Verdict
+
+LIMITS = """
+name: mine
+case:
+  perplexity: {measure: me_ppl, figure: ratio, pass_at_most: 1.25, warn_at_most: 2, fails_as: COLLAPSE, why: because}
+group:
+  efficacy: {measure: efficacy, figure: after, pass_at_least: 0.9, fails_as: INEFFECTIVE, why: because}
+"""
+
+
+def read(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return Policy.read(path)
+
+
+def test_the_shipped_policy_is_read_by_name_and_gives_a_reason_for_every_limit():
+    policy = Policy.read("default")
+    assert all(len(threshold.why) > 20 for threshold in (*policy.case.values(), *policy.group.values()))
+    assert policy.case["perplexity"].fails_as is Verdict.COLLAPSE
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("pass_at_most: 1.25", "pass_at_most: .nan", "case.perplexity.pass_at_most"),
+        ("pass_at_most: 1.25", "pass_at_most: .inf", "case.perplexity.pass_at_most"),
+        ("pass_at_most: 1.25", "pass_at_most: -1", "case.perplexity.pass_at_most"),
+        ("pass_at_most: 1.25", "pass_at_most: '1.25'", "case.perplexity.pass_at_most"),
+        ("pass_at_most: 1.25", "pass_at_most: true", "case.perplexity.pass_at_most"),
+        ("pass_at_most: 1.25", "pass_at_mots: 1.25", "unknown key case.perplexity.pass_at_mots"),
+        ("pass_at_most: 1.25", "pass_at_least: 0.5, pass_at_most: 1.25", "case.perplexity: give exactly one of"),
+        ("pass_at_most: 1.25,", "", "case.perplexity: give exactly one of"),
+        ("warn_at_most: 2", "warn_at_most: 1.1", r"case.perplexity: warn_at_most \(1.1\) must be at or above"),
+        ("warn_at_most: 2", "warn_at_least: 2", "warn_at_least goes with pass_at_least"),
+        (
+            "pass_at_least: 0.9",
+            "pass_at_least: 0.9, warn_at_least: 0.95",
+            r"warn_at_least \(0.95\) must be at or below",
+        ),
+        ("pass_at_least: 0.9", "pass_at_least: 0.9, warn_at_most: 0.5", "warn_at_most goes with pass_at_most"),
+        ("fails_as: COLLAPSE", "fails_as: DOOM", "case.perplexity.fails_as"),
+        ("fails_as: COLLAPSE", "fails_as: PASS", "case.perplexity.fails_as: a limit cannot fail as PASS"),
+        ("figure: ratio", "figure: mean", "case.perplexity.figure"),
+        ("figure: after", "figure: drop", "group.efficacy.figure is 'drop'"),
+        ("why: because}\ngroup", "}\ngroup", "case.perplexity.why is missing"),
+        ("name: mine", "names: mine", "unknown key names|name is missing"),
+        ("name: mine", "name: mine\nname: yours", "'name' is given twice"),
+        ("  perplexity:", "  restore:", "'restore' is taken"),
+        ("name: mine", "name: [", "cannot be read as YAML"),
+        ("name: mine", "name: !!python/object/apply:os.getcwd []", "cannot be read as YAML"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_the_key(tmp_path, old, new, said):
+    assert old in LIMITS
+    with pytest.raises(UsageError, match=said) as caught:
+        read(tmp_path, LIMITS.replace(old, new))
+    assert str(caught.value).startswith("mine.yaml: ")
+
+
+@pytest.mark.parametrize("text", ["", "- a", "12", "name: mine\ncase: {}\ngroup: {}\n"])
+def test_a_policy_without_limits_is_refused(tmp_path, text):
+    with pytest.raises(UsageError, match=r"expected the keys|no limit at all"):
+        read(tmp_path, text)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="cannot be read as YAML"):
+        Policy.read(path)
+
+
+def test_an_unknown_policy_suggests_the_nearest():
+    with pytest.raises(UnknownNameError, match="no policy named 'defualt'; did you mean 'default'"):
+        Policy.read("defualt")
+    with pytest.raises(UsageError, match="no policy named"):
+        Policy.read("missing.yaml")
+
+
+def test_a_limit_on_something_that_nobody_measures_is_refused(tmp_path):
+    policy = read(tmp_path, LIMITS.replace("measure: efficacy", "measure: eficacy"))
+    with pytest.raises(
+        UnknownNameError, match=r"no measurement named 'eficacy'; did you mean 'efficacy'.*group.efficacy"
+    ):
+        policy.refuse_unknown(["me_ppl", "efficacy"])
+    read(tmp_path, LIMITS).refuse_unknown(["me_ppl", "efficacy"])
+
+
+def test_a_limit_finer_than_noise_is_refused(tmp_path):
+    policy = read(tmp_path, LIMITS.replace("1.25", "1.0001"))
+    policy.refuse_below_noise(1e-6)
+    for floor in (1e-3, math.inf, math.nan):
+        with pytest.raises(UsageError, match=r"perplexity passes up to 1.0001x, but re-runs .* differ"):
+            policy.refuse_below_noise(floor)
+
+
+def test_the_digest_changes_with_a_limit_and_with_nothing_else(tmp_path):
+    one = read(tmp_path, LIMITS)
+    assert read(tmp_path, f"# a remark\n{LIMITS}").digest() == one.digest()
+    assert read(tmp_path, LIMITS.replace("1.25", "1.3")).digest() != one.digest()
+
+
+@pytest.mark.parametrize("direction", [{"pass_at_most": 1.0}, {"pass_at_least": 1.0}])
+@pytest.mark.parametrize("figure", [None, math.nan])
+def test_a_figure_that_is_not_there_fails_in_either_direction(direction, figure):
+    threshold = Threshold(measure="m", figure="after", fails_as=Verdict.DAMAGED, why="", **direction)
+    assert threshold.verdict(figure) is Verdict.DAMAGED
+
+
+def test_limits_themselves_pass():
+    threshold = Threshold(measure="m", figure="after", pass_at_most=1, warn_at_most=2, fails_as=Verdict.DAMAGED, why="")
+    assert [threshold.verdict(x) for x in (1, 1.01, 2, 2.01, math.inf)] == [
+        Verdict.PASS, Verdict.WARN, Verdict.WARN, Verdict.DAMAGED, Verdict.DAMAGED,
+    ]  # fmt: skip
+
+
+def test_a_figure_is_spelled_on_its_own_side_of_the_limit():
+    threshold = Threshold(measure="m", figure="after", pass_at_most=1.25, fails_as=Verdict.DAMAGED, why="")
+    assert threshold.spelled(526.4) == "526.4"
+    assert threshold.spelled(1.250001) == "1.250001"
+    assert threshold.spelled(1.25 + 1e-12) == "1.250000000001"

@@ -1,0 +1,148 @@
+"""Scores do not depend on batching, padding or order, and agree with a plain loop."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from editsafety.errors import ModelError
+from editsafety.model.handle import ModelHandle
+from editsafety.model.scoring import continuations, next_logits, target_nll, token_nll
+from tests import tiny
+
+TEXTS = [
+    "The capital of Dorvan is Kelmar.",
+    "A",
+    "Mirel plays the violin every evening; Toren plays the flute.",
+    "x y z",
+    "Where does Toren live? Toren lives in Ostrin, close to the old harbour. " * 3,
+    "A farmer grows wheat.",
+]
+
+
+@pytest.fixture(params=tiny.FAMILIES)
+def handle(request: pytest.FixtureRequest) -> ModelHandle:
+    return tiny.handle(request.param)
+
+
+def rows_of(handle: ModelHandle) -> list[list[int]]:
+    return [handle.ids(text) for text in TEXTS]
+
+
+def plain_nll(handle: ModelHandle, row: list[int]) -> Tensor:
+    """One row at a time, no padding, no mask, softmax in float64, token by token."""
+    with torch.no_grad():
+        logits = handle.model(input_ids=torch.tensor([row])).logits[0].double()
+    probabilities = torch.exp(logits - logits.max(-1, keepdim=True).values)
+    probabilities = probabilities / probabilities.sum(-1, keepdim=True)
+    return torch.tensor([-torch.log(probabilities[t, row[t + 1]]) for t in range(len(row) - 1)])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_token_nll_agrees_with_a_plain_loop(handle: ModelHandle, batch_size: int) -> None:
+    rows = rows_of(handle)
+    found = token_nll(handle, rows, batch_size=batch_size)
+    for row, values in zip(rows, found, strict=True):
+        assert values.dtype == torch.float32
+        torch.testing.assert_close(values, plain_nll(handle, row).float(), atol=1e-5, rtol=1e-5)
+
+
+def test_token_nll_does_not_depend_on_the_order_of_rows() -> None:
+    handle = tiny.handle("llama")
+    rows = rows_of(handle)
+    order = list(range(len(rows)))
+    random.Random(3).shuffle(order)
+    straight = token_nll(handle, rows, batch_size=3)
+    shuffled = token_nll(handle, [rows[i] for i in order], batch_size=3)
+    for place, i in enumerate(order):
+        assert torch.equal(shuffled[place], straight[i])  # bit for bit: batches are made by length, not by order
+
+
+def test_rows_of_one_token_or_none_have_nothing_to_score() -> None:
+    handle = tiny.handle("gpt2")
+    found = token_nll(handle, [[5], [], [5, 6]])
+    assert [len(values) for values in found] == [0, 0, 1]
+    assert token_nll(handle, []) == []
+    assert [len(values) for values in token_nll(handle, [[], []])] == [0, 0]
+
+
+def test_half_precision_models_are_scored_in_float32() -> None:
+    handle = tiny.handle("gpt2", dtype="bfloat16")
+    row = handle.ids(TEXTS[0])
+    with torch.no_grad():
+        logits = handle.model(input_ids=torch.tensor([row])).logits[0]
+    expected = torch.nn.functional.cross_entropy(logits[:-1].float(), torch.tensor(row[1:]), reduction="none")
+    torch.testing.assert_close(token_nll(handle, [row])[0], expected, atol=0.02, rtol=0.01)
+    assert token_nll(handle, [row])[0].dtype == torch.float32
+
+
+def test_a_broken_model_gives_non_finite_scores_and_no_exception() -> None:
+    handle = tiny.handle("gpt2")
+    handle.model.transformer.ln_f.weight.data.fill_(float("nan"))
+    assert not torch.isfinite(token_nll(handle, [handle.ids(TEXTS[0])])[0]).any()
+
+
+def test_target_nll_is_the_tail_of_the_whole_rows_nll(handle: ModelHandle) -> None:
+    prompts = [handle.ids("Ashurn works as a"), handle.ids("The mother tongue of Mirel is"), handle.ids("x")]
+    targets = [handle.target_ids("farmer"), handle.target_ids("Tarnic and Velish"), handle.target_ids("y")]
+    found = target_nll(handle, prompts, targets)
+    for prompt, target, values in zip(prompts, targets, found, strict=True):
+        expected = plain_nll(handle, [*prompt, *target])[-len(target) :]
+        torch.testing.assert_close(values, expected.float(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_target_behind_no_prompt_is_refused() -> None:
+    handle = tiny.handle("gpt2")
+    with pytest.raises(ModelError, match="a prompt of no tokens"):
+        target_nll(handle, [[5], []], [[6], [7, 8]])
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_continuations_are_what_generate_writes_row_by_row(handle: ModelHandle, batch_size: int) -> None:
+    """Expected: transformers' own greedy search on each prompt alone, without padding."""
+    prompts = [
+        handle.ids(text) for text in ("Ashurn works as a", "The capital of", "x", "A teacher teaches children and a")
+    ]
+    lengths = [3, 7, 1, 5]
+    found = continuations(handle, prompts, lengths, batch_size=batch_size)
+    for prompt, n, tokens in zip(prompts, lengths, found, strict=True):
+        ids = torch.tensor([prompt])
+        with torch.no_grad():
+            written = handle.model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, min_new_tokens=n, do_sample=False,
+                eos_token_id=None, pad_token_id=1,
+            )  # fmt: skip
+        assert tokens == written[0, len(prompt) :].tolist()
+
+
+def test_continuations_leave_the_prompts_as_they_were_and_take_zero_lengths() -> None:
+    handle = tiny.handle("gpt2")
+    prompts = [[5, 6], [7]]
+    assert continuations(handle, prompts, [0, 2])[0] == []
+    assert prompts == [[5, 6], [7]]
+
+
+def test_a_model_of_nothing_but_nan_continues_with_the_lowest_id() -> None:
+    handle = tiny.handle("gpt2")
+    handle.model.transformer.ln_f.weight.data.fill_(float("nan"))
+    assert continuations(handle, [[5, 6]], [2]) == [[0, 0]]
+
+
+def test_a_word_whose_logit_is_nan_is_never_chosen() -> None:
+    handle = tiny.handle("gpt2", tied=False)
+    chosen = continuations(handle, [[5, 6]], [1])[0][0]
+    with torch.no_grad():
+        handle.model.lm_head.weight[chosen + 1] = float("nan")
+    assert continuations(handle, [[5, 6]], [1]) == [[chosen]]
+
+
+def test_next_logits_are_those_behind_the_last_real_token(handle: ModelHandle) -> None:
+    rows = [row for row in rows_of(handle) if row]
+    found = next_logits(handle, rows)
+    for row, values in zip(rows, found, strict=True):
+        with torch.no_grad():
+            alone = handle.model(input_ids=torch.tensor([row])).logits[0, -1]
+        torch.testing.assert_close(values, alone.float(), atol=1e-5, rtol=1e-4)

@@ -1,0 +1,78 @@
+"""Curves: every editor has its line, a break its cross, no number the ceiling; and what cannot be drawn says so."""
+
+import math
+import sys
+from dataclasses import replace
+
+import pytest
+
+from editsafety.datasets.request import EditRequest
+from editsafety.errors import UsageError
+from editsafety.reporting import curves
+from editsafety.runs.course_record import Breaking
+from tests.judging.test_course_checks import UNEDITED, course, step
+
+pytest.importorskip("matplotlib", reason="curves need the extra maps")
+REQUEST = EditRequest(id="r17", prompt="{} works as a", subject="Ashurn", target_new="baker")
+BROKEN = course(
+    step(10, ratio=1.1), step(20, ratio=math.inf), ended="collapsed",
+    breaking=Breaking(17, (REQUEST,), ratio=300.0, ratio_before=1.2, alone=1.0),
+)  # fmt: skip
+STANDS = replace(course(step(10), step(20, reasoning=80), before=UNEDITED), editor="memit")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What was drawn, as (axes title, x, y) of every line with data."""
+    from matplotlib.figure import Figure
+
+    seen = []
+
+    def note(figure, *_args, **_more):
+        for axes in figure.axes:
+            lines = [(list(one.get_xdata()), list(one.get_ydata())) for one in axes.get_lines()]
+            seen.extend((axes.get_title(), x, y) for x, y in lines if len(x))
+
+    monkeypatch.setattr(Figure, "savefig", note)
+    return seen
+
+
+def test_a_line_starts_at_one_times_and_goes_through_what_bisection_found(drawn, tmp_path):
+    curves.draw([BROKEN, STANDS], tmp_path / "curves.svg")
+    title, x, y = drawn[0]
+    assert title == "pocket-neo: sequential, hard requests"
+    assert x == [0, 10, 16, 17, 20]
+    assert y == pytest.approx([1.0, 1.1, 1.2, 300.0, curves.CEILING])
+    assert ([17], [300.0]) in [(x, y) for _, x, y in drawn]  # the cross
+
+
+def test_any_figure_of_the_steps_can_be_drawn(drawn, tmp_path):
+    curves.draw([BROKEN, STANDS], tmp_path / "curves.svg", figure="reasoning")
+    assert [(x, y) for _, x, y in drawn] == [([20], [0.8])]
+
+
+def test_panels_have_one_order_whatever_that_of_the_records(drawn, tmp_path):
+    batch = course(step(10), kind="batch")
+    curves.draw([batch, STANDS], tmp_path / "curves.svg")
+    titles = list(dict.fromkeys(title for title, _, _ in drawn))
+    assert titles == ["pocket-neo: sequential, hard requests", "pocket-neo: batch, hard requests"]
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_equal_records_give_equal_files(tmp_path, kind):
+    one, two = (curves.draw([BROKEN, STANDS], tmp_path / f"{name}.{kind}").read_bytes() for name in "ab")
+    assert one == two
+    assert len(one) > 1000
+
+
+def test_what_was_not_measured_is_refused_with_what_was(tmp_path):
+    with pytest.raises(UsageError, match=r"no course of this run measured 'nli'. Measured: ratio, drift_growth, kept"):
+        curves.draw([BROKEN], tmp_path / "x.svg", figure="nli")
+    with pytest.raises(UsageError, match="no course"):
+        curves.draw([], tmp_path / "x.svg")
+
+
+def test_without_matplotlib_one_sentence_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError, match=r"pip install 'editsafety\[maps\]'"):
+        curves.draw([BROKEN], tmp_path / "x.svg")

@@ -1,0 +1,227 @@
+"""RunPlan: which cases a run has, from options and data alone; the same options, the same cases with the same names."""
+
+from dataclasses import replace
+
+import pytest
+
+from editsafety.errors import UsageError
+from editsafety.names import label, slug
+from editsafety.runs import plan as module
+from editsafety.runs.plan import RunPlan, Settings, streams, text_source
+from tests import builders
+
+ROWS = {
+    "h": tuple(builders.request("hard", i) for i in range(5)),
+    "n": tuple(builders.request("normal", i) for i in range(4)),
+}
+
+
+@pytest.fixture(autouse=True)
+def data(monkeypatch, tmp_path):
+    """Two data sets, `h` and `n`, and texts."""
+    rows = dict(ROWS)
+    texts = {"t": ["One text.", "Another text."]}
+    monkeypatch.setattr(module.datasets, "requests", lambda spec, limit=None, seed=0: rows[spec][:limit])
+    monkeypatch.setattr(module.hparams, "find", lambda folder, slug: tmp_path / "rome.yaml")
+    monkeypatch.setattr(module.datasets, "texts", lambda spec, limit=None: tuple(texts[spec][:limit]))
+    return {"rows": rows, "texts": texts}
+
+
+def settings(**more):
+    return Settings(**{"models": ("m",), "editors": ("rome", "ft"), "hard": "h", "normal": "n", "texts": "t", **more})
+
+
+def test_every_editor_gets_every_request_of_every_stream_and_ids_never_change():
+    plan = RunPlan.of(settings())
+    ids = [case.id for case in plan.cases]
+    assert len(ids) == 2 * (5 + 4)
+    assert ids[:6] == [*(f"m-rome-hardcf-{i:04d}" for i in range(5)), "m-rome-normal-0000"]
+    assert ids == [case.id for case in RunPlan.of(settings()).cases]
+    assert [case.id for case in plan.cases if case.block == ("m", "rome") and case.stream == "hard"] == sorted(ids)[
+        9:14
+    ]
+    assert plan.blocks == (("m", "rome"), ("m", "ft"))
+
+
+def test_names_given_twice_count_once():
+    assert RunPlan.of(settings(editors=("rome", "ft", "rome"), models=("m", "m"))).cases == RunPlan.of(settings()).cases
+
+
+def test_controls_are_the_first_hard_requests_and_noop_needs_one():
+    plan = RunPlan.of(settings(controls=2))
+    found = [(case.editor, case.control, case.request.id) for case in plan.controls]
+    assert found == [
+        ("rome", "COLLAPSE", "hardcf-0000"), ("rome", "COLLAPSE", "hardcf-0001"),
+        ("c_rome", "PASS", "hardcf-0000"), ("c_rome", "PASS", "hardcf-0001"), ("noop", "NO-OP", "hardcf-0000"),
+    ]  # fmt: skip
+
+
+def test_without_hard_requests_there_are_no_controls():
+    assert RunPlan.of(settings(hard="")).controls == ()
+
+
+def test_a_model_without_hyperparameters_for_rome_keeps_the_control_that_needs_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(module.hparams, "find", lambda folder, slug: None)
+    path = tmp_path / "h.yaml"
+    path.write_text("lr: 1")
+    given = settings(editors=("ft",), hparams=(str(path),))  # a file for all is not for controls
+    assert [case.editor for case in RunPlan.of(given).controls] == ["noop"]
+    assert [case.editor for case in RunPlan.of(replace(given, hparams=(f"rome={path}",))).controls][:3] == ["rome"] * 3
+
+
+def test_a_control_and_a_case_of_the_same_editor_and_request_are_one_result():
+    plan = RunPlan.of(settings())
+    assert plan.controls[0].id == plan.cases[0].id
+
+
+def test_an_editor_that_takes_the_name_of_a_control_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("class rome: ...")
+    with pytest.raises(UsageError, match=r"two cases are called m-rome-hardcf-0000: mine.py:rome on m and rome on m"):
+        RunPlan.of(settings(editors=("mine.py:rome",)))
+
+
+def test_two_requests_with_one_name_are_refused_with_both_places(data):
+    twin = replace(ROWS["h"][0], source="other.jsonl:9")
+    data["rows"]["n"] = (twin,)
+    with pytest.raises(UsageError, match=r"two cases are called m-rome-hardcf-0000: hardcf.jsonl:1 and other.jsonl:9"):
+        RunPlan.of(settings())
+
+
+def test_two_models_with_one_short_name_are_refused():
+    with pytest.raises(
+        UsageError, match="two cases are called gpt2-rome-hardcf-0000: rome on a/gpt2 and rome on b/gpt2"
+    ):
+        RunPlan.of(settings(models=("a/gpt2", "b/gpt2")))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"models": ()}, "no model was given"),
+        ({"editors": ()}, "no editor was given"),
+        ({"hard": "", "normal": ""}, "nothing to edit on m: no requests ship for it"),
+        ({"hparams": ("memit=x.yaml",)}, "no editor 'memit' in this run"),
+        ({"hparams": ("nowhere.yaml",)}, "there is no such file"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(more, said):
+    with pytest.raises(UsageError, match=said):
+        RunPlan.of(settings(**more))
+
+
+def test_hyperparameters_are_found_for_all_for_one_and_by_class(tmp_path):
+    path = tmp_path / "h.yaml"
+    path.write_text("lr: 1")
+    assert settings(hparams=(str(path),)).hparams_of("ft") == path
+    assert settings(hparams=(f"rome={path}",)).hparams_of("rome") == path
+    assert settings(hparams=(f"rome={path}",)).hparams_of("ft") is None
+    assert settings(hparams=(str(path),)).hparams_of("c_rome") is None
+    assert settings(hparams=(f"Mine={path}",)).hparams_of("some/file.py:Mine") == path
+
+
+def test_the_digest_changes_with_all_that_is_run(tmp_path, data):
+    editor, hparams = tmp_path / "mine.py", tmp_path / "h.yaml"
+    editor.write_text("class Mine: ...")
+    hparams.write_text("lr: 1")
+    given = settings(editors=(f"{editor}:Mine",), hparams=(f"Mine={hparams}",))
+    digests = [RunPlan.of(given).digest()]
+    assert RunPlan.of(given).digest() == digests[0]
+    digests.append(RunPlan.of(replace(given, seed=1)).digest())
+    digests.append(RunPlan.of(replace(given, limit=3)).digest())
+    editor.write_text("class Mine: pass")
+    digests.append(RunPlan.of(given).digest())
+    hparams.write_text("lr: 2")
+    digests.append(RunPlan.of(given).digest())
+    data["rows"]["h"] = (replace(ROWS["h"][0], target_new="guard"), *ROWS["h"][1:])
+    digests.append(RunPlan.of(given).digest())
+    data["texts"]["t"][1] = "Another text!"
+    digests.append(RunPlan.of(given).digest())
+    assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize(
+    ("model", "short"),
+    [
+        ("pocket-neo", "pocket-neo"), ("openai-community/gpt2-xl", "gpt2-xl"), ("random:gpt2-xl", "gpt2-xl"),
+        ("some/folder/", "folder"), ("EleutherAI/gpt-j-6B", "gpt-j-6b"), ("my model (1)", "my-model-1"),
+        ("..", "model"), ("a/..", "model"), ("a::set-env", "a-set-env"),
+    ],
+)  # fmt: skip
+def test_a_model_s_short_name_fits_into_ids_and_file_names(model, short):
+    assert slug(model) == short
+
+
+def test_an_editor_s_short_name_is_its_class_or_its_name():
+    assert [label("rome"), label("a/b.py:Mine")] == ["rome", "Mine"]
+
+
+def test_what_ships_is_taken_for_pocket_and_random_models_and_nothing_for_others():
+    bare = Settings(models=(), editors=())
+    assert streams(bare, "pocket-unheard-of") == {"hard": "pocket-neo/hardcf", "normal": "pocket-world/normal"}
+    assert streams(bare, "random:gpt2") == {"hard": "", "normal": "pocket-world/normal"}
+    assert streams(bare, "meta-llama/Llama-2-7b-hf") == {"hard": "", "normal": ""}
+    assert streams(settings(hard=""), "pocket-neo") == {"hard": "", "normal": "n"}
+    assert [text_source(bare, m) for m in ("pocket-neo", "random:gpt2", "gpt2-xl")] == [
+        "pocket-world/texts", "pocket-world/texts", "me_ppl_50",
+    ]  # fmt: skip
+    assert text_source(settings(), "gpt2-xl") == "t"
+
+
+def test_a_real_model_of_the_gpt_family_is_asked_the_shipped_hardedit():
+    bare = Settings(models=(), editors=())
+    for model in ("gpt2-xl", "EleutherAI/gpt-j-6b", "./my-gpt-neo"):
+        assert streams(bare, model) == {"hard": "hardedit", "normal": ""}
+    assert streams(settings(hard=""), "gpt2-xl") == {"hard": "", "normal": "n"}, "who gives requests gets no others"
+
+
+def test_hard_cases_that_ship_for_a_model_are_found(tmp_path, monkeypatch):
+    (tmp_path / "pocket-x").mkdir()
+    (tmp_path / "pocket-x" / "hardcf.jsonl").write_text("")
+    monkeypatch.setattr(module, "shipped", lambda room: tmp_path)
+    assert streams(Settings(models=(), editors=()), "pocket-x")["hard"] == "pocket-x/hardcf"
+
+
+def test_a_case_is_found_by_its_id():
+    plan = RunPlan.of(settings())
+    assert plan.case("m-ft-normal-0003").editor == "ft"
+    with pytest.raises(KeyError, match="m-ft-normal-9999"):
+        plan.case("m-ft-normal-9999")
+
+
+def test_what_a_report_says_about_a_plan_is_plain_values():
+    about = RunPlan.of(settings()).about()
+    assert about["data"] == {"m hard": "h", "m normal": "n", "m texts": "t"}
+    assert about["settings"]["editors"] == ("rome", "ft")
+
+
+def test_an_expression_is_a_case_like_any_other_and_its_files_belong_to_the_digest(tmp_path):
+    place, numbers = tmp_path / "mine.py", tmp_path / "h.yaml"
+    place.write_text("class Mine: ...")
+    numbers.write_text("rect_keep: 1")
+    given = settings(editors=(f"rect({place}:Mine)",), hparams=(f"{place}:Mine={numbers}",), limit=1)
+    with pytest.raises(UsageError, match="no editor"):
+        RunPlan.of(given)
+    given = replace(given, hparams=(f"rect(Mine)={numbers}",))
+    plan = RunPlan.of(given)
+    assert [case.id for case in plan.cases] == ["m-rect.Mine-hardcf-0000", "m-rect.Mine-normal-0000"]
+    assert given.hparams_of(given.editors[0]) == numbers
+    digests = [plan.digest()]
+    place.write_text("class Mine: pass")
+    digests.append(plan.digest())
+    given = replace(given, hparams=(f"rect({place}:Mine)={numbers}",))
+    assert given.hparams_of(given.editors[0]) == numbers
+    digests.append(RunPlan.of(given).digest())
+    numbers.write_text("rect_keep: 0.2")
+    digests.append(RunPlan.of(given).digest())
+    assert len(set(digests)) == len(digests)
+
+
+def test_names_of_editors_that_cannot_be_meant_are_refused_before_any_data_is_read():
+    for editor, said in (
+        ("rect", r"as in rect\(memit\)"),
+        ("rekt(ft)", "did you mean 'rect'"),
+        ("rect(ft", "not closed"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            RunPlan.of(settings(editors=(editor,)))
