@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -172,7 +172,10 @@ def make(
 
 
 def code_version(name: str) -> str:
-    """sha256 of the files that define an editor, its sidecars and their base classes, and of the shared arithmetic."""
+    """sha256 of the files that define an editor, its sidecars and their base classes, and of the shared arithmetic.
+
+    Of a method that is a folder, all of its files.
+    """
     kind = load(name)
     cars = [base for car in kind.sidecars.values() for base in car.__mro__ if issubclass(base, Sidecar)]
     files = {inspect.getsourcefile(one) for one in (*kind.lineage(), *cars)}
@@ -180,6 +183,13 @@ def code_version(name: str) -> str:
         raise EditorError(f"the source of editor {name!r} cannot be found; results could not be told apart.")
     shared = (Path(__file__).parent.parent / "editing").glob("*.py")
     code = hashlib.sha256()
-    for path in sorted({*(Path(str(file)) for file in files), *shared}):
+    own = {path for file in files for path in _room(Path(str(file)))}
+    for path in sorted({*own, *shared}):
         code.update(path.name.encode() + path.read_bytes())
     return code.hexdigest()
+
+
+def _room(file: Path) -> Iterable[Path]:
+    """The files of a method: its folder where it has one, or the file alone."""
+    is_folder = file.name == "__init__.py" and file.parent != Path(__file__).parent
+    return file.parent.glob("*.py") if is_folder else (file,)

@@ -65,7 +65,7 @@ def finish(folder: Path, plan: RunPlan) -> None:
 def suites() -> str:
     """How pytest is told where the suites are: their folder in a checkout, the package when they are inside it."""
     place = shipped("suites")
-    inside = place.is_relative_to(Path(__file__).resolve().parent)
+    inside = place.is_relative_to(Path(__file__).resolve().parents[1])
     return "--pyargs editsafety.suites" if inside else near(place).as_posix()
 
 

@@ -15,7 +15,7 @@ from editsafety.edits.edit import Replace, Sidecar, nothing
 from editsafety.edits.session import EditSession
 from editsafety.model.handle import ModelHandle
 from tests import tiny
-from tests.test_session import Louder, edit_of, logits, low_rank_edit
+from tests.edits.test_session import Louder, edit_of, logits, low_rank_edit
 
 
 @pytest.fixture

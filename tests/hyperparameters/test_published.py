@@ -178,7 +178,7 @@ def test_our_own_files_stay_strict(file: Path) -> None:
     for values in ({"lr": 1, "noise": 2}, {"lr": 1, "device": "x", "kl_factor": 0}, {"lr": 1, "batch_size": 3}):
         assert read(file, **values).values == values
         with pytest.raises(UsageError, match="unknown hyperparameter"):
-            editors.hparams.load(Numbers, "mine", "mine", "any", file)
+            editors.hyperparameters.load(Numbers, "mine", "mine", "any", file)
 
 
 @pytest.mark.parametrize(

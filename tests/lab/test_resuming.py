@@ -23,7 +23,8 @@ from editsafety.lab.walk import walk
 from editsafety.runs.course_record import CourseRecord
 from editsafety.runs.schedule import Course
 from tests import tiny
-from tests.courses.test_walking import (
+from tests.editors.conftest import NUMBERS, material
+from tests.lab.test_walk import (
     NAMES,
     PRINTS,
     REQUESTS,
@@ -37,7 +38,6 @@ from tests.courses.test_walking import (
     timeless,
     values,
 )
-from tests.editors.conftest import NUMBERS, material
 
 
 @pytest.fixture

@@ -288,7 +288,7 @@ def test_sidecars_are_rebuilt_by_the_editor_that_the_file_or_the_user_names(tmp_
 
 MINE = """
 from editsafety import Edit, Editor
-from tests.test_blackbox import Louder
+from tests.received.test_received import Louder
 
 class Mine(Editor):
     sidecars = {"louder": Louder}

@@ -97,7 +97,8 @@ def test_reports_need_no_torch():
     code = (
         "import sys\n"
         "from editsafety.reporting import as_json, as_markdown, junit, terminal\n"
-        "from editsafety import store, judgement\n"
+        "from editsafety.judging import report\n"
+        "from editsafety.runs import store\n"
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules), 'torch was imported'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

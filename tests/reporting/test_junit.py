@@ -31,7 +31,7 @@ def test_a_figure_that_is_not_finite_is_said_to_be():
 def test_a_case_says_what_it_is_and_every_check():
     found = dict(junit.properties(judge_case(DEFAULT, builders.record("rome", "hard", 0))))
     assert found["editsafety.case"] == "pocket-neo-rome-hardcf-0000"
-    assert (found["editsafety.judging.verdict"], found["editsafety.perplexity_ratio"]) == ("PASS", "1")
+    assert (found["editsafety.verdict"], found["editsafety.perplexity_ratio"]) == ("PASS", "1")
     assert found["editsafety.restore"] == "PASS"
 
 

@@ -22,7 +22,7 @@ def data(monkeypatch, tmp_path):
     rows = dict(ROWS)
     texts = {"t": ["One text.", "Another text."]}
     monkeypatch.setattr(module.datasets, "requests", lambda spec, limit=None, seed=0: rows[spec][:limit])
-    monkeypatch.setattr(module.hparams, "find", lambda folder, slug: tmp_path / "rome.yaml")
+    monkeypatch.setattr(module.hyperparameters, "find", lambda folder, slug: tmp_path / "rome.yaml")
     monkeypatch.setattr(module.datasets, "texts", lambda spec, limit=None: tuple(texts[spec][:limit]))
     return {"rows": rows, "texts": texts}
 
@@ -61,7 +61,7 @@ def test_without_hard_requests_there_are_no_controls():
 
 
 def test_a_model_without_hyperparameters_for_rome_keeps_the_control_that_needs_none(monkeypatch, tmp_path):
-    monkeypatch.setattr(module.hparams, "find", lambda folder, slug: None)
+    monkeypatch.setattr(module.hyperparameters, "find", lambda folder, slug: None)
     path = tmp_path / "h.yaml"
     path.write_text("lr: 1")
     given = settings(editors=("ft",), hparams=(str(path),))  # a file for all is not for controls

@@ -14,7 +14,7 @@ from editsafety.errors import UsageError
 from editsafety.runs.folders import STORE
 from editsafety.runs.store import Store
 from tests import builders
-from tests.test_surrogate import walked
+from tests.research.test_surrogate import walked
 
 
 @pytest.fixture

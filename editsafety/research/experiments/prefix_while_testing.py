@@ -22,7 +22,7 @@ NAMES = ("efficacy", "generalisation", "locality")
 class PrefixAtTest:
     """Rates over single edits, asked bare and behind one of the editing contexts, which is drawn by the request."""
 
-    name: ClassVar[str] = "prefix-at-test"
+    name: ClassVar[str] = "prefix-while-testing"
     paper: ClassVar[str] = f"{FALL}, tables 4 and 5"
     title: ClassVar[str] = "C-ROME asked bare and behind an editing prefix"
 

@@ -39,7 +39,7 @@ def test_rome_breaks_it_by_its_denominator_and_c_rome_does_not(pocket):
 
 
 def test_c_rome_takes_only_behind_a_prefix(pocket):
-    rows = {(row[0], row[1]): row[3] for row in load("prefix-at-test")(pocket).rows}
+    rows = {(row[0], row[1]): row[3] for row in load("prefix-while-testing")(pocket).rows}
     assert rows["hard", "bare"] < rows["hard", "prefix"]
 
 

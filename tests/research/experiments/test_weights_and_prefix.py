@@ -39,7 +39,7 @@ def test_the_prefix_stands_before_everything_that_is_asked():
 
 
 def test_asked_bare_the_rates_are_those_of_the_records(shared):
-    found = load("prefix-at-test")(shared)
+    found = load("prefix-while-testing")(shared)
     for row in found.rows:
         records = shared.records("c_rome", row[0])
         names = ("efficacy" if row[1] == "bare" else "efficacy_prefixed",)
