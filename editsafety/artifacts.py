@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ArtifactKey:
-    """What an artifact is: its kind, the fingerprint of the model it was made from, and every setting that matters."""
+    """What an artifact is."""
 
+    # Such as "covariance".
     kind: str
+    # Of the model it was made from.
     fingerprint: str
+    # Every setting that matters.
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,6 +1,7 @@
 """Find the members of a family: files in its package, entry points of other packages, or `path.py:Name`.
 
-Listing imports nothing; loading imports one file. A new member is one new file and no change anywhere else.
+A file is a member when it says so, as in `EDITOR = Rome`; a file beside it that does not is what several members share.
+Listing reads files and imports none; loading imports one. A new member is one new file and no change anywhere else.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import pkgutil
+import re
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,16 +20,29 @@ from typing import Any
 from editsafety.errors import UnknownNameError, UsageError
 from editsafety.names import parts
 
+# How the file of a member says so, by family.
+MEMBER = {
+    "editors": "EDITOR",
+    "regularisers": "REGULARISER",
+    "measures": "MEASURE",
+    "datasets": "LOADER",
+    "abilities": "READER",
+    "research.experiments": "EXPERIMENT",
+    "reporting": "REPORT",
+}
+
 
 def names(family: str) -> list[str]:
     """Names of every member of `editsafety.<family>`, sorted: its files and the entry points of that group."""
-    return sorted(_files(family) | {point.name for point in entry_points(group=_group(family))})
+    return sorted(_members(family) | {point.name for point in entry_points(group=_group(family))})
 
 
 def expect(family: str, name: str) -> None:
     """Check that a member can be meant, without importing it. Raises UnknownNameError or UsageError."""
     if ".py:" in name:
         _path_of(name)
+    elif name in _files(family).keys() - _members(family):
+        raise UsageError(f"editsafety/{family.replace('.', '/')}/{name}.py does not define {MEMBER[family]}.")
     elif name not in names(family):
         raise UnknownNameError(family.rstrip("s"), name, names(family), "One of your own: path/to/file.py:ClassName.")
 
@@ -38,27 +53,24 @@ def expect_editor(name: str) -> None:
     Raises UnknownNameError naming the known editors or regularisers, or UsageError.
     """
     around, inner = parts(name)
-    for one in around:
-        expect("regularisers", one)
+    for regulariser in around:
+        expect("regularisers", regulariser)
     if inner in names("regularisers") and inner not in names("editors"):
         example = "(".join([*around, inner, "memit"]) + ")" * (len(around) + 1)
         raise UsageError(f"{inner!r} is no editor: it regularises another one, as in {example}.")
     expect("editors", inner)
 
 
-def load(family: str, name: str, attribute: str) -> Any:
-    """The member `name`: what its file calls `attribute` ("EDITOR"), an entry point's object, or `path.py:Name`.
+def load(family: str, name: str) -> Any:
+    """The member `name`: what its file assigns to its family's name, an entry point's object, or `path.py:Name`.
 
     Raises UnknownNameError or UsageError.
     """
     expect(family, name)
     if ".py:" in name:
         return from_file(name)
-    if name in _files(family):
-        member = importlib.import_module(f"editsafety.{family}.{name}")
-        if not hasattr(member, attribute):
-            raise UsageError(f"editsafety/{family}/{name}.py does not define {attribute}.")
-        return getattr(member, attribute)
+    if name in _members(family):
+        return getattr(importlib.import_module(f"editsafety.{family}.{name}"), MEMBER[family])
     (point,) = entry_points(group=_group(family), name=name)
     try:
         return point.load()
@@ -71,11 +83,25 @@ def _group(family: str) -> str:
     return f"editsafety.{family.rpartition('.')[2]}"
 
 
-def _files(family: str) -> set[str]:
-    """The members that are files of the family's package, found without importing it (some families bring torch in)."""
+def _members(family: str) -> set[str]:
+    """The members that are files of the family's package."""
+    assigns = re.compile(rf"^{MEMBER[family]}\b *[:=]", re.MULTILINE)
+    return {name for name, path in _files(family).items() if assigns.search(path.read_text(encoding="utf-8"))}
+
+
+def _files(family: str) -> dict[str, Path]:
+    """The public files of a family's package, and of its folders their first, found without importing the package.
+
+    Some families bring torch in, so `find_spec` may ask for no name below the family's own.
+    """
     spec = importlib.util.find_spec(f"editsafety.{family}")
-    places = spec.submodule_search_locations if spec is not None else None
-    return {module.name for module in pkgutil.iter_modules(places or []) if not module.name.startswith("_")}
+    folders = (spec.submodule_search_locations if spec is not None else None) or []
+    return {
+        module.name: Path(folder, module.name, "__init__.py") if module.ispkg else Path(folder, f"{module.name}.py")
+        for folder in folders
+        for module in pkgutil.iter_modules([folder])
+        if not module.name.startswith("_")
+    }
 
 
 def _path_of(name: str) -> Path:
@@ -92,7 +118,7 @@ def from_file(name: str) -> Any:
     path = _path_of(name)
     # One module per path and content: what an editor keeps in its module or class stays visible, an edited file is new.
     module_name = f"editsafety_user_{path.stem}_{hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:16]}"
-    module = sys.modules.get(module_name) or _executed(module_name, path, place)
+    module = sys.modules.get(module_name) or _execute(module_name, path, place)
     if not hasattr(module, attribute):
         have = ", ".join(
             sorted(n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name)
@@ -101,7 +127,7 @@ def from_file(name: str) -> Any:
     return getattr(module, attribute)
 
 
-def _executed(module_name: str, path: Path, place: str) -> ModuleType:
+def _execute(module_name: str, path: Path, place: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{place}: cannot be imported as Python.")

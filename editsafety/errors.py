@@ -1,7 +1,7 @@
 """The exceptions that editsafety raises on purpose.
 
     EditSafetyError
-    ├── UsageError            an option, a name or a limit that cannot be meant
+    ├── UsageError            an option, a name or a limit that is not valid
     │   └── UnknownNameError  a name that is not known; says which are
     ├── DataError             a row, a file or a download that cannot be used
     │   └── ChecksumError     bytes that are not the pinned ones
@@ -27,7 +27,7 @@ class EditSafetyError(Exception):
 
 
 class UsageError(EditSafetyError):
-    """The request itself cannot be meant: a bad option, limit or combination."""
+    """The command or call is invalid: a bad option, limit or combination."""
 
 
 class UnknownNameError(UsageError):
@@ -84,6 +84,6 @@ class StoreError(EditSafetyError):
     """Results that cannot be read or written."""
 
 
-def told(error: BaseException) -> str:
+def sentence_of(error: BaseException) -> str:
     """An error in words, for a record: our own say it themselves, of any other the class is said as well."""
     return str(error) if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {error}"

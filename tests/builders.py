@@ -8,7 +8,7 @@ report = builders.report({"rome": [builders.record("rome", "hard", 0, ratio=526.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -16,26 +16,33 @@ from typing import Any
 from editsafety.datasets.request import EditRequest, Neighbour
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
-from editsafety.runs.case_record import CaseRecord, Cost, Failure
-from editsafety.runs.measurement import Measurement
-from editsafety.runs.plan import Case, RunPlan, Settings
+from editsafety.runs.case import Case
+from editsafety.runs.case_record import CaseRecord, Cost, Failure, Step
+from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, RunFacts
+from editsafety.runs.measurement import Column, Measurement
+from editsafety.runs.plan import RunPlan
+from editsafety.runs.schedule import Kind, Schedule
+from editsafety.runs.settings import Settings
 
 MODEL = "pocket-neo"
 BASE = 51.2
-FACTS: Mapping[str, Any] = {
-    f"model:{MODEL}": {
-        "fingerprint": "f" * 64,
-        "parameters": 2_900_000,
-        "device": "cpu",
-        "attention": "eager",
-        "name": MODEL,
-        "dtype": "float32",
-        "revision": None,
-        "trust_remote_code": False,
-        "noise": 1e-7,
-    },
-    f"editor:{MODEL}:rome": {"hparams": {"layers": [3], "v_num_grad_steps": 20}, "paper": "arXiv 2202.05262"},
-}
+WEIGHT = "transformer.h.3.mlp.c_proj.weight"
+HPARAMS = {"layers": [3], "v_num_grad_steps": 20}
+FACTS = RunFacts.of(
+    [
+        ModelFacts(MODEL, "f" * 64, 2_900_000, "cpu", "float32", "eager", "gpt_neo", MODEL, noise=1e-7),
+        EditorFacts(MODEL, "rome", HPARAMS, "c" * 64, paper="arXiv 2202.05262"),
+        Columns(
+            (
+                Column("delta_relative", "|dW|/|W|", "update", "dW/W", over="median", order=10, dispensable=True),
+                Column("efficacy", "prompt", "success", "suc-\ncess", order=20),
+                Column("efficacy_prefixed", "+prefix", "success", "+pre-\nfix", order=21),
+                Column("generalisation", "rephrased", "success", "re-\nphr.", order=22),
+                Column("locality", "neighbours", "kept", "neigh-\nbours", order=30),
+            )
+        ),
+    ]
+)
 
 
 def request(stream: str, number: int, **more: Any) -> EditRequest:
@@ -77,15 +84,17 @@ def record(
     finite: float = 1.0,
     base: float | None = BASE,
     answer: str = "farmer",
+    undeclared: Sequence[str] = (),
     failure: Failure | None = None,
     **more: Any,
 ) -> CaseRecord:
     """A finished case that passes everything, but for what is said otherwise."""
     case = case_of(editor, stream, number, model=model)
-    about: dict[str, Any] = {"case": case.id, "model": model, "editor": editor, "stream": stream}
-    requests = (more.pop("request", case.request),)
+    if "request" in more:
+        case = replace(case, requests=(more.pop("request"),))
+    before = more.pop("before", None)
     if failure is not None:
-        return CaseRecord(**about, requests=requests, failure=failure)
+        return CaseRecord.begun(case, model, editor, failure=failure, ended="failed")
     ppl = None if ratio is None or base is None else BASE * ratio
     after = [
         measured("me_ppl", ppl, unit="perplexity"),
@@ -98,19 +107,68 @@ def record(
         measured("norm_growth", 1.0, unit="ratio"),
         Measurement("weights_finite", 1, "bool", finite, n=1, broken=finite == 0.0),
     ]
+    known = {
+        "me_ppl": measured("me_ppl", base, unit="perplexity"),
+        "efficacy": measured("efficacy", 0.0, answers=["baker"]),
+    }
     values: dict[str, Any] = {
-        "before": {
-            "me_ppl": measured("me_ppl", base, unit="perplexity"),
-            "efficacy": measured("efficacy", 0.0, answers=["baker"]),
-        },
-        "after": {found.name: found for found in after},
+        "found": more.pop("after", {found.name: found for found in after}),
         "edit_id": f"{number:064d}",
-        "declared": ("transformer.h.3.mlp.c_proj.weight",),
-        "changed": ("transformer.h.3.mlp.c_proj.weight",),
+        "declared": (WEIGHT,),
+        "changed": (WEIGHT, *undeclared),
         "restored": True,
         "cost": Cost(0.11, 0.001, 0.002, 0.3, 3_250_000),
     }
-    return CaseRecord(**about, requests=requests, **{**values, **more})
+    step = Step(1, (case.request.id,), **{**values, **more})
+    return CaseRecord.begun(case, model, editor, before=before or known, steps=(step,), ended="complete")
+
+
+def stepped(one: CaseRecord, **more: Any) -> CaseRecord:
+    """A record whose only step has other values."""
+    return replace(one, steps=(replace(one.step, **more),))
+
+
+def probe(name: str, right: int, of: int = 100) -> Measurement:
+    """An ability of which so many items are right."""
+    items = tuple(float(i < right) for i in range(of))
+    return Measurement(name, 1, "rate", right / of, n=of, items=items)
+
+
+def step(
+    edits: int,
+    ratio: float = 1.0,
+    recent: float = 1.0,
+    kept: float = 1.0,
+    growth: float = 1.0,
+    size: int = 1,
+    **probes: int,
+) -> Step:
+    """A measured step of a course that is fine, but for what is said otherwise; of abilities, how many are right."""
+    found = [
+        measured("me_ppl", BASE * ratio, unit="perplexity"),
+        measured("recent", recent),
+        measured("kept", kept),
+        measured("drift_growth", growth, unit="ratio"),
+        *(probe(name, right) for name, right in probes.items()),
+    ]
+    return Step(edits, tuple(f"r{edits - i}" for i in range(size)), {one.name: one for one in found})
+
+
+def course(
+    *steps: Step,
+    kind: Kind = "sequential",
+    abilities: Sequence[Measurement] = (),
+    editor: str = "rome",
+    ended: str = "complete",
+    **more: Any,
+) -> CaseRecord:
+    """A course of 30 hard requests; `abilities` are those of the unedited model."""
+    schedule = Schedule("batch", sizes=(1, 10)) if kind == "batch" else Schedule(kind, every=10)
+    case = Case(MODEL, editor, "hard", tuple(request("hard", i) for i in range(30)), schedule)
+    before = {one.name: one for one in (measured("me_ppl", BASE, unit="perplexity"), *abilities)}
+    names = tuple(one.name for one in abilities)
+    values: dict[str, Any] = {"before": before, "abilities": names, "steps": steps, "ended": ended}
+    return CaseRecord.begun(case, MODEL, editor, **{**values, **more})
 
 
 def failed(
@@ -123,7 +181,7 @@ def failed(
 
 def case_of(editor: str, stream: str, number: int, *, model: str = MODEL, control: str = "") -> Case:
     """A planned case."""
-    return Case(model, editor, stream, request(stream, number), control)
+    return Case(model, editor, stream, (request(stream, number),), control=control)
 
 
 def plan(cases: Sequence[Case], controls: Sequence[Case] = (), **settings: Any) -> RunPlan:
@@ -141,7 +199,7 @@ def report(
     lacking: Sequence[Case] = (),
     controls: Sequence[CaseRecord] = (),
     policy: str = "default",
-    facts: Mapping[str, Any] = FACTS,
+    facts: RunFacts = FACTS,
     interrupted: bool = False,
     **settings: Any,
 ) -> RunReport:
@@ -189,7 +247,7 @@ def _rome(number: int) -> CaseRecord:
 
 
 def _case(one: CaseRecord, control: str = "") -> Case:
-    return Case(one.model, one.editor, one.stream, replace(one.requests[0], id=one.requests[0].id), control)
+    return Case(one.model, one.editor, one.stream, one.requests, control=control)
 
 
 @cache

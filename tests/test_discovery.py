@@ -23,6 +23,7 @@ def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (package / "_shared.py").write_text("raise RuntimeError('nobody asked for me')\n")
     import editsafety
 
+    monkeypatch.setitem(discovery.MEMBER, "gadgets", "GADGET")
     monkeypatch.setattr(editsafety, "__path__", [*editsafety.__path__, str(tmp_path)])
     yield package
     for name in [name for name in sys.modules if name.startswith("editsafety.gadgets")]:
@@ -34,35 +35,44 @@ def test_a_file_dropped_into_a_family_is_a_member_the_moment_it_is_there(family:
     assert discovery.names("gadgets") == ["lamp"]
     (family / "clock.py").write_text("GADGET = 'the clock'\n")
     assert discovery.names("gadgets") == ["clock", "lamp"]
-    assert discovery.load("gadgets", "clock", "GADGET") == "the clock"
+    assert discovery.load("gadgets", "clock") == "the clock"
 
 
 def test_listing_imports_no_member(family: Path) -> None:
-    (family / "bomb.py").write_text("raise RuntimeError('imported')\n")
+    (family / "bomb.py").write_text("raise RuntimeError('imported')\nGADGET = None\n")
     assert discovery.names("gadgets") == ["bomb", "lamp"]
     assert "editsafety.gadgets.lamp" not in sys.modules
 
 
 def test_loading_one_member_imports_no_other(family: Path) -> None:
-    (family / "bomb.py").write_text("raise RuntimeError('imported')\n")
-    assert discovery.load("gadgets", "lamp", "GADGET") == "the lamp"
+    (family / "bomb.py").write_text("raise RuntimeError('imported')\nGADGET = None\n")
+    assert discovery.load("gadgets", "lamp") == "the lamp"
+
+
+def test_a_member_may_be_a_folder_and_may_annotate_what_it_is(family: Path) -> None:
+    (family / "organ").mkdir()
+    (family / "organ" / "__init__.py").write_text("GADGET: str = 'the organ'\n")
+    (family / "organ" / "pipe.py").write_text("GADGET = 'a pipe'\n")
+    assert discovery.names("gadgets") == ["lamp", "organ"]
+    assert discovery.load("gadgets", "organ") == "the organ"
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_the_known_ones(family: Path) -> None:
     with pytest.raises(
         UnknownNameError, match=r"no gadget named 'lmap'; did you mean 'lamp'\? Known gadgets: lamp\. One of"
     ):
-        discovery.load("gadgets", "lmap", "GADGET")
+        discovery.load("gadgets", "lmap")
     with pytest.raises(UnknownNameError, match=r"no gadget named 'zzz'\. Known gadgets: lamp\."):
-        discovery.load("gadgets", "zzz", "GADGET")
+        discovery.load("gadgets", "zzz")
     with pytest.raises(UnknownNameError):
-        discovery.load("gadgets", "_shared", "GADGET")
+        discovery.load("gadgets", "_shared")
 
 
-def test_a_member_that_does_not_say_what_it_is_is_refused_by_file(family: Path) -> None:
-    (family / "blank.py").write_text("")
+def test_a_file_that_does_not_say_what_it_is_is_no_member_and_refused_by_file(family: Path) -> None:
+    (family / "blank.py").write_text("from editsafety.gadgets.lamp import GADGET\n")
+    assert discovery.names("gadgets") == ["lamp"]
     with pytest.raises(UsageError, match=r"editsafety/gadgets/blank.py does not define GADGET"):
-        discovery.load("gadgets", "blank", "GADGET")
+        discovery.load("gadgets", "blank")
 
 
 def test_entry_points_of_other_packages_are_members(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,9 +87,9 @@ def test_entry_points_of_other_packages_are_members(family: Path, monkeypatch: p
 
     monkeypatch.setattr(discovery, "entry_points", entry_points)
     assert discovery.names("gadgets") == ["ghost", "lamp", "radio"]
-    assert discovery.load("gadgets", "radio", "GADGET").__name__ == "dumps"
+    assert discovery.load("gadgets", "radio").__name__ == "dumps"
     with pytest.raises(UsageError, match="ghost: the entry point 'no_such:thing' cannot be loaded"):
-        discovery.load("gadgets", "ghost", "GADGET")
+        discovery.load("gadgets", "ghost")
 
 
 def test_a_class_in_a_file_of_ones_own_is_loaded(tmp_path: Path) -> None:
@@ -89,7 +99,7 @@ def test_a_class_in_a_file_of_ones_own_is_loaded(tmp_path: Path) -> None:
         "from __future__ import annotations\nfrom dataclasses import dataclass\n\n\n"
         "@dataclass\nclass Mine:\n    size: int = 3\n"
     )
-    assert discovery.load("gadgets", f"{place}:Mine", "GADGET")().size == 3
+    assert discovery.load("gadgets", f"{place}:Mine")().size == 3
 
 
 @pytest.mark.parametrize(
@@ -108,20 +118,17 @@ def test_a_file_of_ones_own_that_does_not_do_is_refused_with_the_reason(
     place = tmp_path / "mine.py"
     place.write_text(body)
     with pytest.raises(UsageError, match=message) as caught:
-        discovery.load("gadgets", f"{place}:Mine", "GADGET")
+        discovery.load("gadgets", f"{place}:Mine")
     assert str(place) in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no such file"):
-        discovery.load("gadgets", f"{tmp_path}/no.py:Mine", "GADGET")
+        discovery.load("gadgets", f"{tmp_path}/no.py:Mine")
 
 
-@pytest.mark.parametrize("family", ["editors", "measures", "datasets"])
+@pytest.mark.parametrize("family", discovery.MEMBER)
 def test_the_members_of_the_shipped_families_are_listed_sorted(family: str) -> None:
-    try:
-        found = discovery.names(family)
-    except ModuleNotFoundError:
-        pytest.skip(f"editsafety.{family} does not exist yet")
-    assert found == sorted(found)
-    assert all(name.isidentifier() and not name.startswith("_") for name in found)
+    members = discovery.names(family)
+    assert members == sorted(members)
+    assert all(name.isidentifier() and not name.startswith("_") for name in members)

@@ -5,6 +5,7 @@ The numbers an editor is made with are those of `tests.editors.conftest.NUMBERS`
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -207,9 +208,7 @@ def test_a_sequence_goes_on_from_what_the_last_edit_carries(bed: Bed, edit: Edit
 def test_an_editor_that_is_not_prepared_names_the_command(bed: Bed, tmp_path: Path) -> None:
     editor = Bed(bed.name, bed.handle, tmp_path).fresh()
     if editor.missing() is None:
-        assert not editors.load(bed.name).traits.prepares
         return
-    assert editors.load(bed.name).traits.prepares
     with pytest.raises(NotPreparedError, match="editsafety prepare --model"):
         editor.edit([REQUEST])
 
@@ -260,16 +259,44 @@ EDITOR = Dropped
 '''
 
 
+def readme_example() -> str:
+    """The example of the README, ending as a file of the family does."""
+    text = (Path(editsafety.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- file: my_editor.py -->\s*```python\n(.*?)```", text, re.DOTALL)
+    assert block is not None, "README.md has no block marked my_editor.py"
+    return f"{block.group(1)}\n\nEDITOR = MyEditor\n"
+
+
+def test_the_example_of_the_readme_takes_one_request_and_refuses_others(tmp_path: Path) -> None:
+    (tmp_path / "my_editor.py").write_text(readme_example(), encoding="utf-8")
+    editor = Bed(f"{tmp_path}/my_editor.py:MyEditor", tiny.handle("gpt2"), tmp_path).fresh()
+    assert editor.edit([REQUEST]).request_ids == (REQUEST.id,)
+    with pytest.raises(EditorError, match="writes one fact per edit and was given 2 requests"):
+        editor.edit([REQUEST, OTHER])
+    with pytest.raises(EditorError, match="was given no request"):
+        editor.edit([])
+
+
 @pytest.mark.slow
-def test_a_new_file_is_an_editor_that_passes_all_this_with_no_edit_elsewhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "body", "which"),
+    [
+        ("dropped", lambda: textwrap.dedent(DROPPED), "dropped and gpt2"),
+        ("my_editor", readme_example, "my_editor and not says_where"),  # on every family; it comes from no paper
+    ],
+    ids=["dropped", "readme"],
+)
+def test_a_new_file_is_an_editor_that_passes_all_this_with_no_edit_elsewhere(
+    tmp_path: Path, name: str, body: Callable[[], str], which: str
+) -> None:
     package = Path(editsafety.__file__).parent
     shutil.copytree(package, tmp_path / "editsafety", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(Path(__file__).parent, tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     for folder in ("hparams", "data", "suites"):
         (tmp_path / folder).symlink_to(package.parent / folder)
     shutil.copy(package.parent / "pyproject.toml", tmp_path)
-    (tmp_path / "editsafety" / "editors" / "dropped.py").write_text(textwrap.dedent(DROPPED), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "tests/test_every_editor.py", "-q", "-k", "dropped and gpt2"]
+    (tmp_path / "editsafety" / "editors" / f"{name}.py").write_text(body(), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "tests/test_every_editor.py", "-q", "-k", which]
     command += ["-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout

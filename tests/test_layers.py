@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import editsafety
+from editsafety import discovery
 
 PACKAGE = Path(editsafety.__file__).parent
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
@@ -35,15 +36,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
-
-# Families whose members stand alone; beside them only files with an underscore and this plumbing may be shared.
-FAMILIES: dict[str, set[str]] = {
-    "editors": set(),
-    "measures": set(),
-    "datasets": {"fetch", "manifest", "request"},
-    "regularisers": set(),
-    "abilities": set(),
-}
 
 # What has to start fast, or to work where torch is not installed.
 LIGHT = (
@@ -100,13 +92,23 @@ def test_imports_go_down_the_layers_only(path: Path) -> None:
             assert LAYER[target] < LAYER[room], f"{path}:{line}: {room} must not import {target}"
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] in FAMILIES], ids=str)
-def test_members_of_a_family_do_not_import_each_other(path: Path) -> None:
-    shared = FAMILIES[path.parts[0]]
-    members = {p.stem for p in FILES if p.parts[0] == path.parts[0] and not p.stem.startswith("_")} - shared
-    for (target, *rest), line in own(path):
-        if target == path.parts[0] and rest and rest[0] in members:
-            assert rest[0] == path.stem, f"{path}:{line}: {path.stem} must not import its sibling {rest[0]}"
+@pytest.mark.parametrize("family", discovery.MEMBER)
+def test_members_of_a_family_do_not_import_each_other(family: str) -> None:
+    room = tuple(family.split("."))
+    members = set(discovery.names(family))
+    for path in (path for path in FILES if path.parts[: len(room)] == room):
+        itself = path.parts[len(room)].removesuffix(".py")
+        siblings = {(*room, member) for member in members - {itself}}
+        for target, line in own(path):
+            assert target[: len(room) + 1] not in siblings, f"{path}:{line}: {itself} must not import {target[-1]}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_private_file_is_imported_from_its_own_folder_only(path: Path) -> None:
+    for target, line in own(path):
+        for depth, part in enumerate(target):
+            if part.startswith("_") and (PACKAGE.joinpath(*target[:depth]) / f"{part}.py").is_file():
+                assert path.parts[:depth] == target[:depth], f"{path}:{line}: {'.'.join(target)} is private to its room"
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path not in BUILDERS], ids=str)
@@ -137,6 +139,15 @@ def test_light_modules_import_neither_torch_nor_transformers() -> None:
 def test_no_file_is_too_long_to_be_read_at_once(path: Path) -> None:
     lines = len((PACKAGE / path).read_text(encoding="utf-8").splitlines())
     assert lines <= LONGEST, f"{path} has {lines} lines"
+
+
+def test_no_two_classes_share_a_name() -> None:
+    """A private class counts by its name without the underscore."""
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in (node for node in ast.walk(parsed(path)) if isinstance(node, ast.ClassDef)):
+            places.setdefault(node.name.lstrip("_"), []).append(f"{path}:{node.lineno}")
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

@@ -47,22 +47,25 @@ BUILT_IN: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question whose answer is known.
+    """One question whose answer is known. Answers and options follow the prompt behind a space."""
 
-    Answers and options follow the prompt behind a space. `options` and the index of the right one, `gold`, for a
-    choice; `contexts` where every option has a prompt of its own (then `prompt` only describes the item). `answers` are
-    the texts that count as right where the model speaks freely: greedily, until one of `until` behind its first
-    visible character, at most `tokens` tokens (or what the longest answer needs, if that is more).
-    """
-
+    # Its name in results.
     id: str
+    # What the model is given; where there are `contexts` it only describes the item.
     prompt: str
+    # What a choice is made from; none where the model speaks freely.
     options: tuple[str, ...] = ()
+    # The index of the right option.
     gold: int | None = None
+    # The texts that count as right where the model speaks freely.
     answers: tuple[str, ...] = ()
+    # A prompt for every option, where each has its own.
     contexts: tuple[str, ...] = ()
+    # A free answer ends at one of these, behind its first visible character.
     until: tuple[str, ...] = ("\n",)
+    # A free answer's longest length, or what the longest of `answers` needs, if that is more.
     tokens: int = 0
+    # File and row, for errors.
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -76,12 +79,13 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a scorer found, in the order of the items: a value from 0 to 1 each, NaN where the model's numbers are not
-    finite; what it said; and further figures on the same answers (`acc` beside acc_norm) by name.
-    """
+    """What a scorer found, in the order of the items."""
 
+    # From 0 to 1 each; NaN where the model's numbers are not finite.
     values: Sequence[float]
+    # What the model said.
     answers: Sequence[str]
+    # Further figures on the same answers by name, as `acc` beside acc_norm.
     more: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
@@ -98,16 +102,19 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """An ability with its items. `chance` is what guessing scores: one over the number of options, 0 for free answers.
+    """An ability with its items."""
 
-    `source` says where the items are from.
-    """
-
+    # That of its measurement.
     name: str
+    # The ability that it stands for.
     family: str
+    # How its items are scored, one of `SCORERS`.
     scorer: str
+    # What guessing scores: one over the number of options, 0 for free answers.
     chance: float
+    # In the order of the file.
     items: tuple[Item, ...]
+    # Where the items are from.
     source: str = ""
 
     def __call__(self, handle: ModelHandle, batch_size: int = 64) -> Measurement:
@@ -184,7 +191,7 @@ def reader_of(name: str) -> Reader:
     """The reader behind a name. Raises UnknownNameError."""
     if name not in readers():
         raise UnknownNameError("reader", name, readers())
-    reader: Reader = discovery.load("abilities", name, "READER")
+    reader: Reader = discovery.load("abilities", name)
     return reader
 
 

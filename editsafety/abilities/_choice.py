@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from editsafety.abilities import Item, Scores
-from editsafety.abilities._prompts import fitted
+from editsafety.abilities._prompts import fit_prompt
 from editsafety.model.handle import ModelHandle
 from editsafety.model.scoring import by_length as dealt
 
@@ -49,9 +49,9 @@ def likelihoods(handle: ModelHandle, items: Sequence[Item], batch_size: int = 64
     for i, item in enumerate(items):
         targets = [handle.target_ids(option) for option in item.options]
         room = max(map(len, targets))
-        shared = None if item.contexts else fitted(handle, item.prompt, room, item)
+        shared = None if item.contexts else fit_prompt(handle, item.prompt, room, item)
         for k, target in enumerate(targets):
-            prompt = shared if shared is not None else fitted(handle, item.contexts[k], room, item)
+            prompt = shared if shared is not None else fit_prompt(handle, item.contexts[k], room, item)
             wanted[(*prompt, *target[:-1])].append((i, k, target))
     rows = list(wanted)
     for chosen in dealt({n: len(row) for n, row in enumerate(rows)}, batch_size):

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import torch
 
 from editsafety.abilities import Item, Scores
-from editsafety.abilities._prompts import fitted
-from editsafety.model.generation import end_ids, hooked
+from editsafety.abilities._prompts import fit_prompt
+from editsafety.model.generation import end_ids, has_hooks
 from editsafety.model.handle import ModelHandle
 from editsafety.model.scoring import by_length
 
@@ -24,15 +24,22 @@ SPARE = 6  # tokens behind the longest answer: what shows that the answer ended 
 
 
 @dataclass(slots=True)
-class _Row:
-    """An answer on its way. `said` is None once the logits were not finite."""
+class _Reply:
+    """An answer on its way."""
 
+    # Ids of the prompt.
     prompt: list[int]
+    # The prompt as text.
     head: str
+    # Ids of a probable answer.
     draft: list[int]
+    # How many tokens it may have.
     budget: int
+    # Where it ends.
     until: tuple[str, ...]
+    # Its ids so far; None once the logits were not finite.
     said: list[int] | None = field(default_factory=list)
+    # Whether it has ended.
     done: bool = False
 
     @property
@@ -54,7 +61,7 @@ def score(handle: ModelHandle, items: Sequence[Item], batch_size: int, grade: Gr
 @torch.no_grad()
 def answers(handle: ModelHandle, items: Sequence[Item], batch_size: int = 64) -> list[str | None]:
     """What the model says to each item, without what comes behind its `until`; None where logits are not finite."""
-    rows = [_asked(handle, item) for item in items]
+    rows = [_prepare(handle, item) for item in items]
     stops = end_ids(handle)
     while waiting := {
         i: len(row.prompt) + len(row.said or ()) + len(row.guess) for i, row in enumerate(rows) if not row.done
@@ -68,17 +75,17 @@ def answers(handle: ModelHandle, items: Sequence[Item], batch_size: int = 64) ->
             for k, (row, guess) in enumerate(zip(batch, guesses, strict=True)):
                 first = len(fed[k]) - len(guess) - 1
                 _accept(row, guess, tokens[k][first:], finite[k][first:], stops)
-                row.done = row.done or _ended(_behind(handle, row), row.until)
+                row.done = row.done or _has_ended(_behind(handle, row), row.until)
     return [None if row.said is None else _cut(_behind(handle, row), row.until) for row in rows]
 
 
-def _asked(handle: ModelHandle, item: Item) -> _Row:
+def _prepare(handle: ModelHandle, item: Item) -> _Reply:
     targets = [handle.target_ids(answer) for answer in _drafts(item)]
     longest = max(map(len, targets), default=0)
     budget = max(item.tokens, longest + SPARE)
-    prompt = fitted(handle, item.prompt, budget, item)
-    draft = [] if hooked(handle.model) or not targets else targets[0]
-    return _Row(prompt, handle.text(prompt), draft, budget, item.until)
+    prompt = fit_prompt(handle, item.prompt, budget, item)
+    draft = [] if has_hooks(handle.model) or not targets else targets[0]
+    return _Reply(prompt, handle.text(prompt), draft, budget, item.until)
 
 
 def _drafts(item: Item) -> tuple[str, ...]:
@@ -86,7 +93,7 @@ def _drafts(item: Item) -> tuple[str, ...]:
     return (", ".join(item.answers), *item.answers) if len(item.answers) > 1 else item.answers
 
 
-def _accept(row: _Row, guess: list[int], best: Sequence[int], finite: Sequence[bool], stops: frozenset[int]) -> None:
+def _accept(row: _Reply, guess: list[int], best: Sequence[int], finite: Sequence[bool], stops: frozenset[int]) -> None:
     """Append the greedy tokens that a pass has settled."""
     said = row.said if row.said is not None else []
     for place in range(len(guess) + 1):
@@ -104,13 +111,13 @@ def _accept(row: _Row, guess: list[int], best: Sequence[int], finite: Sequence[b
             return
 
 
-def _behind(handle: ModelHandle, row: _Row) -> str:
+def _behind(handle: ModelHandle, row: _Reply) -> str:
     """The text behind the prompt. Decoded together with it: alone, SentencePiece would lose the space in between."""
     whole = handle.text([*row.prompt, *(row.said or ())])
     return whole[len(row.head) :] if whole.startswith(row.head) else handle.text(row.said or ())
 
 
-def _ended(text: str, until: Sequence[str]) -> bool:
+def _has_ended(text: str, until: Sequence[str]) -> bool:
     return any(stop in text.lstrip() for stop in until)
 
 

@@ -7,7 +7,7 @@ from editsafety.errors import DataError
 from editsafety.model.handle import ModelHandle
 
 
-def fitted(handle: ModelHandle, prompt: str, room: int, item: Item) -> list[int]:
+def fit_prompt(handle: ModelHandle, prompt: str, room: int, item: Item) -> list[int]:
     """Ids of the prompt such that `room` more tokens fit into the model's context.
 
     As in lm-evaluation-harness the end of a prompt that is too long is kept, where the question stands; so are the

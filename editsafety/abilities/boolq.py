@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from editsafety.abilities import Item
-from editsafety.abilities._files import YES_NO, Row, instructed, read, truth
+from editsafety.abilities._files import YES_NO, DataRow, instructed, read, truth
 
 LAYOUT = re.compile(
     r"Please answer the following question with true or false, question: (?P<question>.*)\?"
@@ -32,7 +32,7 @@ class BoolQ:
         return tuple(_item(row) for row in read(path))
 
 
-def _item(row: Row) -> Item:
+def _item(row: DataRow) -> Item:
     row = instructed(row, LAYOUT) if "instruction" in row.values else row
     passage = row.maybe("passage").strip()
     question = row.text("question").strip().removesuffix("?")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from editsafety.abilities import Item
-from editsafety.abilities._files import decoded
+from editsafety.abilities._files import text_of
 from editsafety.errors import DataError
 
 TOKENS = 10  # as published, where the names need no more
@@ -58,7 +58,7 @@ def entities(sentence: list[Tagged]) -> Iterator[str]:
 def _sentences(path: Path) -> Iterator[tuple[str, list[Tagged]]]:
     sentence: list[Tagged] = []
     start = 0
-    for number, line in enumerate((*decoded(path).split("\n"), ""), 1):
+    for number, line in enumerate((*text_of(path).split("\n"), ""), 1):
         parts = line.split()
         if parts and parts[0] != "-DOCSTART-":
             if len(parts) < 2 or not (parts[-1] == "O" or parts[-1][:2] in ("B-", "I-")):

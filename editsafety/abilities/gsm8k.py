@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from editsafety.abilities import Item
-from editsafety.abilities._files import Row, read
+from editsafety.abilities._files import DataRow, read
 from editsafety.abilities._solve import number
 
 TOKENS = 16
@@ -30,7 +30,7 @@ class Gsm8k:
         return tuple(_item(row) for row in read(path))
 
 
-def _item(row: Row) -> Item:
+def _item(row: DataRow) -> Item:
     plain = "instruction" in row.values
     question = row.text("instruction" if plain else "question").strip()
     rationale, mark, answer = row.text("answer").rpartition("#### ")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from editsafety.abilities import Item
-from editsafety.abilities._files import Row, one_line, picked, read
+from editsafety.abilities._files import DataRow, one_line, picked, read
 
 
 class HellaSwag:
@@ -25,7 +25,7 @@ class HellaSwag:
         return tuple(_item(row) for row in read(path))
 
 
-def _item(row: Row) -> Item:
+def _item(row: DataRow) -> Item:
     endings = tuple(map(_cleaned, row.several("endings")))
     if len(endings) < 2:
         row.refuse("endings", f"has {len(endings)} endings, expected four")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from editsafety.abilities import Item
-from editsafety.abilities._files import decoded
+from editsafety.abilities._files import text_of
 from editsafety.errors import DataError
 
 LETTERS = ("A", "B", "C", "D")
@@ -35,7 +35,7 @@ class Mmlu:
 
 def _items(path: Path) -> Iterator[Item]:
     subject = path.stem.removesuffix("_test").removesuffix("_val").removesuffix("_dev")
-    reader = csv.reader(io.StringIO(decoded(path)), strict=True)
+    reader = csv.reader(io.StringIO(text_of(path)), strict=True)
     try:
         for number, row in enumerate(reader, 1):
             where = f"{path.name}:{reader.line_num}"

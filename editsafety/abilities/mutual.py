@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from editsafety.abilities import Item
-from editsafety.abilities._files import Row, picked
+from editsafety.abilities._files import DataRow, picked
 from editsafety.errors import DataError
 
 LETTERS = {"A": 0, "B": 1, "C": 2, "D": 3}
@@ -58,7 +58,7 @@ def _item(path: Path, name: str, body: bytes) -> Item:
         raise DataError(f"{where}: no JSON object ({error}).") from error
     if not isinstance(values, dict):
         raise DataError(f"{where}: is {type(values).__name__}, expected an object.")
-    row = Row(where, 1, values)
+    row = DataRow(where, 1, values)
     options = row.several("options")
     if len(options) != len(LETTERS):
         row.refuse("options", f"has {len(options)} replies, expected {len(LETTERS)}")

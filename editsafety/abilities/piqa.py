@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from editsafety.abilities import Item
-from editsafety.abilities._files import Row, decoded, instructed, picked, read
+from editsafety.abilities._files import DataRow, instructed, picked, read, text_of
 from editsafety.errors import DataError
 
 LAYOUT = re.compile(
@@ -39,20 +39,22 @@ class Piqa:
         return tuple(_item(row, "label", {"0": 0, "1": 1}) for row in rows)
 
 
-def _item(row: Row, field: str, labels: dict[str, int]) -> Item:
+def _item(row: DataRow, field: str, labels: dict[str, int]) -> Item:
     solutions = (row.text("sol1").strip(), row.text("sol2").strip())
     prompt = f"Question: {row.text('goal').strip()}\nAnswer:"
     return Item(f"piqa-{row.number:04d}", prompt, solutions, picked(row, field, labels), source=row.where)
 
 
-def _labelled(path: Path, rows: Sequence[Row]) -> list[Row]:
+def _labelled(path: Path, rows: Sequence[DataRow]) -> list[DataRow]:
     place = path.with_name(f"{path.stem}-labels.lst")
     if not place.is_file():
         raise DataError(f"{path}: its rows have no 'label', and there is no {place.name} beside it. Put it there.")
-    labels = decoded(place).split()
+    labels = text_of(place).split()
     if len(labels) != len(rows):
         raise DataError(f"{place}: {len(labels)} labels for {len(rows)} rows of {path.name}.")
-    return [Row(row.where, row.number, {**row.values, "label": label}) for row, label in zip(rows, labels, strict=True)]
+    return [
+        DataRow(row.where, row.number, {**row.values, "label": label}) for row, label in zip(rows, labels, strict=True)
+    ]
 
 
 READER = Piqa()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from editsafety.abilities import Item
-from editsafety.datasets import _rows
+from editsafety.datasets import rows
 
 FIELDS = ("id", "prompt", "options", "gold", "answers")
 
@@ -23,10 +23,10 @@ class Plain:
 
     def read(self, path: Path) -> tuple[Item, ...]:
         """Every row as an item; its own `id` is kept."""
-        return tuple(_item(row) for row in _rows.read(path))
+        return tuple(_item(row) for row in rows.read(path))
 
 
-def _item(row: _rows.Row) -> Item:
+def _item(row: rows.DataRow) -> Item:
     for unknown in row.values.keys() - set(FIELDS):
         row.refuse(unknown, f"is not known (known: {', '.join(FIELDS)})")
     options, answers = row.several("options"), row.several("answers")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from editsafety.abilities import Item
-from editsafety.abilities._files import Row, one_line
-from editsafety.datasets._rows import whole
+from editsafety.abilities._files import DataRow, one_line
+from editsafety.datasets.rows import whole
 from editsafety.errors import DataError
 
 TOKENS = 20
@@ -37,7 +37,7 @@ class Squad2:
         )
 
 
-def _item(row: Row, context: str) -> Item:
+def _item(row: DataRow, context: str) -> Item:
     answers = tuple(dict.fromkeys(one_line(answer.text("text")) for answer in row.rows("answers")))
     impossible = row.values.get("is_impossible", False)
     if not isinstance(impossible, bool) or impossible == bool(answers):

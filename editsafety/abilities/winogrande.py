@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from editsafety.abilities import Item
-from editsafety.abilities._files import Row, instructed, picked, read
+from editsafety.abilities._files import DataRow, instructed, picked, read
 
 LAYOUT = re.compile(
     r"Please choose the correct answer to fill in the blank to complete the given sentence: (?P<sentence>.*)"
@@ -32,7 +32,7 @@ class WinoGrande:
         return tuple(_item(row) for row in read(path))
 
 
-def _item(row: Row) -> Item:
+def _item(row: DataRow) -> Item:
     row = instructed(row, LAYOUT) if "instruction" in row.values else row
     sentence = row.text("sentence").strip()
     before, blank, behind = sentence.partition("_")

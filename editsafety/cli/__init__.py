@@ -6,7 +6,7 @@ import sys
 
 from editsafety.errors import EditSafetyError
 
-INTERRUPTED, USAGE = 2, 4  # as pytest; the latter: the command itself cannot be meant
+INTERRUPTED, USAGE = 2, 4  # as pytest; the latter: an invalid command
 _CTRL_C = 130  # what typer makes of it
 
 

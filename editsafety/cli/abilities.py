@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,30 +27,29 @@ Row = tuple["Measurement", float | None]  # what was found, and what guessing sc
 
 
 def abilities(
+    *,
     model: options.Model,
     probe: Annotated[
         list[str] | None,
         typer.Option(
             "--probe",
             "-p",
-            help="a built-in probe, READER:FILE or FILE.jsonl; repeatable [default: all "
-            "built-in ones, for a pocket model]",
+            help="an ability: a built-in one, READER:FILE or FILE.jsonl; repeatable",
+            show_default="all built-in ones, for a pocket model",
         ),
     ] = None,
     task: Annotated[
         list[str] | None, typer.Option("--task", help="a task of lm-evaluation-harness; repeatable (needs lm-eval)")
     ] = None,
     include: Annotated[Path | None, typer.Option(help="folder of YAML files with tasks of your own")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="items of a probe, evenly spread [default: all]")] = None,
+    items: Annotated[int | None, typer.Option(min=1, help="items of each, evenly spread", show_default="all")] = None,
     edit: Annotated[str, typer.Option(help="a saved edit, an edited checkpoint or an adapter: shows the drop")] = "",
     editor: Annotated[str, typer.Option("--editor", "-e", help="the editor that made it, for one with sidecars")] = "",
     batch_size: Annotated[int, typer.Option(min=1, help="prompts together")] = 64,
-    output: Annotated[Path | None, typer.Option("--json", help="write everything to this file, item by item")] = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "float32",
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    trust_remote_code: options.Trust = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="write everything to this file, item by item (JSON)")
+    ] = None,
+    loading: options.Loading,
     quiet: options.Quiet = False,
 ) -> None:
     """Ask a model questions of known answers, ability by ability; with --edit, before and after.
@@ -61,24 +59,21 @@ def abilities(
     judge: it exits 0 when everything could be measured.
     """  # fmt: skip
     from editsafety import abilities as family
-    from editsafety.model.handle import ModelHandle
-    from editsafety.model.loading import ModelSpec
-    from editsafety.progress import Progress
 
     specs = list(probe or ()) or ([] if task else _default(model))
-    probes = [family.load(spec, limit) for spec in specs]
-    handle = ModelHandle.load(ModelSpec(model, device, dtype, revision, offline, trust_remote_code))
-    progress = Progress(sys.stderr, "quiet" if quiet else "auto")
+    probes = [family.load(spec, items) for spec in specs]
+    handle = loading.load(model)
+    progress = options.show_progress(quiet=quiet)
 
     def look(label: str) -> list[Row]:
         found = _probed(handle, probes, batch_size, progress, label)
-        return [*found, *_tasks(handle, task or (), limit, include)]
+        return [*found, *_tasks(handle, task or (), items, include)]
 
     before = look(handle.name)
     after = _edited(handle, edit, editor, look) if edit else None
     drops = _drops(before, after) if after is not None else None
-    if output is not None:
-        output.write_text(json.dumps(_body(handle, before, after, drops), indent=1, allow_nan=False) + "\n", "utf-8")
+    if out is not None:
+        out.write_text(json.dumps(_body(handle, before, after, drops), indent=1, allow_nan=False) + "\n", "utf-8")
     if not quiet:
         Console(highlight=False).print(_table(handle.name, before, after, drops))
 
@@ -103,12 +98,12 @@ def _probed(handle: ModelHandle, probes: Sequence[Probe], size: int, progress: P
     return found
 
 
-def _tasks(handle: ModelHandle, tasks: Sequence[str], limit: int | None, include: Path | None) -> list[Row]:
+def _tasks(handle: ModelHandle, tasks: Sequence[str], items: int | None, include: Path | None) -> list[Row]:
     if not tasks:
         return []
-    from editsafety.abilities._lm_eval import harness
+    from editsafety.abilities.lm_eval import harness
 
-    return [(one, None) for one in harness(handle, tasks, limit=limit, include_path=include)]
+    return [(one, None) for one in harness(handle, tasks, limit=items, include_path=include)]
 
 
 def _edited(handle: ModelHandle, place: str, editor: str, look: object) -> list[Row]:

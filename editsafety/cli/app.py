@@ -1,12 +1,13 @@
-"""The commands, by what they are about."""
+"""The commands, by what they are for."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import typer
 
 from editsafety.cli import (
     abilities,
-    blackbox,
     candidates,
     curves,
     data,
@@ -15,10 +16,39 @@ from editsafety.cli import (
     keys,
     mining,
     models,
+    received,
     run,
     sequences,
     surrogate,
 )
+from editsafety.cli.signature import flatten
+
+PREPARE, RESEARCH = "Prepare", "Research"
+COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
+    "Run and judge": {
+        "run": run.run,
+        "report": run.report,
+        "sequence": sequences.sequence,
+        "check": received.check,
+        "verify": received.verify,
+    },
+    "Edit and look": {
+        "edit": editing.edit,
+        "apply": received.apply,
+        "ppl": editing.ppl,
+        "abilities": abilities.abilities,
+        "curves": curves.curves,
+    },
+    PREPARE: {"prepare": editing.prepare},
+    RESEARCH: {
+        "screen": mining.screen,
+        "mine": mining.mine,
+        "propose": candidates.propose,
+        "keys": keys.keys,
+        "surrogate": surrogate.surrogate,
+        "experiment": experiments.experiment,
+    },
+}
 
 app = typer.Typer(
     name="editsafety",
@@ -27,22 +57,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("run")(run.run)
-app.command("report")(run.report)
-app.command("edit")(editing.edit)
-app.command("ppl")(editing.ppl)
-app.command("abilities")(abilities.abilities)
-app.command("prepare")(editing.prepare)
-app.command("screen")(mining.screen)
-app.command("mine")(mining.mine)
-app.command("propose")(candidates.propose)
-app.command("sequence")(sequences.sequence)
-app.command("curves")(curves.curves)
-app.command("check")(blackbox.check)
-app.command("verify")(blackbox.verify)
-app.command("apply")(blackbox.apply)
-app.command("keys")(keys.keys)
-app.command("experiment")(experiments.experiment)
-app.command("surrogate")(surrogate.surrogate)
-app.add_typer(data.app, name="data")
-app.add_typer(models.app, name="models")
+for panel, commands in COMMANDS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(flatten(command))
+app.add_typer(data.app, name="data", rich_help_panel=PREPARE)
+app.add_typer(models.app, name="models", rich_help_panel=PREPARE)

@@ -3,79 +3,69 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from editsafety.cli import options
-
-if TYPE_CHECKING:
-    from editsafety.lab.lab import Lab
-    from editsafety.research.hardcases.mining import Screening
+from editsafety.cli.signature import only
+from editsafety.runs.settings import Settings
 
 KEY = "EDITSAFETY_API_KEY"
 
 
 def propose(
+    *,
     endpoint: Annotated[str, typer.Option(help="base address of an OpenAI-compatible API: https://host/v1")],
     api_model: Annotated[str, typer.Option(help="name of the chat model there")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="where the candidates go (.jsonl)")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="where the candidates go (.jsonl)")],
     wanted: Annotated[int, typer.Option(min=1, help="so many candidates")] = 50,
     known: Annotated[
-        list[str], typer.Option(help="requests that are there already; repeatable [default: hardedit]")
+        list[str], typer.Option(help="requests that are there already; repeatable", show_default="hardedit")
     ] = [],  # noqa: B006
-    calls: Annotated[int | None, typer.Option(min=1, help="ask at most so often [default: by `wanted`]")] = None,
+    calls: Annotated[int | None, typer.Option(min=1, help="ask at most so often", show_default="by --wanted")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="seconds to wait for the server")] = 60.0,
     tries: Annotated[int, typer.Option(min=1, help="so often is a call tried while the server is busy")] = 5,
     key_variable: Annotated[str, typer.Option(help="environment variable that holds the key, if one is needed")] = KEY,
     screen_on: Annotated[str, typer.Option(help="model to try them on: only what collapses it is kept")] = "",
-    editor: options.Editor = "rome",
-    above: Annotated[float, typer.Option(help="an edit collapses when it multiplies the perplexity by more")] = 2.0,
-    texts: Annotated[str, typer.Option(help="texts for perplexity [default: those of the model]")] = "",
-    seed: options.Seed = 0,
+    editor: options.EditorName = "rome",
+    collapse_above: options.CollapseAbove = None,
+    settings: Annotated[Settings, only("texts_from", "policy", "seed")],
     quiet: options.Quiet = False,
 ) -> None:
     """Ask a chat model for hard requests after the recipe of HardEdit; whether the facts are true is for you to see."""
     from editsafety import datasets
-    from editsafety.progress import Progress
     from editsafety.research.hardcases import candidates
     from editsafety.research.hardcases.chat import Endpoint
 
     names = known or ["hardedit"]
     there = [request for name in names for request in datasets.requests(name)]
     asked = Endpoint(endpoint, api_model, os.environ.get(key_variable, ""), timeout=timeout, tries=tries)
-    with Progress(sys.stderr, "quiet" if quiet else "auto").task(f"asking {api_model}", wanted) as task:
+    with options.show_progress(quiet=quiet).task(f"asking {api_model}", wanted) as task:
 
         def step(kept: int) -> None:
             while task.done < kept:
                 task.step()
 
-        found = candidates.propose(asked, wanted, there, calls=calls, seed=seed, step=step)
-    candidates.write(output, found, asked, known=names, seed=seed)
+        found = candidates.propose(asked, wanted, there, calls=calls, seed=settings.seed, step=step)
+    candidates.write(out, found, asked, known=names, seed=settings.seed)
     for name, count in (*found.counts.items(), ("kept", len(found.kept))):
         typer.echo(f"{name.replace('_', ' ')}: {count}")
     for reason in found.reasons[:5]:
         typer.echo(f"left out: {reason}")
     if screen_on and found.kept:
+        from editsafety.cli.mining import lab_for, plan_for
         from editsafety.research.hardcases import mining
 
-        lab, screening = _screened(output, screen_on, editor, texts, above, seed, quiet=quiet)
+        above = options.collapse_limit(collapse_above, settings.policy)
+        chosen = replace(settings, models=(screen_on,), editors=(editor,))
+        lab = lab_for(plan_for(chosen, str(out)), None, None, "", quiet=quiet)
+        screening = mining.screen(lab, above=above)
         hard = tuple(record.requests[0] for record in screening.collapsed)
         tried = {**mining.provenance(lab), **mining.counts(screening)}
-        candidates.write(output, replace(found, kept=hard), asked, known=names, seed=seed, tried=tried)
+        candidates.write(out, replace(found, kept=hard), asked, known=names, seed=settings.seed, tried=tried)
         for name, figure in screening.summary():
             typer.echo(f"{name}: {figure}")
-    typer.echo(f"written: {output}")
-
-
-def _screened(
-    output: Path, model: str, editor: str, texts: str, above: float, seed: int, *, quiet: bool
-) -> tuple[Lab, Screening]:
-    from editsafety.cli.mining import lab_for, plan_for
-    from editsafety.research.hardcases import mining
-
-    lab = lab_for(plan_for(model, str(output), editor, texts=texts, seed=seed), None, None, "", quiet=quiet)
-    return lab, mining.screen(lab, above=above)
+    typer.echo(f"written: {out}")

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from editsafety.cli import options
+
 
 def curves(
     folders: Annotated[list[Path], typer.Argument(help="folders of runs, or of `editsafety sequence`")],
-    output: Annotated[Path, typer.Option("-o", "--output", help=".svg, .png or .pdf")] = Path("curves.svg"),
+    out: Annotated[Path, typer.Option("--out", "-o", help=".svg, .png or .pdf")] = Path("curves.svg"),
     figure: Annotated[str, typer.Option(help="ratio (perplexity), kept, drift_growth, or an ability")] = "ratio",
-    limit: Annotated[float, typer.Option(help="the line past which a model is broken")] = 2.0,
+    collapse_above: options.CollapseAbove = None,
 ) -> None:
     """Draw one panel per schedule and stream, one line per editor. Needs the extra `maps`."""
     from editsafety.errors import StoreError
@@ -25,7 +27,7 @@ def curves(
         if not (folder / STORE).is_file():
             raise StoreError(f"{folder}: holds no run (no {STORE}). Give a folder under reports/.")
         store = Store(folder / STORE)
-        records += store.course_records()
+        records += [record for record in store.records() if record.is_course]
         store.close()
-    drawing.draw(records, output, figure=figure, limit=limit)
-    typer.echo(f"written: {output}")
+    drawing.draw(records, out, figure=figure, limit=options.collapse_limit_of_runs(collapse_above, folders))
+    typer.echo(f"written: {out}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -41,10 +40,9 @@ def fetch(
 ) -> None:
     """Bring a data set from its pinned address, checked against its sha256."""
     from editsafety.datasets import fetch as fetching
-    from editsafety.progress import Progress
 
     size = fetching.SOURCES[name].size if name in fetching.SOURCES else 0
-    with Progress(sys.stderr, "quiet" if quiet else "auto").task(f"fetching {name} (KiB)", size // 1024 + 1) as task:
+    with options.show_progress(quiet=quiet).task(f"fetching {name} (KiB)", size // 1024 + 1) as task:
 
         def advance(received: int, _total: int) -> None:
             while task.done < received // 1024:

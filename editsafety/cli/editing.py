@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,76 +15,68 @@ from editsafety.datasets.request import EditRequest
 from editsafety.errors import NotPreparedError
 from editsafety.runs.measurement import Measurement
 
+BATCH = 64  # texts per forward pass
+
 
 def edit(
+    *,
     model: options.Model,
-    editor: options.Editor,
+    editor: options.EditorName,
     prompt: Annotated[str, typer.Option(help="with {} for the subject: '{} works as a'")],
     subject: Annotated[str, typer.Option(help="whom or what the fact is about")],
     target: Annotated[str, typer.Option(help="the new continuation")],
     true: Annotated[str | None, typer.Option(help="the old continuation, for comparison")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="save the edit as safetensors")] = None,
-    texts: Annotated[str, typer.Option(help="texts for perplexity [default: those of the model]")] = "",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="save the edit as safetensors")] = None,
+    texts_from: options.TextsFrom = "",
     hparams: options.HparamsFile = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "float32",
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    trust_remote_code: options.Trust = False,
+    loading: options.Loading,
     seed: options.Seed = 0,
 ) -> None:
     """Write one fact into a model and show text and probabilities before and after."""
-    from editsafety import editors
-    from editsafety.edits.session import EditSession
-    from editsafety.lab.lab import artifacts_for
-    from editsafety.lab.trial import compute
+    from editsafety.edits.seal import Keepsake
+    from editsafety.lab.attempt import Questions, attempt, compute
+    from editsafety.lab.bench import Bench
     from editsafety.model import scoring
-    from editsafety.model.handle import ModelHandle
-    from editsafety.model.loading import ModelSpec
 
     request = EditRequest("typed-by-hand", prompt, subject, target, true, source="the command line")
-    handle = ModelHandle.load(ModelSpec(model, device, dtype, revision, offline, trust_remote_code))
-    chosen = editors.make(editor, handle, artifacts_for(handle), path=hparams, seed=seed)
-    for line in editors.set_aside(editor, hparams):
-        typer.echo(f"{chosen.name}: {line}", err=True)
+    handle = loading.load(model)
+    chosen = options.make_editor(handle, editor, hparams, seed)
     missing = chosen.missing()
     if missing is not None:
         raise NotPreparedError(chosen.name, handle.spec.name, missing)
-    chosen_texts = _texts(model, texts)
+    bench = Bench(handle, _texts(model, texts_from), (), BATCH, Keepsake.of(handle, most_bytes=0))
+    says: list[str] = []
 
-    def look() -> tuple[dict[str, Measurement], str]:
-        found = _measured(handle, request, chosen_texts)
-        row = handle.ids(request.filled)
-        return found, handle.text(scoring.continuations(handle, [row], [20])[0])
+    def listen(_session: object = None) -> None:
+        says.append(handle.text(scoring.continuations(handle, [handle.ids(request.filled)], [20])[0]))
 
-    before, said = look()
-    made, cost, _ = compute(handle, chosen, (request,))
-    with EditSession(handle) as session:
-        session.apply(made)
-        after, says = look()
-    _show(request, (before, said), (after, says), made.notes, cost.edit)
-    if output is not None:
-        made.save(output)
-        typer.echo(f"saved {output} ({', '.join(made.parameters) or 'no parameters'})")
+    listen()
+    before = {**bench.measure("model"), **bench.unedited((request,))}
+    made = compute(handle, chosen, (request,))
+    step, _ = attempt(bench, made, [Questions((request,), before)], look=listen)
+    _show(request, (before, says[0]), (dict(step.found), says[1]), made.edit.notes, made.cost.edit)
+    if out is not None:
+        made.edit.save(out)
+        typer.echo(f"saved {out} ({', '.join(made.edit.parameters) or 'no parameters'})")
 
 
 def ppl(
+    *,
     model: options.Model,
-    texts: Annotated[str, typer.Option(help="a data set, me_ppl:FILE, or a text file with one text per line")] = "",
-    limit: Annotated[int | None, typer.Option(help="how many texts [default: all]")] = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "float32",
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    trust_remote_code: options.Trust = False,
+    texts_from: Annotated[
+        str,
+        typer.Option(
+            help="a data set, me_ppl:FILE, or a text file with one text per line", show_default="those of the model"
+        ),
+    ] = "",
+    texts: Annotated[int | None, typer.Option(min=1, help="how many texts", show_default="all of --texts-from")] = None,
+    loading: options.Loading,
 ) -> None:
     """Perplexity of a model, as ME-PPL defined it, with the robust figures beside it."""
     from editsafety import measures
-    from editsafety.model.handle import ModelHandle
-    from editsafety.model.loading import ModelSpec
 
-    chosen = _texts(model, texts, limit)
-    handle = ModelHandle.load(ModelSpec(model, device, dtype, revision, offline, trust_remote_code))
+    chosen = _texts(model, texts_from, texts)
+    handle = loading.load(model)
     found = measures.load("perplexity")(handle, measures.Inputs(texts=chosen))
     table = Table("figure", "value", "n", title=f"{escape(handle.name)} on {len(chosen)} texts", title_justify="left")
     for one in found:
@@ -94,57 +85,36 @@ def ppl(
 
 
 def prepare(
+    *,
     model: options.Model,
-    editor: options.Editor,
+    editor: options.EditorName,
     corpus: Annotated[
         Path | None,
         typer.Option(help="texts (one per line, or JSON lines), published .npz statistics, or a folder of them"),
     ] = None,
     hparams: options.HparamsFile = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "float32",
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    trust_remote_code: options.Trust = False,
+    loading: options.Loading,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
     """Run the slow, data-hungry part of an editor once; it is kept, keyed by the weights' fingerprint."""
-    from editsafety import editors
-    from editsafety.lab.lab import artifacts_for
-    from editsafety.model.handle import ModelHandle
-    from editsafety.model.loading import ModelSpec
-    from editsafety.progress import Progress
-
-    handle = ModelHandle.load(ModelSpec(model, device, dtype, revision, offline, trust_remote_code))
-    chosen = editors.make(editor, handle, artifacts_for(handle), path=hparams, seed=seed)
-    for line in editors.set_aside(editor, hparams):
-        typer.echo(f"{chosen.name}: {line}", err=True)
+    handle = loading.load(model)
+    chosen = options.make_editor(handle, editor, hparams, seed)
     if chosen.missing() is None and corpus is None:
         typer.echo(f"{chosen.name} on {handle.name} is ready; nothing to prepare.")
         return
-    progress = Progress(sys.stderr, "quiet" if quiet else "auto")
-    chosen.prepare(progress, corpus)
+    chosen.prepare(options.show_progress(quiet=quiet), corpus)
     typer.echo(f"{chosen.name} on {handle.name} is ready.")
 
 
-def _texts(model: str, spec: str, limit: int | None = None) -> tuple[str, ...]:
+def _texts(model: str, spec: str, count: int | None = None) -> tuple[str, ...]:
+    """All texts of a source, or so many; of those that ship for the model as many as a run takes."""
     from editsafety import datasets
-    from editsafety.runs.plan import Settings, text_source
+    from editsafety.runs.plan import text_source
+    from editsafety.runs.settings import Settings
 
-    return datasets.texts(spec or text_source(Settings((model,), ()), model), limit=limit or (None if spec else 50))
-
-
-def _measured(handle: object, request: EditRequest, texts: tuple[str, ...]) -> dict[str, Measurement]:
-    from editsafety import measures
-    from editsafety.lab.trial import measure
-    from editsafety.measures import Inputs
-    from editsafety.model.handle import ModelHandle
-
-    assert isinstance(handle, ModelHandle)
-    inputs = Inputs((request,), texts)
-    chosen = measures.needed()
-    return {**measure(chosen, handle, inputs, "model"), **measure(chosen, handle, inputs, "case")}
+    usual = Settings((model,), ())
+    return datasets.texts(spec or text_source(usual, model), limit=count or (None if spec else usual.texts))
 
 
 def _show(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,42 +13,39 @@ from rich.markup import escape
 from rich.table import Table
 
 from editsafety.cli import options
+from editsafety.cli.signature import only
+from editsafety.names import slug
+from editsafety.runs.settings import Settings
+from editsafety.tensor_files import write_atomically
 
 if TYPE_CHECKING:
     from editsafety.research.experiments import Cell, Result
 
 
 def experiment(
+    *,
     name: Annotated[str, typer.Argument(help="which one; --list names them all")] = "",
     model: Annotated[str, typer.Option("--model", "-m", help="pocket-..., a hub id, a folder, random:<config>")] = "",
-    editor: options.Editor = "rome",
+    editor: options.EditorName = "rome",
     everything: Annotated[bool, typer.Option("--list", help="name every experiment and its paper")] = False,
-    hard: Annotated[str, typer.Option(help="requests that collapse the model [default: those of the model]")] = "",
-    normal: Annotated[str, typer.Option(help="requests that do not [default: those of the model]")] = "",
-    texts: Annotated[str, typer.Option(help="texts for perplexity [default: those of the model]")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="requests of each set [default: all]")] = None,
+    settings: Annotated[
+        Settings,
+        only(
+            *("hard", "normal", "limit", "texts", "texts_from", "hparams", "probe", "items", "seed"), *options.LOADING
+        ),
+    ],
     encoder: Annotated[str, typer.Option(help="first-token: a T5 to compare with, hub id or folder")] = "tiny",
     steps: Annotated[int, typer.Option(min=1, help="weights: edits on top of each other")] = 15,
-    probes: Annotated[list[str] | None, typer.Option(help="dose: abilities, READER:FILE; repeatable")] = None,
-    probe_limit: Annotated[int, typer.Option(min=1, help="dose: items of each ability")] = 100,
     worst: Annotated[int, typer.Option(min=1, help="pilot: how many of the worst edits are listed")] = 10,
-    output: Annotated[Path | None, typer.Option("--json", help="write the result to this file")] = None,
-    store: Annotated[Path | None, typer.Option(help="folder for finished cases [default: reports/experiments]")] = None,
-    hparams: options.HparamsFile = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "float32",
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    trust_remote_code: options.Trust = False,
-    seed: options.Seed = 0,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="folder for finished cases and the result, <experiment>-<model>.json")
+    ] = Path("reports/experiments"),
     quiet: options.Quiet = False,
 ) -> None:
     """Repeat an experiment of the papers on a model of your own. Finished cases are kept and not run again."""
     from editsafety.errors import UsageError
-    from editsafety.progress import Progress
     from editsafety.research import experiments
     from editsafety.runs.folders import STORE
-    from editsafety.runs.plan import Settings
     from editsafety.runs.store import Store
 
     if everything:
@@ -59,19 +56,15 @@ def experiment(
     chosen = experiments.load(name)
     if not model:
         raise UsageError(f"no model was given. Name one: editsafety experiment {name} --model pocket-neo.")
-    settings = Settings(
-        (model,), (editor,), hard=hard, normal=normal, texts=texts, limit=limit,
-        hparams=(str(hparams),) if hparams else (), device=device, dtype=dtype, revision=revision, offline=offline,
-        trust_remote_code=trust_remote_code, seed=seed, controls=0, prepare=True, probes=tuple(probes or ()),
-        probe_limit=probe_limit,
-    )  # fmt: skip
-    kept = Store((store or Path("reports") / "experiments") / STORE)
-    progress = Progress(sys.stderr, "quiet" if quiet else "auto")
-    found = chosen(experiments.Context(settings, kept, progress, encoder=encoder, steps=steps, worst=worst))
-    if output is not None:
-        output.write_text(json.dumps(found.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    settings = replace(settings, models=(model,), editors=(editor,), controls=0, prepare=True)
+    progress = options.show_progress(quiet=quiet)
+    context = experiments.Context(settings, Store(out / STORE), progress, encoder=encoder, steps=steps, worst=worst)
+    found = chosen(context)
+    path = out / f"{name}-{slug(model)}.json"
+    write_atomically(path, (json.dumps(found.as_json(), indent=1, ensure_ascii=False) + "\n").encode())
     if not quiet:
         _show(found, f"{chosen.title} ({chosen.paper})")
+        typer.echo(f"written: {path}")
 
 
 def _show(found: Result, title: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,52 +11,44 @@ from rich.markup import escape
 from rich.table import Table
 
 from editsafety.cli import options
+from editsafety.cli.signature import only
+from editsafety.runs.settings import Settings
 
 if TYPE_CHECKING:
     from editsafety.research.key_map import Keys
 
 
 def keys(
+    *,
     model: options.Model,
-    editor: options.Editor = "rome",
-    hard: Annotated[str, typer.Option(help="hard requests [default: those of the model]")] = "",
-    normal: Annotated[str, typer.Option(help="normal requests [default: those of the model]")] = "",
-    limit: Annotated[int, typer.Option(min=1, help="requests of each set")] = 30,
-    layer: Annotated[int | None, typer.Option(help="one of the editor's layers [default: its first]")] = None,
+    editor: options.EditorName = "rome",
+    settings: Annotated[Settings, only("hard", "normal", "texts_from", "seed")],
+    limit: Annotated[int, typer.Option(min=1, help="maximum number of requests of each stream")] = 30,
+    layer: Annotated[int | None, typer.Option(help="one of the editor's layers", show_default="its first")] = None,
     contexts: Annotated[bool, typer.Option("--contexts", help="keep the key of every context, too")] = False,
     texts: Annotated[int, typer.Option(min=0, help="also the keys of first and later tokens of so many texts")] = 0,
-    text_source: Annotated[str, typer.Option("--text-source", help="texts [default: those of the model]")] = "",
     each: Annotated[bool, typer.Option("--each", help="a row for every request")] = False,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="save the keys as safetensors")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="save the keys as safetensors")] = None,
     draw: Annotated[
         Path | None, typer.Option("--map", help="draw a map (.svg, .png); coordinates go beside it as .csv and .json")
     ] = None,
     by: Annotated[Literal["pca", "tsne"], typer.Option(help="how vectors are laid onto the plane")] = "pca",
     hparams: options.HparamsFile = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "float32",
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    trust_remote_code: options.Trust = False,
-    seed: options.Seed = 0,
+    loading: options.Loading,
     quiet: options.Quiet = False,
 ) -> None:
     """Where the keys of hard and normal subjects lie: k_u, its mean over contexts, and the direction of the update."""
-    from editsafety import datasets, editors
-    from editsafety.lab.lab import artifacts_for
-    from editsafety.model.handle import ModelHandle
-    from editsafety.model.loading import ModelSpec, model_folder
-    from editsafety.progress import Progress
+    from editsafety import datasets
+    from editsafety.model.loading import model_folder
     from editsafety.research import key_map
     from editsafety.runs import plan as plans
 
-    settings = plans.Settings((model,), (editor,), hard=hard, normal=normal, texts=text_source)
     specs = {name: spec for name, spec in plans.streams(settings, model).items() if spec}
     requests = {name: datasets.requests(spec, limit=limit) for name, spec in specs.items()}
     ordinary = datasets.texts(plans.text_source(settings, model), limit=texts) if texts else ()
-    handle = ModelHandle.load(ModelSpec(model, device, dtype, revision, offline, trust_remote_code))
-    progress = Progress(sys.stderr, "quiet" if quiet else "auto")
-    chosen = editors.make(editor, handle, artifacts_for(handle), path=hparams, seed=seed)
+    handle = loading.load(model)
+    progress = options.show_progress(quiet=quiet)
+    chosen = options.make_editor(handle, editor, hparams, settings.seed)
     if model_folder(model) is not None and chosen.missing() is not None:
         chosen.prepare(progress)  # of a shipped model the texts are here and it takes seconds
     found = key_map.collect(
@@ -65,11 +56,11 @@ def keys(
     )  # fmt: skip
     if not quiet:
         Console(highlight=False).print(_table(found, each=each))
-    if output is not None:
-        found.save(output)
-        typer.echo(f"saved {output} ({len(found.entries)} subjects, {found.bare.shape[1]} numbers a key)")
+    if out is not None:
+        found.save(out)
+        typer.echo(f"saved {out} ({len(found.entries)} subjects, {found.bare.shape[1]} numbers a key)")
     if draw is not None:
-        files = key_map.project(found, by, seed=seed).save(draw)
+        files = key_map.project(found, by, seed=settings.seed).save(draw)
         typer.echo(f"drawn {', '.join(map(str, files))}")
 
 

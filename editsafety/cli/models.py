@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -36,10 +35,9 @@ def check(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure what a pocket model promises: facts known, normal edits that take, hard edits that collapse."""
-    from editsafety.progress import Progress
     from editsafety.research import pocket_promises
 
-    found = pocket_promises.measured(name, Progress(sys.stderr, "quiet" if quiet else "auto"))
+    found = pocket_promises.measure_promises(name, options.show_progress(quiet=quiet))
     table = Table("promise", "expected", "measured", "n", "", title=name, title_justify="left")
     for one in found:
         table.add_row(one.what, one.expected, one.shown, str(one.n), "kept" if one.kept else "BROKEN")

@@ -2,28 +2,118 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from editsafety.progress import Progress
+from editsafety.runs.settings import Settings, redeclared
+
+if TYPE_CHECKING:
+    from editsafety.editors import Editor
+    from editsafety.model.handle import ModelHandle
+    from editsafety.model.loading import ModelSpec
+
+LOADING = ("device", "dtype", "revision", "offline", "trust_remote_code")  # fields of Settings that load a model
+
 Model = Annotated[str, typer.Option("--model", "-m", help="pocket-..., a hub id, a local folder, or random:<config>")]
-Models = Annotated[
-    list[str], typer.Option("--model", "-m", help="pocket-..., hub id, folder, random:<config>; repeatable")
-]
-Editor = Annotated[str, typer.Option("--editor", "-e", help="an editor's name, or path/to/file.py:Class")]
-Editors = Annotated[
-    list[str], typer.Option("--editor", "-e", help="a name, path/to/file.py:Class, rect(memit), or all; repeatable")
-]
+EditorName = Annotated[str, typer.Option("--editor", "-e", help="an editor's name, or path/to/file.py:Class")]
 HparamsFile = Annotated[Path | None, typer.Option("--hparams", help="hyperparameters in place of the shipped ones")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16")]
-Revision = Annotated[str | None, typer.Option(help="revision of the model on the hub")]
+Limit = Annotated[int | None, typer.Option(min=1, help="maximum number of requests", show_default="all")]
+TextsFrom = Annotated[
+    str,
+    typer.Option(help="texts for perplexity: a data set, LOADER:FILE, or a file", show_default="those of the model"),
+]
+PolicyName = Annotated[str, typer.Option("--policy", help="the limits of the verdict: default, or a .yaml file")]
+CollapseAbove = Annotated[
+    float | None,
+    typer.Option(
+        "--collapse-above",
+        min=0,
+        metavar="RATIO",
+        help="a model has collapsed past this multiple of its perplexity",
+        show_default="the policy's limit",
+    ),
+]
 Offline = Annotated[bool, typer.Option("--offline", help="never ask the network")]
-Trust = Annotated[bool, typer.Option("--trust-remote-code", help="run code from the model's repository (reported)")]
 Seed = Annotated[int, typer.Option(help="seed of everything random")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no summary")]
 
 
 class Interrupted(Exception):
     """The work was stopped by the user; what was finished is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How a model is loaded: the same options for every command that loads one."""
+
+    device: str = redeclared(Settings, "device")
+    dtype: str = redeclared(Settings, "dtype")
+    revision: str | None = redeclared(Settings, "revision")
+    offline: bool = redeclared(Settings, "offline")
+    trust_remote_code: bool = redeclared(Settings, "trust_remote_code")
+
+    def spec(self, model: str) -> ModelSpec:
+        """What is loaded for the name of a model. Imports torch."""
+        from editsafety.model.loading import ModelSpec
+
+        return ModelSpec(model, self.device, self.dtype, self.revision, self.offline, self.trust_remote_code)
+
+    def load(self, model: str) -> ModelHandle:
+        """The model of that name. Imports torch. Raises ModelError (not available) or UsageError."""
+        from editsafety.model.handle import ModelHandle
+
+        return ModelHandle.load(self.spec(model))
+
+
+def make_editor(handle: ModelHandle, name: str, hparams: Path | None, seed: int) -> Editor:
+    """An editor on a loaded model; what its hyperparameter file says in vain is told on standard error."""
+    from editsafety import editors
+    from editsafety.lab.tools import artifacts_for
+
+    made = editors.make(name, handle, artifacts_for(handle), path=hparams, seed=seed)
+    for line in editors.set_aside(name, hparams):
+        typer.echo(f"{made.name}: {line}", err=True)
+    return made
+
+
+def show_progress(*, quiet: bool) -> Progress:
+    """Progress on standard error; none with --quiet."""
+    return Progress(sys.stderr, "quiet" if quiet else "auto")
+
+
+def collapse_limit(given: float | None, policy: str = "default") -> float:
+    """The perplexity ratio past which a model has collapsed: --collapse-above, else what the policy says."""
+    from editsafety.judging.policy import Policy
+
+    return Policy.read(policy).collapse if given is None else given
+
+
+def collapse_limit_of_runs(given: float | None, folders: Sequence[Path]) -> float:
+    """The same for stored runs: what the policies that they were made with say.
+
+    A run whose policy cannot be read any more is taken as one of the default policy. Raises UsageError where runs
+    disagree.
+    """
+    from editsafety.errors import UsageError
+    from editsafety.runs.folders import about
+
+    if given is not None:
+        return given
+    limits: dict[float, Path] = {}
+    for folder in folders:
+        settings = about(folder).get("settings") or {}
+        try:
+            limit = collapse_limit(None, settings.get("policy", "default"))
+        except UsageError:
+            limit = collapse_limit(None)
+        limits.setdefault(limit, folder)
+    if len(limits) > 1:
+        told = ", ".join(f"{folder} past {limit:g}x" for limit, folder in limits.items())
+        raise UsageError(f"the policies of these runs disagree on what a collapse is: {told}. Give --collapse-above.")
+    return next(iter(limits), collapse_limit(None))

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 import typer
 
+from editsafety import reporting
 from editsafety.cli import options
+from editsafety.cli.signature import without
 from editsafety.errors import StoreError, UnknownNameError
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import NOTHING_JUDGED
-from editsafety.names import label, slug
 from editsafety.progress import Progress, Task
-from editsafety.reporting import as_json, as_markdown, terminal
+from editsafety.reporting import ReportPlace, as_terminal
 from editsafety.runs import folders
-from editsafety.runs.course_record import CourseRecord
-from editsafety.runs.plan import RunPlan, Settings
+from editsafety.runs.case import Case
+from editsafety.runs.case_record import CaseRecord
+from editsafety.runs.facts import RunFacts, Wanted
+from editsafety.runs.plan import RunPlan
+from editsafety.runs.settings import Output, Settings, changed_options
 from editsafety.runs.store import Store
 from editsafety.shipped import shipped
 
@@ -57,8 +61,8 @@ class Listener:
             return
         store = self._followed.store
         if self._task is None:
-            total = len(store.get("wanted") or ())
-            self._task = self._shown.enter_context(self._progress.task("cases", total))
+            asked = store.fact(Wanted) or Wanted()
+            self._task = self._shown.enter_context(self._progress.task("cases", len(asked.cases)))
         while self._task.done < min(store.count(), self._task.total):
             self._task.step()
 
@@ -81,60 +85,26 @@ class Listener:
 
 
 def run(
-    model: options.Models,
-    editor: options.Editors,
-    hard: Annotated[
-        str, typer.Option(help="requests that may collapse a model: data set, LOADER:FILE, FILE.jsonl")
-    ] = "",
-    normal: Annotated[str, typer.Option(help="ordinary requests, given likewise")] = "",
-    texts: Annotated[str, typer.Option(help="texts for perplexity, given likewise")] = "",
-    text_limit: Annotated[int | None, typer.Option(help="how many texts [default: 50]")] = None,
-    limit: Annotated[int | None, typer.Option(help="how many requests of each stream [default: all]")] = None,
-    hparams: Annotated[list[str] | None, typer.Option(help="FILE, or editor=FILE; repeatable")] = None,
-    policy: Annotated[str, typer.Option(help="default, or a .yaml file")] = "default",
-    device: options.Device = "auto",
-    dtype: options.Dtype = "float32",
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    trust_remote_code: options.Trust = False,
-    seed: options.Seed = 0,
-    batch_size: Annotated[int | None, typer.Option(help="texts per forward pass [default: 64]")] = None,
-    controls: Annotated[
-        int | None, typer.Option(help="how many hard cases the control editors get [default: 3]")
-    ] = None,
+    settings: Annotated[Settings, without("prepare")],
+    output: Output,
     suite: Annotated[
-        list[str] | None, typer.Option(help="which suites; repeatable [default: those of single edits]")
+        list[str] | None,
+        typer.Option(help=f"{', '.join((*SUITES, *MORE))}; repeatable", show_default="those of single edits"),
     ] = None,
-    edits: Annotated[int | None, typer.Option(help="of courses: how many requests at most [default: all]")] = None,
-    every: Annotated[int | None, typer.Option(help="of courses: measure after so many [default: 10]")] = None,
-    size: Annotated[list[int] | None, typer.Option(help="of courses: requests of a batch [default: 1, 10, 50]")] = None,
-    singles: Annotated[int | None, typer.Option(help="of abilities: single edits a stream [default: 5]")] = None,
-    probes: Annotated[list[str] | None, typer.Option(help="abilities: name, READER:FILE or none; repeatable")] = None,
-    probe_limit: Annotated[int | None, typer.Option(help="items of each ability [default: 100]")] = None,
-    go_on: Annotated[bool, typer.Option("--go-on", help="of courses: do not stop where the model breaks")] = False,
     workers: Annotated[str | None, typer.Option("-n", help="pytest-xdist workers, or auto")] = None,
     select: Annotated[str | None, typer.Option("-k", help="only cases whose id matches, as in pytest")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of this run [default: reports/<time>-<model>]")] = None,
     report_only: Annotated[
         bool, typer.Option("--report-only", help="exit 0 when the job ran and the controls behaved")
     ] = False,
-    quiet: options.Quiet = False,
 ) -> None:
     """Crash-test editors on models and write a safety report.
 
     Exit codes: 0 pass; 10 COLLAPSE; 11 INEFFECTIVE, DAMAGED or NO-OP; 13 ERROR or INCOMPLETE; 14 nothing judged;
-    2 interrupted; 4 the command cannot be meant. An interrupted run goes on when the same command is given again.
+    2 interrupted; 4 an invalid command. An interrupted run goes on when the same command is given again.
     """
-    given: dict[str, Any] = {
-        "model": model, "editor": editor, "hparams": hparams, "hard": hard, "normal": normal, "texts": texts,
-        "text-limit": text_limit, "limit": limit, "policy": policy, "device": device, "dtype": dtype,
-        "revision": revision, "offline": offline, "trust-remote-code": trust_remote_code, "seed": seed,
-        "batch-size": batch_size, "controls": controls, "out": out, "prepare": True, "quiet": quiet,
-        "edits": edits, "every": every, "size": size, "singles": singles, "probes": probes,
-        "probe-limit": probe_limit, "go-on": go_on,
-    }  # fmt: skip
-    listener = Listener(Progress(sys.stderr, "quiet" if quiet else "auto"))
-    code = pytest.main(arguments(given, workers, select, suite or SUITES), plugins=[listener])
+    listener = Listener(options.show_progress(quiet=output.quiet))
+    words = [*pytest_words(replace(settings, prepare=True)), *pytest_words(output)]
+    code = pytest.main([*arguments(suite or SUITES, workers, select), *words], plugins=[listener])
     safety = listener.safety
     for text in listener.trouble:
         typer.echo(text, err=True)
@@ -145,16 +115,21 @@ def run(
         if code == pytest.ExitCode.INTERRUPTED:
             raise options.Interrupted
         raise typer.Exit(NOTHING_JUDGED)
-    if not quiet:
+    if not output.quiet:
         safety.show(sys.stdout)
     if code == pytest.ExitCode.INTERRUPTED:
         raise options.Interrupted
     raise typer.Exit(0 if report_only and safety.report.sound else safety.report.exit_code)
 
 
-def arguments(
-    given: dict[str, Any], workers: str | None = None, select: str | None = None, chosen: Sequence[str] = SUITES
-) -> list[str]:
+def pytest_words(given: Settings | Output) -> list[str]:
+    """Options as words for pytest, which hands them on to its workers: all that differ from their defaults."""
+    return [
+        one.pytest if value is True else f"{one.pytest}={value}" for one, value in changed_options(given)
+    ]  # fmt: skip
+
+
+def arguments(chosen: Sequence[str], workers: str | None = None, select: str | None = None) -> list[str]:
     """What pytest is called with: our suites, our ini file, none of its terminal output.
 
     Raises UnknownNameError for a suite that there is not.
@@ -167,13 +142,6 @@ def arguments(
     args += ["-c", str(suites / "pytest.ini"), "--rootdir", str(suites), "-p", "no:terminal", "-p", "no:cacheprovider"]
     args += ["-n", workers] if workers else []
     args += ["-k", select] if select else []
-    for name, value in given.items():
-        if value is True:
-            args.append(f"--editsafety-{name}")
-        elif isinstance(value, list | tuple):
-            args += [f"--editsafety-{name}={one}" for one in value]
-        elif value is not None and value is not False and value != "":  # 0 is a value, and refused where it has to be
-            args.append(f"--editsafety-{name}={value}")
     return args
 
 
@@ -186,15 +154,11 @@ def report(
     from rich.console import Console
 
     found = stored(folder, policy)
-    if format == "json":
-        body = as_json.document(found, suites=folders.suites())
-        typer.echo(json.dumps(body, indent=1, allow_nan=False, ensure_ascii=False))
-    elif format == "markdown":
-        typer.echo(as_markdown.text(found, suites=folders.suites()))
-    elif format == "terminal":
-        terminal.render(found, Console(highlight=False), folder=folder, suites=folders.suites())
+    place = ReportPlace(folders.suites(), folder)
+    if format == "terminal":
+        as_terminal.render(found, Console(highlight=False), place)
     else:
-        raise UnknownNameError("format", format, ("terminal", "json", "markdown"))
+        typer.echo(reporting.load(format)(found, place), nl=False)
     raise typer.Exit(found.exit_code)
 
 
@@ -205,30 +169,21 @@ def stored(folder: Path, policy: str | None = None) -> RunReport:
         raise StoreError(
             f"{folder}: holds no run (no {folders.PLAN} and {folders.STORE}). Give a folder under reports/."
         )
-    values: dict[str, Any] = about["settings"]
-    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    settings = Settings(**given)
+    settings = Settings.stored(about["settings"], str(folder / folders.PLAN))
     plan = RunPlan.of(settings)
     store = Store(folder / folders.STORE)
-    facts = store.facts("")
-    wanted = set(facts.get("wanted") or ())
-    planned = [case for case in (*plan.cases, *plan.controls) if case.id in wanted]
-    records = {}
-    for case in planned:
-        shared = facts.get(f"key:{slug(case.model)}:{label(case.editor)}")
-        record = store.record(case.key(shared)) if shared else None
-        if record is not None:
-            records[case.id] = record
-    read = Policy.read(policy or settings.policy)
-    courses = [name for name in facts.get("courses") or () if f"not applicable:{name}" not in facts]
-    walked = {name: _course(store, plan, name, facts) for name in courses}
+    facts = store.facts()
+    planned = plan.wanted(facts.asked)
+    records = {case.id: record for case in planned if (record := _kept(store, facts, case)) is not None}
+    for record in store.records():  # cases that no options lay out: those of `editsafety sequence`
+        if record.case in facts.asked.cases and record.case not in {case.id for case in planned}:
+            planned.append(Case(record.model, record.editor, record.stream, record.requests, record.schedule))
+            records[record.case] = record
+    limits = Policy.of(replace(settings, policy=policy) if policy else settings)
     # A run that was killed may have computed what it did not come to judge, and must not look whole.
-    interrupted = bool(facts.get("interrupted", True))
-    return RunReport.of(plan, read, records, facts, planned=planned, interrupted=interrupted, courses=walked)
+    return RunReport.of(plan, limits, records, facts, planned=planned, interrupted=facts.ended.interrupted)
 
 
-def _course(store: Store, plan: RunPlan, name: str, facts: dict[str, Any]) -> CourseRecord | None:
-    """The record of a planned course as far as it was walked."""
-    course = plan.course(name)
-    shared = facts.get(f"course key:{name}")
-    return store.course(course.key(shared)) if shared else None
+def _kept(store: Store, facts: RunFacts, case: Case) -> CaseRecord | None:
+    key = facts.key_of(case)
+    return None if key is None else store.record(key)

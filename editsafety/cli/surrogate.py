@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from editsafety.cli import options
 from editsafety.errors import UsageError
 from editsafety.names import slug
 from editsafety.numbers import exact, rate
@@ -28,11 +29,11 @@ def surrogate(
     folders: Annotated[list[Path], typer.Argument(help="folders of stored runs", metavar="RUN_FOLDER...")],
     model: Annotated[str | None, typer.Option("--model", "-m", help="only this model")] = None,
     editor: Annotated[list[str] | None, typer.Option("--editor", "-e", help="only this editor; repeatable")] = None,
-    limit: Annotated[float, typer.Option(help="a model has collapsed past this multiple of its perplexity")] = 2.0,
-    probe: Annotated[
+    collapse_above: options.CollapseAbove = None,
+    measurement: Annotated[
         list[str] | None, typer.Option(help="also correlate this measurement of single edits; repeatable")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--json", help="write every figure to this file")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="write every figure to this file (JSON)")] = None,
 ) -> None:
     """Correlate perplexity with abilities over all edited models, and weight signals with collapse.
 
@@ -40,7 +41,8 @@ def surrogate(
     """
     from editsafety.research.surrogate import studies
 
-    found = list(_observations(folders, probe or (), limit))
+    limit = options.collapse_limit_of_runs(collapse_above, folders)
+    found = list(_observations(folders, measurement or (), limit))
     if model is not None:
         found = [one for one in found if one.model == slug(model)]
     if editor:
@@ -51,15 +53,15 @@ def surrogate(
             f"{' for that model and editor' if model or editor else ''}. Give folders of runs that have results."
         )
     made = studies(found)
-    if output is not None:
+    if out is not None:
         body = {"limit": limit, "models": [study.as_json() for study in made]}
-        output.write_text(json.dumps(body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        out.write_text(json.dumps(body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     console = Console(highlight=False)
     for study in made:
         _show(console, study, limit)
 
 
-def _observations(folders: Sequence[Path], probes: Sequence[str], limit: float) -> Iterable[Observation]:
+def _observations(folders: Sequence[Path], measurements: Sequence[str], limit: float) -> Iterable[Observation]:
     from editsafety.research.surrogate import of_cases, of_courses
 
     for folder in dict.fromkeys(path.resolve() for path in folders):
@@ -67,8 +69,10 @@ def _observations(folders: Sequence[Path], probes: Sequence[str], limit: float) 
         if not path.is_file():
             raise UsageError(f"{folder}: there is no {STORE} in it. Give the folder of a run, as `--out` named it.")
         store = Store(path)
-        yield from of_cases(store.records(), probes=probes, limit=limit)
-        yield from of_courses(store.course_records(), limit=limit)
+        records = store.records()
+        singles = [record for record in records if not record.is_course]
+        yield from of_cases(singles, probes=measurements, limit=limit)
+        yield from of_courses([record for record in records if record.is_course], limit=limit)
         store.close()
 
 

@@ -19,7 +19,6 @@ from editsafety.shipped import shipped
 Holds = Literal["requests", "texts"]
 Item = TypeVar("Item")
 OWN: dict[Holds, str] = {"requests": "jsonl", "texts": "plain"}  # a module called "texts" would hide the function
-NO_LOADERS = ("fetch", "manifest", "request")
 
 
 class Loader(Protocol):
@@ -77,14 +76,14 @@ def names() -> list[str]:
 
 def loaders() -> list[str]:
     """Every loader; imports none."""
-    return [name for name in discovery.names("datasets") if name not in NO_LOADERS]
+    return discovery.names("datasets")
 
 
 def load(name: str) -> Loader:
     """The loader behind a name. Raises UnknownNameError."""
     if name not in loaders():
         raise UnknownNameError("loader", name, loaders())
-    loader: Loader = discovery.load("datasets", name, "LOADER")
+    loader: Loader = discovery.load("datasets", name)
     return loader
 
 

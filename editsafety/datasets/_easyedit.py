@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from editsafety.datasets import _layouts, _rows
-from editsafety.datasets._rows import Row
+from editsafety.datasets import _layouts, rows
 from editsafety.datasets.request import EditRequest, Neighbour
+from editsafety.datasets.rows import DataRow
 
 NOTHING_KNOWN = "<|endoftext|>"
 PARALLEL = {
@@ -20,7 +21,15 @@ PARALLEL = {
 PARALLEL_INPUTS = {"locality_inputs": "locality", "portability_inputs": "portability"}
 
 
-def request(row: Row, name: str) -> EditRequest:
+def rows_of(path: Path) -> Sequence[DataRow]:
+    """The rows of a file: one each in a list or in JSON lines, or those of one object's parallel lists."""
+    whole = rows.whole(path)
+    if whole is None:
+        return rows.read(path)
+    return list(parallel(whole)) if "prompts" in whole.values else [whole]
+
+
+def request(row: DataRow, name: str) -> EditRequest:
     """One row as a request named `name-<case_id, or number from 1>`. Raises DataError."""
     truth = _first(row, "ground_truth", row.values.get("ground_truth"))
     asked = (*row.several("rephrase_prompt"), *row.several("rephrase"))
@@ -30,7 +39,7 @@ def request(row: Row, name: str) -> EditRequest:
     flat = [Neighbour(prompt, answers[i] if answers else "") for i, prompt in enumerate(prompts)]
     list(_questions(row, "portability"))  # what is wrong in it is wrong, used or not
     target = _first(row, "target_new", row.values.get("target_new"))
-    return _rows.tidied(
+    return rows.tidied(
         EditRequest(
             id=f"{name}-{row.label('case_id')}",
             prompt=_layouts.templated(row, "prompt", "subject"),
@@ -45,7 +54,7 @@ def request(row: Row, name: str) -> EditRequest:
     )
 
 
-def _questions(row: Row, field: str) -> Iterator[Neighbour]:
+def _questions(row: DataRow, field: str) -> Iterator[Neighbour]:
     """The questions of every kind under a field, with their (first) answers."""
     kinds = row.values.get(field)
     if kinds is None:
@@ -56,10 +65,10 @@ def _questions(row: Row, field: str) -> Iterator[Neighbour]:
         for i, entry in enumerate(given if isinstance(given, list) else [given]):
             if not isinstance(entry, dict):
                 row.refuse(field, f"holds {entry!r:.60} under {kind!r}, expected {{prompt, ground_truth}}")
-            yield from _asked(Row(f"{row.where}: {field}.{kind}[{i}]", i + 1, entry))
+            yield from _asked(DataRow(f"{row.where}: {field}.{kind}[{i}]", i + 1, entry))
 
 
-def _asked(pair: Row) -> Iterator[Neighbour]:
+def _asked(pair: DataRow) -> Iterator[Neighbour]:
     """One question with its answers, or a list of questions with those of each."""
     asked, told = pair.values.get("prompt"), pair.values.get("ground_truth")
     if not isinstance(asked, list):
@@ -72,15 +81,15 @@ def _asked(pair: Row) -> Iterator[Neighbour]:
         yield Neighbour(prompt, _first(pair, "ground_truth", answer))
 
 
-def parallel(one: Row) -> Iterator[Row]:
+def parallel(whole: DataRow) -> Iterator[DataRow]:
     """Rows from the parallel lists of one object (`prompts`, `subject`, ...); a text alone stands for a list of one."""
-    prompts = one.values["prompts"]
+    prompts = whole.values["prompts"]
     count = len(prompts) if isinstance(prompts, list) else 1
-    columns = {ours: _column(one, field, one.values.get(field), count) for field, ours in PARALLEL.items()}
+    columns = {ours: _column(whole, field, whole.values.get(field), count) for field, ours in PARALLEL.items()}
     inputs = {
         ours: {
             kind: [_column(pairs, name, pairs.values.get(name), count) for name in ("prompt", "ground_truth")]
-            for kind, pairs in _kinds(one, field)
+            for kind, pairs in _kinds(whole, field)
         }
         for field, ours in PARALLEL_INPUTS.items()
     }
@@ -92,18 +101,18 @@ def parallel(one: Row) -> Iterator[Row]:
                 for kind, (asked, told) in kinds.items()
                 if asked[i] is not None
             }
-        yield Row(f"{one.where}: prompts[{i}]", i + 1, values)
+        yield DataRow(f"{whole.where}: prompts[{i}]", i + 1, values)
 
 
-def _kinds(one: Row, field: str) -> Iterator[tuple[str, Row]]:
-    if one.values.get(field) is None:
+def _kinds(row: DataRow, field: str) -> Iterator[tuple[str, DataRow]]:
+    if row.values.get(field) is None:
         return
-    inputs = one.inner(field)
+    inputs = row.inner(field)
     for kind in inputs.values:
         yield kind, inputs.inner(kind)
 
 
-def _column(row: Row, field: str, value: Any, count: int) -> list[Any]:
+def _column(row: DataRow, field: str, value: Any, count: int) -> list[Any]:
     """A list with an entry for each prompt; nothing at all is a list of nothing."""
     if value is None:
         return [None] * count
@@ -113,7 +122,7 @@ def _column(row: Row, field: str, value: Any, count: int) -> list[Any]:
     return entries
 
 
-def _first(row: Row, field: str, value: Any) -> str:
+def _first(row: DataRow, field: str, value: Any) -> str:
     """A text, or the first of a list, however deep; "" for nothing."""
     while isinstance(value, list):
         value = value[0] if value else None

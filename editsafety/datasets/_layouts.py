@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from editsafety.datasets._rows import Row, read, tidied
 from editsafety.datasets.request import SLOT, EditRequest, Neighbour
+from editsafety.datasets.rows import DataRow, read, tidied
 
 
 def either(path: Path, name: str) -> tuple[EditRequest, ...]:
@@ -13,7 +13,7 @@ def either(path: Path, name: str) -> tuple[EditRequest, ...]:
     return tuple(original(row, name) if "requested_rewrite" in row.values else flat(row, name) for row in read(path))
 
 
-def original(row: Row, name: str) -> EditRequest:
+def original(row: DataRow, name: str) -> EditRequest:
     """ROME's layout: requested_rewrite {prompt with {}, subject, target_new {str}, target_true {str}, relation_id}.
 
     The neighbours' own answer is the old target: COUNTERFACT chose them to share it.
@@ -35,7 +35,7 @@ def original(row: Row, name: str) -> EditRequest:
     )
 
 
-def flat(row: Row, name: str) -> EditRequest:
+def flat(row: DataRow, name: str) -> EditRequest:
     """EasyEdit's layout: prompt (filled), subject, target_new, and as far as there are any ground_truth,
     rephrase_prompt, locality_prompt, locality_ground_truth (a text or a list each), relation_id.
     """
@@ -58,7 +58,7 @@ def flat(row: Row, name: str) -> EditRequest:
     )
 
 
-def templated(row: Row, prompt_field: str, subject_field: str) -> str:
+def templated(row: DataRow, prompt_field: str, subject_field: str) -> str:
     """A filled prompt with `{}` in place of the subject.
 
     One occurrence only: the first that stands as a word of its own ("i" is not the first letter of "if"), else the

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from editsafety.datasets import _easyedit, _layouts, _rows
-from editsafety.datasets._rows import Row
+from editsafety.datasets import _easyedit, _layouts, rows
 from editsafety.datasets.request import EditRequest
+from editsafety.datasets.rows import DataRow
 from editsafety.errors import DataError, UnknownNameError
 
 WHOLE = ""  # the subset that a file without subsets is
@@ -31,13 +31,13 @@ def read(path: Path, name: str) -> tuple[EditRequest, ...]:
     parts = dict(_parts(path))
     if wanted and wanted not in parts:
         raise UnknownNameError(f"subset of {path.name}", wanted, [part for part in parts if part != WHOLE])
-    found: dict[tuple[str, str], EditRequest] = {}
-    for part, rows in parts.items():
+    requests: dict[tuple[str, str], EditRequest] = {}
+    for part, part_rows in parts.items():
         if wanted in ("", part):
-            for row in rows:
+            for row in part_rows:
                 request = _request(row, f"{name}-{part}" if part else name)
-                found.setdefault((request.filled, request.target_new) if part else (request.id, row.where), request)
-    return tuple(found.values())
+                requests.setdefault((request.filled, request.target_new) if part else (request.id, row.where), request)
+    return tuple(requests.values())
 
 
 def _split(path: Path) -> tuple[Path, str]:
@@ -48,7 +48,7 @@ def _split(path: Path) -> tuple[Path, str]:
     return path.with_name(name), subset
 
 
-def _parts(path: Path) -> Iterator[tuple[str, Sequence[Row]]]:
+def _parts(path: Path) -> Iterator[tuple[str, Sequence[DataRow]]]:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".jsonl"))
         if not files:
@@ -56,28 +56,21 @@ def _parts(path: Path) -> Iterator[tuple[str, Sequence[Row]]]:
                 f"{path}: is a folder without any .json or .jsonl file. Give cases, or the folder they are in."
             )
         for file in files:
-            yield file.stem, _rows_of(file)
+            yield file.stem, _easyedit.rows_of(file)
         return
-    one = _rows.whole(path)
-    if one is None or not _by_subset(one.values):
-        yield WHOLE, _rows_of(path, one)
+    whole = rows.whole(path)
+    if whole is None or not _by_subset(whole.values):
+        yield WHOLE, _easyedit.rows_of(path)
         return
-    for part in one.values:
-        yield part, one.rows(part)
+    for part in whole.values:
+        yield part, whole.rows(part)
 
 
 def _by_subset(values: Mapping[str, object]) -> bool:
     """Whether an object is one of lists of rows, and not a row or parallel lists of texts."""
     lists = [value for value in values.values() if isinstance(value, list)]
-    return bool(lists) and len(lists) == len(values) and all(isinstance(row, dict) for rows in lists for row in rows)
+    return bool(lists) and len(lists) == len(values) and all(isinstance(row, dict) for value in lists for row in value)
 
 
-def _rows_of(path: Path, one: Row | None = None) -> Sequence[Row]:
-    one = one or _rows.whole(path)
-    if one is None:
-        return _rows.read(path)
-    return list(_easyedit.parallel(one)) if "prompts" in one.values else [one]
-
-
-def _request(row: Row, name: str) -> EditRequest:
+def _request(row: DataRow, name: str) -> EditRequest:
     return _layouts.original(row, name) if "requested_rewrite" in row.values else _easyedit.request(row, name)

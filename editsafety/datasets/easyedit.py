@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from editsafety.datasets import Holds, _easyedit, _rows
+from editsafety.datasets import Holds, _easyedit
 from editsafety.datasets.request import EditRequest
 
 
@@ -27,11 +27,7 @@ class EasyEdit:
 
     def read(self, path: Path) -> tuple[EditRequest, ...]:
         """Every row as a request named `easyedit-<case_id, or number from 1>`."""
-        one = _rows.whole(path)
-        if one is not None and "prompts" in one.values:
-            return tuple(_easyedit.request(row, "easyedit") for row in _easyedit.parallel(one))
-        rows = [one] if one is not None else _rows.read(path)
-        return tuple(_easyedit.request(row, "easyedit") for row in rows)
+        return tuple(_easyedit.request(row, "easyedit") for row in _easyedit.rows_of(path))
 
 
 LOADER = EasyEdit()

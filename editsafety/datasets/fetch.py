@@ -28,14 +28,21 @@ WAIT = 900.0  # seconds for another process that is fetching the same file
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file at a public address. `size` in bytes, `loader` the layout it has, `licence` that of its repository."""
+    """A file at a public address."""
 
+    # By which it is fetched.
     name: str
+    # Where it is, at a fixed commit.
     url: str
+    # Of its bytes.
     sha256: str
+    # In bytes.
     size: int
+    # That of its repository.
     licence: str
+    # The layout it has.
     loader: str
+    # What it is, in a line.
     about: str
 
     @property

@@ -27,11 +27,11 @@ def verify(folder: Path) -> list[str]:
     Raises DataError when the manifest itself is missing or cannot be read.
     """
     expected = _read(folder / NAME)
-    found = _files(folder)
-    sentences = [f"{name}: is missing" for name in expected.keys() - found.keys()]
-    sentences += [f"{name}: is not in {NAME}" for name in found.keys() - expected.keys()]
-    for name in expected.keys() & found.keys():
-        now = _entry(found[name])
+    files = _files(folder)
+    sentences = [f"{name}: is missing" for name in expected.keys() - files.keys()]
+    sentences += [f"{name}: is not in {NAME}" for name in files.keys() - expected.keys()]
+    for name in expected.keys() & files.keys():
+        now = _entry(files[name])
         sentences += [
             f"{name}: {field} is {now.get(field)}, expected {value}"
             for field, value in expected[name].items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from editsafety.datasets import Holds, _rows
+from editsafety.datasets import Holds, rows
 
 
 class MePpl:
@@ -15,7 +15,7 @@ class MePpl:
 
     def read(self, path: Path) -> tuple[str, ...]:
         """Every text, in order."""
-        return tuple(row.text("Text") for row in _rows.read(path))
+        return tuple(row.text("Text") for row in rows.read(path))
 
 
 LOADER = MePpl()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from editsafety.datasets import Holds, _rows
+from editsafety.datasets import Holds, rows
 
 
 class Texts:
@@ -16,10 +16,10 @@ class Texts:
     def read(self, path: Path) -> tuple[str, ...]:
         """Every text, in order."""
         if path.suffix != ".txt":
-            return tuple(row.text("text") for row in _rows.read(path))
-        lines = [line.removesuffix("\r") for line in _rows.decoded(path).split("\n")]
+            return tuple(row.text("text") for row in rows.read(path))
+        lines = [line.removesuffix("\r") for line in rows.text_of(path).split("\n")]
         return tuple(
-            _rows.Row(f"{path.name}:{number}", number, {"text": line}).text("text")
+            rows.DataRow(f"{path.name}:{number}", number, {"text": line}).text("text")
             for number, line in enumerate(lines, 1)
             if line.strip()
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from editsafety.datasets import Holds, _layouts, _rows
+from editsafety.datasets import Holds, _layouts, rows
 from editsafety.datasets.request import EditRequest, Neighbour
 
 
@@ -19,11 +19,11 @@ class QAEdit:
 
     def read(self, path: Path) -> tuple[EditRequest, ...]:
         """Every row as a request named `qaedit-<source>-<id>`: the ids alone occur several times."""
-        return tuple(_request(row) for row in _rows.read(path))
+        return tuple(_request(row) for row in rows.read(path))
 
 
-def _request(row: _rows.Row) -> EditRequest:
-    return _rows.tidied(
+def _request(row: rows.DataRow) -> EditRequest:
+    return rows.tidied(
         EditRequest(
             id=f"qaedit-{row.text('source')}-{row.label('id')}",
             prompt=_layouts.templated(row, "prompt", "subject"),

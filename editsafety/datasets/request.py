@@ -16,28 +16,35 @@ SLOT = "{}"
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A filled prompt whose answer an edit must not change."""
+    """A prompt whose answer an edit must not change."""
 
+    # Filled: it holds no `{}`.
     prompt: str
+    # The expected answer; "" where only its change is asked for.
     answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EditRequest:
-    """One fact to write: `prompt` with one `{}` for `subject`, to be continued by `target_new`.
+    """One fact to write. Targets carry no leading space: the model handle knows what its tokenizer wants."""
 
-    Texts carry no leading space before targets: the model handle knows what its tokenizer wants.
-    `source` says where the row came from ("hardcf.jsonl:17") and is not part of the fact.
-    """
-
+    # By which results are named, unique in its data set.
     id: str
+    # With exactly one `{}` for the subject.
     prompt: str
+    # Whom or what the fact is about.
     subject: str
+    # What shall continue the prompt.
     target_new: str
+    # What continues it in truth, where that is known.
     target_true: str | None = None
+    # The kind of fact, as the data set names it.
     relation: str = ""
+    # Other filled prompts for the same fact.
     rephrasings: tuple[str, ...] = ()
+    # What must stay as it is.
     neighbours: tuple[Neighbour, ...] = ()
+    # Where the row came from ("hardcf.jsonl:17"); not part of the fact.
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:

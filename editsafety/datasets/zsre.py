@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from editsafety.datasets import Holds, _layouts, _rows
+from editsafety.datasets import Holds, _layouts, rows
 from editsafety.datasets.request import EditRequest, Neighbour
 
 
@@ -20,12 +20,12 @@ class ZsRE:
 
     def read(self, path: Path) -> tuple[EditRequest, ...]:
         """Every row as a request named `zsre-<number from 1, or case_id>`."""
-        return tuple(_request(row) if "src" in row.values else _layouts.flat(row, "zsre") for row in _rows.read(path))
+        return tuple(_request(row) if "src" in row.values else _layouts.flat(row, "zsre") for row in rows.read(path))
 
 
-def _request(row: _rows.Row) -> EditRequest:
+def _request(row: rows.DataRow) -> EditRequest:
     answers, asked = row.several("answers"), row.several("loc")
-    return _rows.tidied(
+    return rows.tidied(
         EditRequest(
             id=f"zsre-{row.label('case_id')}",
             prompt=_layouts.templated(row, "src", "subject"),

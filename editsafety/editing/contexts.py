@@ -31,7 +31,7 @@ MOST_LIKELY = 5
 Lengths = Sequence[tuple[int, int]]
 
 
-def stored(
+def sample_once(
     handle: ModelHandle,
     artifacts: ArtifactStore,
     *,
@@ -46,17 +46,17 @@ def stored(
     """
     settings = {"lengths": [list(pair) for pair in lengths], "starts": list(starts), "seed": seed}
     key = ArtifactKey("contexts", handle.identity, settings)
-    found = artifacts.get(key)
-    if found is None:
+    stored = artifacts.get(key)
+    if stored is None:
         if handle.fingerprint() != handle.identity:
             raise EditorError(
                 f"the context templates for {handle.name} are not in the artifact store and cannot be sampled "
                 "now: the model carries an edit, and they come from the unedited one. Prepare the editor first."
             )
         texts = sample(handle, lengths=lengths, starts=starts, generator=torch.Generator().manual_seed(seed))
-        artifacts.put(key, {"texts": _packed(texts)})
+        artifacts.put(key, {"texts": _pack(texts)})
         return texts
-    return _unpacked(found["texts"])
+    return _unpack(stored["texts"])
 
 
 def prefixes(
@@ -68,11 +68,11 @@ def prefixes(
     seed: int = 0,
 ) -> tuple[str, ...]:
     """The same templates as texts to put before a prompt, the bare one left out: "Some text. ", with its space."""
-    templates = stored(handle, artifacts, lengths=lengths, starts=starts, seed=seed)
+    templates = sample_once(handle, artifacts, lengths=lengths, starts=starts, seed=seed)
     return tuple(template.removesuffix(SLOT) for template in templates[1:])
 
 
-def grouped(templates: Sequence[str], lengths: Lengths) -> tuple[tuple[str, ...], ...]:
+def group_by_length(templates: Sequence[str], lengths: Lengths) -> tuple[tuple[str, ...], ...]:
     """The bare template alone, then those of each length: the groups over which MEMIT averages keys."""
     groups, start = [tuple(templates[:1])], 1
     for _, count in lengths:
@@ -136,9 +136,9 @@ def _template(text: str) -> str:
     return f"{' '.join(text.split())}. {SLOT}"
 
 
-def _packed(texts: Sequence[str]) -> Tensor:
+def _pack(texts: Sequence[str]) -> Tensor:
     return torch.frombuffer(bytearray(json.dumps(list(texts)).encode()), dtype=torch.uint8)
 
 
-def _unpacked(tensor: Tensor) -> tuple[str, ...]:
+def _unpack(tensor: Tensor) -> tuple[str, ...]:
     return tuple(json.loads(bytes(tensor.tolist())))

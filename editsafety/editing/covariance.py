@@ -27,10 +27,13 @@ BATCH_TOKENS = 4096
 
 @dataclass(frozen=True, eq=False)
 class Covariance:
-    """C `[d_in, d_in]` float32 of one module's input and the number of tokens it is the mean of."""
+    """C of one module's input."""
 
+    # The module.
     module: str
+    # `[d_in, d_in]` float32.
     matrix: Tensor
+    # How many tokens it is the mean of.
     tokens: int
 
 
@@ -123,12 +126,12 @@ def key(handle: ModelHandle, module: str, corpus: str, tokens: int) -> ArtifactK
     return ArtifactKey("covariance", handle.identity, {"module": module, "corpus": corpus, "tokens": tokens})
 
 
-def stored(handle: ModelHandle, artifacts: ArtifactStore, site: Site, corpus: str, tokens: int) -> Covariance | None:
+def load(handle: ModelHandle, artifacts: ArtifactStore, site: Site, corpus: str, tokens: int) -> Covariance | None:
     """C from the store, or None when it has not been prepared. Raises EditorError when its shape is not the site's."""
-    found = artifacts.get(key(handle, site.module, corpus, tokens))
-    if found is None:
+    stored = artifacts.get(key(handle, site.module, corpus, tokens))
+    if stored is None:
         return None
-    matrix, count = found["matrix"], int(found["tokens"])
+    matrix, count = stored["matrix"], int(stored["tokens"])
     if tuple(matrix.shape) != (site.d_in, site.d_in):
         raise EditorError(
             f"the stored second moment of {site.module} is {list(matrix.shape)}, expected [{site.d_in}, {site.d_in}]. "

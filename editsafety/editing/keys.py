@@ -40,7 +40,7 @@ def at_subject(handle: ModelHandle, module: str, prompts: Sequence[Located]) -> 
     return AtSubject(inputs[rows, places].float(), outputs[rows, places].float())
 
 
-def averaged(
+def average(
     handle: ModelHandle, module: str, prompts: Sequence[Sequence[Located]], weights: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Weighted mean of each request's keys, and the key of its first prompt alone; both `[d_in, n]` float32.
@@ -52,10 +52,10 @@ def averaged(
     means, firsts = [], []
     for start in range(0, len(prompts), size):
         chunk = prompts[start : start + size]
-        found = at_subject(handle, module, [prompt for row in chunk for prompt in row]).inputs
-        found = found.reshape(len(chunk), width, -1)
-        means.append(torch.einsum("ntm,t->nm", found, weights.to(found)))
-        firsts.append(found[:, 0])
+        inputs = at_subject(handle, module, [prompt for row in chunk for prompt in row]).inputs
+        inputs = inputs.reshape(len(chunk), width, -1)
+        means.append(torch.einsum("ntm,t->nm", inputs, weights.to(inputs)))
+        firsts.append(inputs[:, 0])
     return torch.cat(means).T, torch.cat(firsts).T
 
 

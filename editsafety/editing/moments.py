@@ -62,7 +62,7 @@ class SecondMoments:
 
     def missing(self, sites: Sequence[Site]) -> str | None:
         """What has to be prepared, in words; None when everything is there."""
-        lacking = [site.module for site in sites if self._stored(site) is None]
+        lacking = [site.module for site in sites if self._load(site) is None]
         return f"the second moment of the input of {', '.join(lacking)}" if lacking else None
 
     def prepare(self, sites: Sequence[Site], progress: Progress | None = None, corpus: Path | None = None) -> None:
@@ -70,7 +70,7 @@ class SecondMoments:
 
         Raises UsageError when there are no texts, DataError when they cannot be used.
         """
-        wanted = [site for site in sites if corpus is not None or self._stored(site) is None]
+        wanted = [site for site in sites if corpus is not None or self._load(site) is None]
         if not wanted:
             return
         place = corpus or self._place()
@@ -88,7 +88,7 @@ class SecondMoments:
 
     def of(self, site: Site, editor: str) -> Covariance:
         """C of a site. Raises NotPreparedError, naming the command for `editor`, when it has not been made."""
-        found = self._stored(site)
+        found = self._load(site)
         if found is None:
             raise NotPreparedError(editor, self.handle.spec.name, f"the second moment of the input of {site.module}")
         return found
@@ -108,9 +108,9 @@ class SecondMoments:
         """What C of a site was made from, as it stands in artifact keys."""
         return {"module": site.module, "corpus": self._corpus(site), "tokens": self._tokens(site)}
 
-    def _stored(self, site: Site) -> Covariance | None:
+    def _load(self, site: Site) -> Covariance | None:
         if site.module not in self._found:
-            found = covariance.stored(self.handle, self.artifacts, site, self._corpus(site), self._tokens(site))
+            found = covariance.load(self.handle, self.artifacts, site, self._corpus(site), self._tokens(site))
             if found is None:
                 return None
             self._found[site.module] = found

@@ -36,13 +36,13 @@ Precision = Literal["float32", "float64"]
 
 @dataclass(frozen=True, eq=False)
 class NullSpace:
-    """P of one projection's inputs, as an orthonormal `basis` `[d_in, k]`.
+    """P of one projection's inputs, kept as an orthonormal basis; `dimensions` is its rank."""
 
-    The basis spans the null space, or with `outside` its complement; `dimensions` is the rank of P.
-    """
-
+    # The projection.
     module: str
+    # `[d_in, k]`, orthonormal.
     basis: Tensor
+    # Whether the basis spans the complement of the null space, and not the null space.
     outside: bool
 
     @property
@@ -110,7 +110,7 @@ class NullSpaces:
         lacking = self.moments.missing(sites)
         if lacking is not None:
             return f"{lacking}, and its null space"
-        names = [site.module for site in sites if self._stored(site) is None]
+        names = [site.module for site in sites if self._load(site) is None]
         return f"the null space of the second moment of the input of {', '.join(names)}" if names else None
 
     def prepare(self, sites: Sequence[Site], progress: Progress | None = None, corpus: Path | None = None) -> None:
@@ -118,7 +118,7 @@ class NullSpaces:
         self.moments.prepare(sites, progress, corpus)
         if corpus is not None:
             self._found.clear()  # they came from another C
-        wanted = [site for site in sites if self._stored(site) is None]
+        wanted = [site for site in sites if self._load(site) is None]
         with (progress or Progress.quiet()).task(f"null spaces of {self.handle.name}", len(wanted)) as task:
             for site in wanted:
                 moment = self.moments.of(site, self.editor)
@@ -129,21 +129,21 @@ class NullSpaces:
 
     def of(self, site: Site) -> NullSpace:
         """P of a site, float64 on the model's device. Raises NotPreparedError."""
-        found = self._stored(site)
+        found = self._load(site)
         if found is None:
             what = f"the null space of the second moment of the input of {site.module}"
             raise NotPreparedError(self.editor, self.handle.spec.name, what)
         return found
 
-    def _stored(self, site: Site) -> NullSpace | None:
+    def _load(self, site: Site) -> NullSpace | None:
         if site.module not in self._found:
-            kept = self.artifacts.get(self._key(site))
-            if kept is None:
+            stored = self.artifacts.get(self._key(site))
+            if stored is None:
                 return None
             # Apple's GPUs have no float64.
             place = "cpu" if self.handle.device.type == "mps" else self.handle.device
-            basis = kept["basis"].to(device=place, dtype=torch.float64)
-            self._found[site.module] = NullSpace(site.module, basis, bool(kept["outside"]))
+            basis = stored["basis"].to(device=place, dtype=torch.float64)
+            self._found[site.module] = NullSpace(site.module, basis, bool(stored["outside"]))
         return self._found[site.module]
 
     def _key(self, site: Site) -> ArtifactKey:

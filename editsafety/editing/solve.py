@@ -110,6 +110,6 @@ def constrained(keys: Tensor, spread: Tensor, ridge: float) -> tuple[Tensor, boo
 
 def _solved(matrix: Tensor, right: Tensor) -> tuple[Tensor, bool]:
     """matrix^-1 right, and whether the matrix is exactly singular; never raises."""
-    found: Tensor
-    found, info = torch.linalg.solve_ex(matrix, right)
-    return found, bool(info)
+    solution: Tensor
+    solution, info = torch.linalg.solve_ex(matrix, right)
+    return solution, bool(info)

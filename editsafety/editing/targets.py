@@ -48,13 +48,19 @@ class TargetHparams(Hparams):
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """`value` is v*, `start` v0 (the module's own output in the bare prompt), both `[d]` float32; losses in nats."""
+    """What an edit wants a module to give; losses in nats."""
 
+    # v*, `[d]` float32.
     value: Tensor
+    # v0: the module's own output in the bare prompt, `[d]` float32.
     start: Tensor
+    # The whole objective at the end, weight decay included.
     loss: float
+    # The mean over the target's tokens.
     nll: float
+    # KL(P_delta || P_0), before its factor.
     kl: float
+    # Of the optimiser.
     steps: int
 
 
@@ -102,9 +108,9 @@ class _Search:
         target = handle.target_ids(request.target_new)
         prompts = [locate(handle, request, context) for context in contexts]
         kl = locate_text(handle, KL_PROMPT, request.subject)
-        starts = [0 if whole_rows else found.subject for found in (*prompts, kl)]
+        starts = [0 if whole_rows else located.subject for located in (*prompts, kl)]
         self.suffix = Suffix(handle, [*((*prompt.ids, *target[:-1]) for prompt in prompts), kl.ids], starts)
-        self.places = torch.tensor([found.subject for found in (*prompts, kl)]) - torch.tensor(starts)
+        self.places = torch.tensor([located.subject for located in (*prompts, kl)]) - torch.tensor(starts)
         read = [(j, len(p.ids) - 1 + a - starts[j]) for j, p in enumerate(prompts) for a in range(len(target))]
         read.append((len(prompts), int(self.places[-1])))
         self.rows, self.positions = torch.tensor(read).T

@@ -32,11 +32,15 @@ from editsafety.progress import Progress
 class Traits:
     """What a method can do and where it comes from."""
 
+    # Whether one edit may write several facts together.
     batch: bool = False
+    # Whether edits may be made on top of each other.
     sequential: bool = True
-    prepares: bool = False
+    # Where its edits are: in the weights, beside the model, or nowhere.
     changes: Literal["weights", "sidecar", "nothing"] = "weights"
+    # Where the method was published.
     paper: str = ""
+    # The code that it follows, with its commit.
     reference: str = ""
 
 
@@ -78,8 +82,25 @@ class Editor(ABC):
     def edit(self, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None) -> Edit:
         """The edit that writes `requests` into the model as it is now; the model is left as it was.
 
-        Raises NotPreparedError when `prepare` has to run first.
+        Raises NotPreparedError when `prepare` has to run first, EditorError for requests that it does not take: none
+        at all (`refuse_none`), several where it writes one fact at a time (`only`), or another number than the traits
+        allow.
         """
+
+    def only(self, requests: Sequence[EditRequest]) -> EditRequest:
+        """The request of an editor that writes one fact per edit. Raises EditorError for none and for several."""
+        self.refuse_none(requests)
+        if len(requests) > 1:
+            raise EditorError(
+                f"{self.name} writes one fact per edit and was given {len(requests)} requests. "
+                "Give them one after another."
+            )
+        return requests[0]
+
+    def refuse_none(self, requests: Sequence[EditRequest]) -> None:
+        """Raise EditorError when nothing is requested."""
+        if not requests:
+            raise EditorError(f"{self.name} was given no request to edit.")
 
     @classmethod
     def lineage(cls) -> tuple[type[Editor], ...]:
@@ -106,7 +127,7 @@ def load(name: str) -> type[Editor]:
     outer, inner = unwrapped(name)
     if outer:
         return _around(outer, inner)
-    kind = discovery.load("editors", inner, "EDITOR")
+    kind = discovery.load("editors", inner)
     if not (isinstance(kind, type) and issubclass(kind, Editor)):
         raise UsageError(
             f"{name!r} is {kind!r}, expected a subclass of editsafety.editors.Editor with an edit() method."
@@ -115,7 +136,7 @@ def load(name: str) -> type[Editor]:
 
 
 def _around(outer: str, inner: str) -> type[Editor]:
-    regulariser = discovery.load("regularisers", outer, "REGULARISER")
+    regulariser = discovery.load("regularisers", outer)
     if not (isinstance(regulariser, type) and issubclass(regulariser, Editor) and hasattr(regulariser, "around")):
         raise UsageError(f"{outer!r} is {regulariser!r}, expected a subclass of editsafety.regularisers.Regulariser.")
     inside = load(inner)
@@ -131,18 +152,18 @@ def read_hparams(name: str, slug: str, path: Path | None = None, changes: Mappin
     kind = load(name)
     folder = kind.folder or label(name)
     read = _given(name, kind, path)
-    found = hyperparameters.load(kind.Hparams, label(name), folder, slug, path, None if read is None else read.values)
+    hparams = hyperparameters.load(kind.Hparams, label(name), folder, slug, path, None if read is None else read.values)
     for key, value in kind.overrides.items():
-        if read is not None and key in read.values and getattr(found, key) != value:
+        if read is not None and key in read.values and getattr(hparams, key) != value:
             raise UsageError(
-                f"{path}: {key} = {getattr(found, key)!r}, but {label(name)} is the variant with {value!r}. "
+                f"{path}: {key} = {getattr(hparams, key)!r}, but {label(name)} is the variant with {value!r}. "
                 "Drop the line, or ask for the editor that it means."
             )
     both = {**kind.overrides, **(changes or {})}
     return (
-        hyperparameters.validated(kind.Hparams, {**found.model_dump(), **both}, f"hyperparameters of {label(name)}")
+        hyperparameters.validate(kind.Hparams, {**hparams.model_dump(), **both}, f"hyperparameters of {label(name)}")
         if both
-        else found
+        else hparams
     )
 
 
@@ -152,7 +173,7 @@ def set_aside(name: str, path: Path | None) -> tuple[str, ...]:
     return () if read is None else read.aside
 
 
-def _given(name: str, kind: type[Editor], path: Path | None) -> published.Reading | None:
+def _given(name: str, kind: type[Editor], path: Path | None) -> published.PublishedValues | None:
     own = {label(parts(name)[1]), kind.folder or label(name)}
     return None if path is None else published.read(path, kind.Hparams, own)
 
@@ -190,6 +211,7 @@ def code_version(name: str) -> str:
 
 
 def _room(file: Path) -> Iterable[Path]:
-    """The files of a method: its folder where it has one, or the file alone."""
-    is_folder = file.name == "__init__.py" and file.parent != Path(__file__).parent
+    """The files of a method: its folder where it has one, or the file alone (as that of a family's base class is)."""
+    package = Path(__file__).parent.parent
+    is_folder = file.name == "__init__.py" and file.parent.parent != package
     return file.parent.glob("*.py") if is_folder else (file,)

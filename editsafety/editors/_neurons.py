@@ -69,7 +69,7 @@ class NeuronHparams(Hparams):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class NeuronQuestion:
     """Ids of a prompt and the ids whose mean probability behind it is attributed."""
 
     ids: tuple[int, ...]
@@ -89,7 +89,7 @@ class NeuronEditor(Editor):
         """The points of the path from no activation (0) to the model's own (1)."""
 
     @abstractmethod
-    def questions(self, prompt: str, old: str) -> list[Question]:
+    def questions(self, prompt: str, old: str) -> list[NeuronQuestion]:
         """What is asked about one filled prompt and the old answer; attributions are averaged over it."""
 
     @abstractmethod
@@ -104,8 +104,7 @@ class NeuronEditor(Editor):
 
         Raises EditorError when nothing is requested, or a request does not say the old answer.
         """
-        if not requests:
-            raise EditorError(f"{self.name} was given no request to edit.")
+        self.refuse_none(requests)
         first, *rest = requests
         found = [self._step(first)]
         if rest:
@@ -118,7 +117,7 @@ class NeuronEditor(Editor):
             tuple(request.id for request in requests),
             self.handle.identity,
             deltas=tuple(delta for deltas, _ in found for delta in deltas),
-            notes=_gathered([notes for _, notes in found]),
+            notes=_gather([notes for _, notes in found]),
         )
 
     def neurons(self, request: EditRequest) -> tuple[list[Neuron], Notes]:
@@ -128,7 +127,7 @@ class NeuronEditor(Editor):
         kept: list[list[Neuron]] = []
         tops: list[float] = []
         for prompt in prompts:
-            scores = self._attributed(prompt, old)
+            scores = self._attribute(prompt, old)
             tops.append(max(float(layer.max()) for layer in scores))
             kept.append(coarse(scores, self.hparams.adaptive_threshold * tops[-1]))
         return shared(kept, self.hparams.p), {"prompts": len(prompts), "largest_attribution": tops[0]}
@@ -141,7 +140,7 @@ class NeuronEditor(Editor):
             )
         return request.target_true
 
-    def _attributed(self, prompt: str, old: str) -> list[Tensor]:
+    def _attribute(self, prompt: str, old: str) -> list[Tensor]:
         """Mean over the questions about a prompt: one tensor `[d_in]` per layer."""
         asked = self.questions(prompt, old)
         scores = [attributions(self.handle, question, self.alphas(), self.place) for question in asked]
@@ -176,7 +175,7 @@ class NeuronEditor(Editor):
         return LowRank(site, vector[:, None], here)
 
 
-def attributions(handle: ModelHandle, question: Question, alphas: Tensor, place: Place) -> list[Tensor]:
+def attributions(handle: ModelHandle, question: NeuronQuestion, alphas: Tensor, place: Place) -> list[Tensor]:
     """Integrated gradients of the mean probability of `question.answers`: one float32 `[d_in]` per layer.
 
     `alphas` `[steps]` are the points of the path. Gradients are taken with respect to all neurons of one layer at the
@@ -258,7 +257,7 @@ def _instead(module: nn.Module, place: Place, neurons: Tensor) -> Iterator[None]
         hook.remove()
 
 
-def _gathered(notes: Sequence[Notes]) -> Notes:
+def _gather(notes: Sequence[Notes]) -> Notes:
     if len(notes) == 1:
         return notes[0]
     numbered = {f"{i}.{name}": value for i, note in enumerate(notes, 1) for name, value in note.items()}

@@ -10,8 +10,8 @@ states H `[d, n]` at block z for the bare prompts; the layer takes its share of 
 (3) What earlier edits of a sequence have to say, if the method asks, is the keys of their requests on the model that
 they left behind. The methods differ in X alone (`answers`). MEMIT, arXiv 2210.07229, algorithm 1.
 
-Where we differ from the published code: ids are joined and contexts seeded, as in `_rank_one`; v* is never read from a
-cache of files that does not know which model and target it was made for; layers are sorted; an update is kept as its
+Where we differ from the published code: ids are joined and contexts seeded, as in `rome_family`; v* is never read from
+a cache of files that does not know which model and target it was made for; layers are sorted; an update is kept as its
 two factors and applied once, where the published code applies, undoes and applies it again.
 """
 
@@ -38,7 +38,7 @@ from editsafety.editing.targets import Target, TargetHparams
 from editsafety.editors import Editor
 from editsafety.edits.edit import Edit, LowRank
 from editsafety.edits.session import EditSession
-from editsafety.errors import EditorError, NotPreparedError
+from editsafety.errors import NotPreparedError
 from editsafety.hyperparameters import Hparams, Published
 from editsafety.model.sites import Site
 from editsafety.progress import Progress
@@ -115,20 +115,19 @@ class SpreadEditor(Editor):
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """The context templates by group, the bare one first and alone."""
         lengths, starts = self.hparams.context_template_length_params, self.hparams.context_starts
-        found = contexts.stored(self.handle, self.artifacts, lengths=lengths, starts=starts, seed=self.seed)
-        return contexts.grouped(found, lengths)
+        found = contexts.sample_once(self.handle, self.artifacts, lengths=lengths, starts=starts, seed=self.seed)
+        return contexts.group_by_length(found, lengths)
 
     def edit(self, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None) -> Edit:
         """One low-rank delta per layer, of rank n for n requests. Notes: see `_told`.
 
         Raises NotPreparedError, or EditorError when nothing is requested.
         """
-        if not requests:
-            raise EditorError(f"{self.name} was given no request to edit.")
+        self.refuse_none(requests)
         missing = self.missing()
         if missing is not None:
             raise NotPreparedError(self.name, self.handle.spec.name, missing)
-        batch = _Batch.of(self, requests)
+        batch = _RequestBatch.of(self, requests)
         earlier = {site: Earlier.read(carry, site) for site in self.sites}
         layers: list[Layer] = []
         with EditSession(self.handle) as session:
@@ -144,11 +143,11 @@ class SpreadEditor(Editor):
             tuple(request.id for request in requests),
             self.handle.identity,
             deltas=tuple(layer.delta for layer in layers),
-            notes=self._told(batch, layers, left_over),
+            notes=self._notes(batch, layers, left_over),
             carry=kept if self.protects else None,
         )
 
-    def _layer(self, batch: _Batch, site: Site, earlier: Earlier, left: int) -> Layer:
+    def _layer(self, batch: _RequestBatch, site: Site, earlier: Earlier, left: int) -> Layer:
         found, bare = batch.keys(site)
         residual = batch.missing()
         right, notes = self.answers(site, found, earlier)
@@ -160,7 +159,7 @@ class SpreadEditor(Editor):
             notes=notes,
         )
 
-    def _told(self, batch: _Batch, layers: Sequence[Layer], left_over: float) -> Notes:
+    def _notes(self, batch: _RequestBatch, layers: Sequence[Layer], left_over: float) -> Notes:
         """Figures of the edit; over several requests or layers the worst, which is the largest unless said otherwise.
 
         numerator: ||v* - h|| at block z before the first layer; left_over: the same after the last; denominator
@@ -190,7 +189,7 @@ class SpreadEditor(Editor):
 
 
 @dataclass(frozen=True, eq=False)
-class _Batch:
+class _RequestBatch:
     """The requests of one edit: where they are read, and where block z should come out."""
 
     editor: SpreadEditor
@@ -200,7 +199,7 @@ class _Batch:
     targets: Sequence[Target]
 
     @classmethod
-    def of(cls, editor: SpreadEditor, requests: Sequence[EditRequest]) -> _Batch:
+    def of(cls, editor: SpreadEditor, requests: Sequence[EditRequest]) -> _RequestBatch:
         """v* of every request, on the model as it is."""
         handle, groups = editor.handle, editor.groups()
         templates = [template for group in groups for template in group]
@@ -212,7 +211,7 @@ class _Batch:
 
     def keys(self, site: Site) -> tuple[Tensor, Tensor]:
         """Averaged keys and bare keys of a site on the model as it is, `[d_in, n]`."""
-        return keys.averaged(self.editor.handle, site.module, self.prompts, self.weights)
+        return keys.average(self.editor.handle, site.module, self.prompts, self.weights)
 
     def missing(self) -> Tensor:
         """V* - H: what block z still lacks for the bare prompts, `[d, n]`."""

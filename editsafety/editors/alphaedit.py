@@ -57,7 +57,6 @@ class AlphaEdit(SpreadEditor):
     hparams: AlphaEditHparams
     traits: ClassVar[Traits] = Traits(
         batch=True,
-        prepares=True,
         paper="AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models, ICLR 2025, arXiv 2410.02355",
         reference="https://github.com/jianghoucheng/AlphaEdit, AlphaEdit/ at f5248d3",
     )

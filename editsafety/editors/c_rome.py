@@ -1,4 +1,4 @@
-"""C-ROME: ROME with the mean over prefixed prompts in both places (see `_rank_one`).
+"""C-ROME: ROME with the mean over prefixed prompts in both places (see `rome_family`).
 
 Cures the collapse; after such an edit the bare prompt of a first-token subject may miss the target, the prefixed one
 takes. The same formula as R-ROME.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from editsafety.editors import Traits
-from editsafety.editors._rank_one import RankOneEditor
+from editsafety.editors.rome_family import RankOneEditor
 
 
 class CRome(RankOneEditor):
@@ -17,7 +17,6 @@ class CRome(RankOneEditor):
 
     overrides: ClassVar[dict[str, str]] = {"keys": "prefixed"}
     traits: ClassVar[Traits] = Traits(
-        prepares=True,
         paper="The Fall of ROME, EMNLP Findings 2024, arXiv 2406.11263",
         reference="https://github.com/WanliYoung/Collapse-in-Model-Editing at 678bedd, if_c_rome",
     )

@@ -40,7 +40,6 @@ class Emmet(SpreadEditor):
     hparams: EmmetHparams
     traits: ClassVar[Traits] = Traits(
         batch=True,
-        prepares=True,
         paper="A Unified Framework for Model Editing, EMNLP Findings 2024, arXiv 2403.14236",
         reference="https://github.com/scalable-model-editing/unified-model-editing, emmet/ at 23d72b5",
     )

@@ -27,7 +27,6 @@ from editsafety.editing import gradients, logits
 from editsafety.editors import Editor, Traits
 from editsafety.edits.edit import Edit, Replace
 from editsafety.edits.session import EditSession
-from editsafety.errors import EditorError
 from editsafety.hyperparameters import Hparams, Published
 from editsafety.model.handle import ModelHandle
 
@@ -65,8 +64,7 @@ class FineTuning(Editor):
 
     def edit(self, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None) -> Edit:
         """The trained parameters, whole. Notes: steps, loss_at_stop (mean of the last epoch), update_norm."""
-        if not requests:
-            raise EditorError(f"{self.name} was given no request to edit.")
+        self.refuse_none(requests)
         with EditSession(self.handle) as session:
             names = self._names()
             before = {name: self.handle.model.get_parameter(name).detach().clone() for name in names}
@@ -102,7 +100,7 @@ class FineTuning(Editor):
         optimiser = torch.optim.Adam(tensors, lr=settings.lr, weight_decay=settings.weight_decay)
         size = settings.batch_size
         chunks = [requests[start : start + size] for start in range(0, len(requests), size)]
-        read = [_Reading(self.handle, chunk, settings.loss) for chunk in chunks]
+        read = [_TargetLoss(self.handle, chunk, settings.loss) for chunk in chunks]
         steps, mean = 0, float("nan")
         for _ in range(settings.num_steps):
             total = 0.0
@@ -122,7 +120,7 @@ class FineTuning(Editor):
         return steps, mean
 
 
-class _Reading:
+class _TargetLoss:
     """The rows of some requests and where their loss is read."""
 
     def __init__(self, handle: ModelHandle, requests: Sequence[EditRequest], loss: str) -> None:

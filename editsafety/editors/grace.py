@@ -32,7 +32,6 @@ from editsafety.editing.suffix import Suffix
 from editsafety.editors import Traits
 from editsafety.editors._sidecar import SidecarEditor, SidecarHparams, Voice, riding
 from editsafety.edits.edit import Edit, Sidecar
-from editsafety.errors import EditorError
 from editsafety.hyperparameters import Published
 from editsafety.model import trace
 from editsafety.model.handle import ModelHandle
@@ -64,15 +63,17 @@ class GraceHparams(SidecarHparams):
 
 @dataclass(frozen=True, eq=False)
 class Codebook:
-    """Keys `[n, d_in]`, values `[n, d_out]` and radii `[n]`, float32; labels are target ids `[n, longest]`, -1 behind.
+    """What a sequence hands on: the entries of its memory, float32."""
 
-    `lineage` is a random number that tells one codebook and its successors from another.
-    """
-
+    # `[n, d_in]`.
     keys: Tensor
+    # What is said in the place of the layer's output, `[n, d_out]`.
     values: Tensor
+    # The radius within which an entry speaks, `[n]`.
     epsilons: Tensor
+    # Target ids `[n, longest]`, -1 behind.
     labels: Tensor
+    # A random number that tells one codebook and its successors from another.
     lineage: Tensor
 
     def placed(self, key: Tensor, label: Sequence[int], start: Tensor, eps: float) -> tuple[Self, int, str]:
@@ -174,13 +175,12 @@ class Grace(SidecarEditor):
         nearest older key; not for the first), key_norm, value_norm, nll_before and nll_at_stop in nats per target
         token, steps; entries of the codebook.
         """
-        if not requests:
-            raise EditorError(f"{self.name} was given no request to edit.")
-        codebook = self._opened(carry, requests[0])
+        self.refuse_none(requests)
+        codebook = self._open(carry, requests[0])
         notes: dict[str, float | str | bool] = {}
         for request in requests:
             with riding(self.handle.model, self._sidecar(codebook, codebook.values)):
-                codebook, notes = self._learned(codebook, request)
+                codebook, notes = self._learn(codebook, request)
         return Edit(
             self.name,
             tuple(request.id for request in requests),
@@ -190,7 +190,7 @@ class Grace(SidecarEditor):
             carry={one.name: getattr(codebook, one.name) for one in fields(Codebook)},
         )
 
-    def _opened(self, carry: Mapping[str, Tensor] | None, first: EditRequest) -> Codebook:
+    def _open(self, carry: Mapping[str, Tensor] | None, first: EditRequest) -> Codebook:
         """The codebook so far."""
         device = self.handle.model.get_parameter(self.site.parameter).device
         if not carry:
@@ -208,7 +208,7 @@ class Grace(SidecarEditor):
         lineage = int(codebook.lineage)
         return Discrete(self.site.module, lineage, codebook.keys, values, codebook.epsilons)
 
-    def _learned(self, codebook: Codebook, request: EditRequest) -> tuple[Codebook, dict[str, float | str | bool]]:
+    def _learn(self, codebook: Codebook, request: EditRequest) -> tuple[Codebook, dict[str, float | str | bool]]:
         """The codebook with the request's entry placed and its value trained."""
         settings = self.hparams
         prompt, target = self.handle.ids(request.filled), self.handle.target_ids(request.target_new)

@@ -95,12 +95,12 @@ class Prefix(RootSidecar[Tensor]):
         places = self._places(asked) if memory is None else memory
         by_name.pop("cache_position", None)  # counts without the prefix; every model counts by itself
         if asked.mask is not None:
-            by_name["attention_mask"] = _inserted(asked.mask, places, self.prefix.new_ones(length))
+            by_name["attention_mask"] = _insert(asked.mask, places, self.prefix.new_ones(length))
         if memory is not None:
             if by_name.get("position_ids") is not None:
                 by_name["position_ids"] = by_name["position_ids"] + length
             return by_name, places
-        by_name["input_ids"] = _inserted(asked.ids, places, self.prefix)
+        by_name["input_ids"] = _insert(asked.ids, places, self.prefix)
         if by_name.pop("position_ids", None) is not None and asked.mask is not None:
             mask = by_name["attention_mask"]
             by_name["position_ids"] = (mask.long().cumsum(1) - 1).masked_fill(mask == 0, 1)
@@ -109,7 +109,7 @@ class Prefix(RootSidecar[Tensor]):
         if by_name.get("labels") is not None:
             labels = by_name["labels"].clone()
             labels[:, 0] = IGNORED  # nothing predicts the first token of a text
-            by_name["labels"] = _inserted(labels, places, torch.full_like(self.prefix, IGNORED))
+            by_name["labels"] = _insert(labels, places, torch.full_like(self.prefix, IGNORED))
         return by_name, places
 
     def answers(self, module: nn.Module, asked: Asked, memory: Tensor, output: Any) -> None:
@@ -167,8 +167,7 @@ class Ike(Editor):
 
         Notes: demonstrations, facts, prefix_tokens. Raises EditorError when the prefix alone fills the context.
         """
-        if not requests:
-            raise EditorError(f"{self.name} was given no request to edit.")
+        self.refuse_none(requests)
         generator = self.generator(requests[0])
         lineage = carry["lineage"] if carry else torch.randint(2**62, (1,), generator=generator)
         facts = dict(json.loads(bytes(carry["facts"].tolist()))) if carry else {}
@@ -276,7 +275,7 @@ def _first_special(handle: ModelHandle) -> int | None:
     return with_[0] if with_ != without and with_[0] in handle.tokenizer.all_special_ids else None
 
 
-def _inserted(rows: Tensor, places: Tensor, middle: Tensor) -> Tensor:
+def _insert(rows: Tensor, places: Tensor, middle: Tensor) -> Tensor:
     """`rows` `[batch, seq]` with `middle` `[m]` written into row i at column `places[i]`: `[batch, seq + m]`."""
     length = len(middle)
     columns = torch.arange(rows.shape[1] + length, device=rows.device)[None]

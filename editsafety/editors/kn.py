@@ -23,7 +23,7 @@ from torch import Tensor
 
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Traits
-from editsafety.editors._neurons import NeuronEditor, Notes, Place, Question, embeddings
+from editsafety.editors._neurons import NeuronEditor, NeuronQuestion, Notes, Place, embeddings
 from editsafety.model import scoring
 
 
@@ -40,9 +40,9 @@ class KnowledgeNeurons(NeuronEditor):
         """0 to 1, both included."""
         return torch.linspace(0, 1, self.hparams.steps)
 
-    def questions(self, prompt: str, old: str) -> list[Question]:
+    def questions(self, prompt: str, old: str) -> list[NeuronQuestion]:
         """Every token of the old answer, all at the prompt's last token."""
-        return [Question(tuple(self.handle.ids(prompt)), tuple(self.handle.ids(old, special=False)))]
+        return [NeuronQuestion(tuple(self.handle.ids(prompt)), tuple(self.handle.ids(old, special=False)))]
 
     def value(self, request: EditRequest, old: str) -> tuple[Tensor, Notes]:
         """What is added, and the token that it leads away from. `old` plays no part here."""

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Traits
-from editsafety.editors._neurons import NeuronEditor, NeuronHparams, Notes, Place, Question, embeddings
+from editsafety.editors._neurons import NeuronEditor, NeuronHparams, NeuronQuestion, Notes, Place, embeddings
 
 
 class PaperHparams(NeuronHparams):
@@ -50,10 +50,10 @@ class KnowledgeNeuronsOfThePaper(NeuronEditor):
         """1/m to 1."""
         return torch.arange(1, self.hparams.steps + 1) / self.hparams.steps
 
-    def questions(self, prompt: str, old: str) -> list[Question]:
+    def questions(self, prompt: str, old: str) -> list[NeuronQuestion]:
         """Every token of the old answer behind those before it."""
         ids, answer = self.handle.ids(prompt), self.handle.target_ids(old)
-        return [Question((*ids, *answer[:place]), (token,)) for place, token in enumerate(answer)]
+        return [NeuronQuestion((*ids, *answer[:place]), (token,)) for place, token in enumerate(answer)]
 
     def value(self, request: EditRequest, old: str) -> tuple[Tensor, Notes]:
         """From the mean embeddings of both answers."""

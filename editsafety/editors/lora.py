@@ -31,7 +31,7 @@ from editsafety.editing import gradients, logits
 from editsafety.editors import Editor, Traits
 from editsafety.edits.edit import Edit, LowRank
 from editsafety.edits.session import EditSession
-from editsafety.errors import EditorError, UsageError
+from editsafety.errors import UsageError
 from editsafety.hyperparameters import Hparams, Published
 from editsafety.model.architectures import Part
 from editsafety.model.handle import ModelHandle
@@ -87,7 +87,7 @@ class Lora(Editor):
         """The adapted projections, from below. Raises UsageError for a name that no block has."""
         layers = sorted(self.hparams.layers) or range(self.handle.layers)
         names = self.hparams.target_modules
-        found = [site for layer in layers for name in names for site in _named(self.handle, name, layer)]
+        found = [site for layer in layers for name in names for site in _sites_named(self.handle, name, layer)]
         return tuple(dict.fromkeys(found))
 
     def edit(self, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None) -> Edit:
@@ -96,8 +96,7 @@ class Lora(Editor):
         Notes: steps, loss_at_stop (mean of the last epoch, dropout and penalty included), nll_at_stop (nats per target
         token without them), update_norm (Frobenius, over all projections), modules.
         """
-        if not requests:
-            raise EditorError(f"{self.name} was given no request to edit.")
+        self.refuse_none(requests)
         self.missing()
         with (
             EditSession(self.handle),
@@ -207,7 +206,7 @@ class _Targets:
         return -(scores.gather(1, self._labels[:, None])[:, 0] * self._weights).sum()
 
 
-def _named(handle: ModelHandle, name: str, layer: int) -> tuple[Site, ...]:
+def _sites_named(handle: ModelHandle, name: str, layer: int) -> tuple[Site, ...]:
     """The projections that a name means in one block."""
     if name in {part.value for part in Part}:
         return handle.sites(Part(name), layer)

@@ -42,7 +42,6 @@ class Memit(SpreadEditor):
     hparams: MemitHparams
     traits: ClassVar[Traits] = Traits(
         batch=True,
-        prepares=True,
         paper="Mass-Editing Memory in a Transformer, ICLR 2023, arXiv 2210.07229",
         reference="https://github.com/kmeng01/memit, memit/ at 80426fd",
     )

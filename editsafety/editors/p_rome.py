@@ -1,4 +1,4 @@
-"""p-ROME: ROME with the bare prompt's key in both places (see `_rank_one`).
+"""p-ROME: ROME with the bare prompt's key in both places (see `rome_family`).
 
 v* is still optimised over all contexts; only the keys are bare.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from editsafety.editors import Traits
-from editsafety.editors._rank_one import RankOneEditor
+from editsafety.editors.rome_family import RankOneEditor
 
 
 class PRome(RankOneEditor):
@@ -16,7 +16,6 @@ class PRome(RankOneEditor):
 
     overrides: ClassVar[dict[str, str]] = {"keys": "prompt"}
     traits: ClassVar[Traits] = Traits(
-        prepares=True,
         paper="Rebuilding ROME: Resolving Model Collapse during Sequential Model Editing, EMNLP 2024, arXiv 2403.07175",
         reference="https://github.com/scalable-model-editing/rebuilding-rome at 4095d04, enable_prompt_keys",
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -118,15 +118,23 @@ class Sidecar(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """What an editor returns. `made_for` is the fingerprint of the unedited model."""
+    """What an editor returns."""
 
+    # Its name.
     editor: str
+    # Of the facts that it writes.
     request_ids: tuple[str, ...]
+    # The fingerprint of the unedited model.
     made_for: str
+    # Changes of weights.
     deltas: tuple[Delta, ...] = ()
+    # What runs beside the model.
     sidecars: tuple[Sidecar, ...] = ()
+    # The edits that were in place when it was computed.
     on_top_of: tuple[str, ...] = ()
+    # What the editor says about itself, by name.
     notes: Mapping[str, float | str | bool] = field(default_factory=dict)
+    # What the next edit of a sequence is given.
     carry: Mapping[str, Tensor] | None = None
 
     @property
@@ -142,16 +150,26 @@ class Edit:
         prints = "".join(f"{name}{tensor_files.digest(tensor)}" for name, tensor in sorted(tensors.items()))
         return hashlib.sha256((body + prints).encode()).hexdigest()
 
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Every tensor of its deltas and sidecars, by the name that it has in a file."""
+        return self._parts()[0]
+
     def save(self, path: Path) -> None:
         """Write the edit as safetensors with a sha256 per tensor. `carry` is not included."""
         tensors, about = self._parts()
         tensor_files.save(path, tensors, about)
 
     @classmethod
-    def load(cls, path: Path, sidecars: Mapping[str, type[Sidecar]] | None = None) -> Self:
+    def load(
+        cls,
+        path: Path,
+        sidecars: Mapping[str, type[Sidecar]] | None = None,
+        place: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor,
+    ) -> Self:
         """Read a saved edit; `sidecars` maps the kinds that may occur to their classes.
 
-        Raises EditError when the file is truncated, altered, not an edit, or holds an unknown sidecar.
+        `place` is given every tensor with its name and may bring it elsewhere: a file keeps neither device nor memory
+        layout. Raises EditError when the file is truncated, altered, not an edit, or holds an unknown sidecar.
         """
         try:
             tensors, about = tensor_files.load(path)
@@ -160,7 +178,8 @@ class Edit:
         if about.get("what") != "edit":
             raise EditError(f"{path}: holds {about.get('what', 'something else')!r}, expected an edit.")
         try:
-            return cls._read(path, tensors, about, sidecars or {})
+            placed = {name: place(name, tensor) for name, tensor in tensors.items()}
+            return cls._read(path, placed, about, sidecars or {})
         except (KeyError, TypeError, ValueError) as error:
             raise EditError(f"{path}: an edit whose description does not fit this version ({error!r}).") from error
 

@@ -20,10 +20,13 @@ from editsafety.model.handle import ModelHandle
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What is remembered of an applied edit: who made it of what, and what it changes; none of its tensors."""
+    """What is remembered of an applied edit; none of its tensors."""
 
+    # Who made it.
     editor: str
+    # Of what.
     request_ids: tuple[str, ...]
+    # What it changes.
     parameters: tuple[str, ...]
 
     @classmethod
@@ -34,10 +37,13 @@ class Applied:
 
 @dataclass(frozen=True, eq=False)
 class Mark:
-    """A state of a session: the values of all parameters that were changed by then, the sidecars, what was applied."""
+    """A state of a session."""
 
+    # Of all parameters that were changed by then.
     values: tuple[tuple[nn.Parameter, Tensor], ...]
+    # Those in place.
     sidecars: tuple[Sidecar, ...]
+    # The edits so far.
     applied: tuple[Applied, ...]
 
 

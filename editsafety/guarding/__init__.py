@@ -34,11 +34,14 @@ from editsafety.errors import UndoError, UsageError
 from editsafety.guarding.audit import AuditLog
 from editsafety.guarding.examination import Decision, Examiner
 from editsafety.judging.alarms import Alarm
+from editsafety.judging.group import Group
 from editsafety.judging.policy import Policy
-from editsafety.lab.lab import artifacts_for
+from editsafety.judging.report import RunReport
+from editsafety.lab.tools import artifacts_for
 from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import model_folder
-from editsafety.runs.plan import Settings, text_source
+from editsafety.runs.plan import text_source
+from editsafety.runs.settings import Settings
 
 TEXTS = 50  # as in a run
 UNOPENED, CLOSED = "it is not open; use it in a with-block, or call open()", "it has been closed"
@@ -55,11 +58,15 @@ class _State:
 
 
 class Guard:
-    """Made by `guard`. `accepted` are the decisions of the edits that are in the model now, oldest first."""
+    """Made by `guard`.
+
+    `accepted` are the decisions of the edits that are in the model now, `tried` those of all edits, oldest first.
+    """
 
     def __init__(self, examiner: Examiner, audit: AuditLog, *, keep: bool = True) -> None:
         self.handle, self.editor = examiner.handle, examiner.editor
         self.accepted: list[Decision] = []
+        self.tried: list[Decision] = []
         self.lock = threading.RLock()
         self.id = uuid.uuid4().hex[:12]
         self._examiner, self._audit, self._keep = examiner, audit, keep
@@ -110,6 +117,7 @@ class Guard:
             try:
                 earlier = [request for decision in self.accepted for request in decision.requests]
                 decision = self._examiner.examine(self._session, self._number, wanted, before.carry, earlier)
+                self.tried.append(decision)
                 if decision.kept and decision.edit is not None:
                     self._accept(decision, decision.edit.carry, before)
                     return decision
@@ -120,6 +128,13 @@ class Guard:
             self._back(before)
             self._log("rolled back", **_told(decision, before, before))
             return decision
+
+    def report(self) -> RunReport:
+        """Every edit that was tried, kept or not, judged as in a run: the same verdict, exit code and formats."""
+        bench = self._examiner.bench
+        cases = tuple(decision.case for decision in self.tried)
+        group = Group(self.handle.name, self.editor.name, cases, {}, (), {"guarded": len(cases)})
+        return RunReport.alone(self._examiner.policy, group, *bench.facts())
 
     def undo(self, count: int = 1) -> None:
         """Take back the last accepted edits, bit for bit. Raises UsageError when there are not as many."""

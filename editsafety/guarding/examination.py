@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,38 +17,58 @@ from editsafety import measures
 from editsafety.datasets.request import EditRequest, Neighbour
 from editsafety.editors import Editor
 from editsafety.edits.edit import Edit
-from editsafety.edits.seal import Seal
+from editsafety.edits.seal import Keepsake, Seal
 from editsafety.edits.session import EditSession
-from editsafety.errors import NotPreparedError, UndoError, told
+from editsafety.errors import NotPreparedError, UndoError, sentence_of
 from editsafety.judging.alarms import Alarm, signals
-from editsafety.judging.case_checks import CaseVerdict, Check, judge_case, judge_group
+from editsafety.judging.checks import CaseVerdict, Check, judge_case, judge_group
 from editsafety.judging.policy import Policy
 from editsafety.judging.verdict import Verdict
-from editsafety.lab.trial import Found, compute, measure
-from editsafety.measures import Inputs
+from editsafety.lab.attempt import Questions, compute, observe, where_raised
+from editsafety.lab.bench import Bench, Found
 from editsafety.numbers import rate, times
-from editsafety.runs.case_record import CaseRecord
+from editsafety.runs.case_record import CaseRecord, Failure, Step
 from editsafety.runs.measurement import Measurement
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a transaction came to. True in an `if` when the edit was kept.
-
-    `stage` says how far it got: "editor" (which gave no edit), "preflight" (refused by its weights, never applied) or
-    "measured". `sentence` says why, `checks` holds every judgement, `ratio` perplexity over that of the model before
-    the first edit (None where it was not measured).
-    """
+    """What a transaction came to. True in an `if` when the edit was kept."""
 
     number: int
     requests: tuple[EditRequest, ...]
-    stage: str
-    verdict: Verdict
-    sentence: str
-    checks: tuple[Check, ...] = ()
-    ratio: float | None = None
-    found: Mapping[str, Measurement] = field(default_factory=dict, repr=False)
+    stage: str  # how far it got: "editor" (no edit), "preflight" (refused by its weights, never applied), "measured"
+    case: CaseVerdict = field(repr=False)  # what was measured, and every judgement
     edit: Edit | None = field(default=None, repr=False)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of its checks."""
+        return self.case.verdict
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Every judgement."""
+        return self.case.checks
+
+    @property
+    def found(self) -> Mapping[str, Measurement]:
+        """What was measured, by name."""
+        return self.case.record.after
+
+    @property
+    def ratio(self) -> float | None:
+        """Perplexity over that of the model before the first edit; None where it was not measured."""
+        return self.case.ratio if self.stage == "measured" else None
+
+    @property
+    def sentence(self) -> str:
+        """Why it came out so."""
+        if self.verdict is Verdict.PASS:
+            return f"PASS: perplexity {times(self.ratio)}"
+        worst = max(self.checks, key=lambda check: check.verdict.severity)
+        refused = " (refused before it was applied)" if self.stage == "preflight" else ""
+        return f"{self.verdict.value}: {worst.sentence}{refused}"
 
     @property
     def kept(self) -> bool:
@@ -74,18 +94,26 @@ class Examiner:
     ) -> None:
         self.editor, self.handle, self.policy = editor, editor.handle, policy
         self.alarms = tuple(alarms)
-        self.base: Found = {}
-        self._texts, self._canaries, self._batch_size = tuple(texts), tuple(canaries), batch_size
-        self._measures = measures.needed(policy.measured)
+        chosen = measures.needed(policy.measured)
+        # Undoing is the guard's business: no second copy of the weights is kept.
+        self.bench = Bench(self.handle, tuple(texts), (), batch_size, Keepsake.of(self.handle, most_bytes=0), chosen)
+        self._canaries = tuple(canaries)
         self._watched: Measurement | None = None
 
+    @property
+    def base(self) -> Found:
+        """What was measured of the model before the first edit."""
+        return self.bench.base
+
     def open(self) -> None:
-        """Measure the model as it is. Raises NotPreparedError, or UsageError for a limit on what nothing measures."""
+        """Measure the model as it is.
+
+        Raises NotPreparedError, or UsageError for a limit on what nothing measures, or one finer than the noise.
+        """
         missing = self.editor.missing()
         if missing is not None:
             raise NotPreparedError(self.editor.name, self.handle.name, missing)
-        self.policy.refuse_unknown(found.name for one in self._measures for found in one(self.handle, Inputs()))
-        self.base = measure(self._measures, self.handle, self._inputs(()), "model")
+        self.bench.open(self.policy)
         self._watched = self._answers({})
 
     def examine(
@@ -102,47 +130,34 @@ class Examiner:
         NotPreparedError, UndoError and what is no Exception (Ctrl-C).
         """
         seal = Seal.of(self.handle)
-        before = {**self.base, **measure(self._measures, self.handle, self._inputs(requests), "case")}
+        before = {**self.base, **self.bench.measure("case", requests)}  # on the model as it is, earlier edits included
+        name = f"edit {number}"
+        record = CaseRecord(name, self.handle.name, self.editor.name, "guarded", requests, before=before)
         try:
-            edit, cost, leftovers = compute(self.handle, self.editor, requests, carry)
+            made = compute(self.handle, self.editor, requests, carry)
         except (NotPreparedError, UndoError):
             raise
         except Exception as error:  # the boundary: an editor is somebody else's code, anything may come
-            said = told(error)
-            return Decision(number, requests, "editor", Verdict.ERROR, f"ERROR: {self.editor.name} failed: {said}")
-        found = measure(self._measures, self.handle, self._inputs(requests, edit=edit), "edit")
-        found["norm_growth"] = _growth(session, edit, found["norm_growth"])
-        weights = tuple(_preflight(self.policy, self.alarms, found, edit))
-        if any(check.verdict.fails for check in weights):
-            return _decided(number, requests, "preflight", weights, None, found, edit)
-        session.apply(edit)
-        changed, declared = seal.changed(Seal.of(self.handle)), session.declared()
-        found |= measure(self._measures, self.handle, self._inputs(()), "model")
-        found |= measure(self._measures, self.handle, self._inputs(requests, before=before, edit=edit), "case")
-        record = CaseRecord(
-            case=f"edit {number}",
-            model=self.handle.name,
-            editor=self.editor.name,
-            stream="guarded",
-            requests=requests,
-            before=before,
-            after=found,
-            edit_id=edit.id,
-            notes={**edit.notes, **({"sidecars": True} if edit.sidecars else {})},
-            declared=declared,
-            changed=changed,
-            undeclared=tuple(name for name in changed if name not in declared),
-            leftovers=leftovers,
-            restored=True,  # computing the edit left every byte as it was, or UndoError would have come
-            cost=cost,
-        )
-        checks = (
-            *judge_case(self.policy, record).checks,
-            *judge_group(self.policy, [record]),
-            *self._still_said(requests, accepted, found),
-            *self._unmoved(found),
-        )
-        return _decided(number, requests, "measured", checks, CaseVerdict(record, checks).ratio, found, edit)
+            failure = Failure("editor", f"{self.editor.name} failed: {sentence_of(error)}", where_raised(error))
+            return Decision(
+                number, requests, "editor", judge_case(self.policy, replace(record, failure=failure, ended="failed"))
+            )
+        edit = made.edit
+        weights = self.bench.measure("edit", requests, edit=edit)
+        weights["norm_growth"] = _growth(session, edit, weights["norm_growth"])
+        preflight = tuple(_preflight(self.policy, self.alarms, weights, edit))
+        if any(check.verdict.fails for check in preflight):
+            step = Step(len(requests), tuple(request.id for request in requests), weights, made.notes, made.cost)
+            refused = replace(record, steps=(step,), ended="complete")
+            return Decision(number, requests, "preflight", CaseVerdict(refused, preflight, self.policy.collapse), edit)
+        step, _ = observe(self.bench, session, made, [Questions(requests, before)], weights=weights, since=seal)
+        found = dict(step.found)
+        more = [*self._still_said(requests, accepted, found), *self._unmoved(found)]
+        # Computing the edit left every byte as it was, or UndoError would have come.
+        record = replace(record, steps=(replace(step, found=found, restored=True),), ended="complete")
+        judged = judge_case(self.policy, record)
+        checks = (*judged.checks, *judge_group(self.policy, [record]), *more)
+        return Decision(number, requests, "measured", replace(judged, checks=checks), edit)
 
     def _still_said(
         self, requests: Sequence[EditRequest], accepted: Sequence[EditRequest], found: Found
@@ -157,7 +172,7 @@ class Examiner:
         limit = next((one for one in self.policy.course.values() if one.measure == "kept"), None)
         if not earlier or limit is None:
             return
-        told = measures.load("efficacy")(self.handle, self._inputs(earlier))[0].items
+        told = measures.load("efficacy")(self.handle, self.bench.inputs(earlier))[0].items
         share = math.fsum(item or 0.0 for item in told) / len(earlier)
         found["kept"] = Measurement("kept", 1, "rate", share, n=len(earlier), items=told)
         lost = [one.id for one, item in zip(earlier, told, strict=True) if item != 1.0]
@@ -187,27 +202,7 @@ class Examiner:
         if not self._canaries:
             return None
         asked = EditRequest("canaries", "{}", "x", "x", neighbours=tuple(Neighbour(one) for one in self._canaries))
-        return measures.load("locality")(self.handle, self._inputs((asked,), before=before))[0]
-
-    def _inputs(self, requests: Sequence[EditRequest], **more: object) -> Inputs:
-        return Inputs(requests, self._texts, batch_size=self._batch_size, **more)  # type: ignore[arg-type]
-
-
-def _decided(
-    number: int,
-    requests: tuple[EditRequest, ...],
-    stage: str,
-    checks: tuple[Check, ...],
-    ratio: float | None,
-    found: Found,
-    edit: Edit,
-) -> Decision:
-    worst = max(checks, key=lambda check: check.verdict.severity)
-    verdict = worst.verdict
-    said = worst.sentence.removeprefix(f"edit {number}: ")
-    sentence = f"{verdict.value}: {said}" if verdict is not Verdict.PASS else f"PASS: perplexity {times(ratio)}"
-    refused = " (refused before it was applied)" if stage == "preflight" else ""
-    return Decision(number, requests, stage, verdict, sentence + refused, checks, ratio, found, edit)
+        return measures.load("locality")(self.handle, self.bench.inputs((asked,), before=before))[0]
 
 
 def _preflight(policy: Policy, alarms: Sequence[Alarm], found: Found, edit: Edit) -> Iterator[Check]:

@@ -19,17 +19,17 @@ from editsafety.shipped import shipped
 
 @dataclass(frozen=True)
 class Published:
-    """How an editor's published configurations (EasyEdit's, ROME's) differ from its own; see `foreign`.
+    """How an editor's published configurations (EasyEdit's, ROME's) differ from its own; see `published`."""
 
-    aside: keys that are not read here, with the reason. only: the values of a key that come to what is done here
-    anyway; any other is refused. renamed: published names of our fields. implied: what they mean by saying nothing.
-    convert: is given all values before anything else and returns them in our terms; may raise ValueError(sentence).
-    """
-
+    # Keys that are not read here, with the reason.
     aside: Mapping[str, str] = field(default_factory=dict)
+    # The values of a key that come to what is done here anyway; any other is refused.
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    # Published names of our fields.
     renamed: Mapping[str, str] = field(default_factory=dict)
+    # What the configurations mean by saying nothing.
     implied: Mapping[str, Any] = field(default_factory=dict)
+    # Is given all values before anything else and returns them in our terms; may raise ValueError(sentence).
     convert: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
 
@@ -37,8 +37,8 @@ class Hparams(BaseModel):
     """Base of every editor's hyperparameters: frozen, nothing unknown and no NaN or infinity accepted."""
 
     published: ClassVar[Published] = Published()
+    # Numbers that a user's file may hold alone: the others are then those that ship (regularisers).
     on_top: ClassVar[frozenset[str]] = frozenset()
-    """Numbers that a user's file may hold alone: the others are then those that ship (regularisers)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
@@ -67,7 +67,7 @@ def _mapping(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def validated(kind: type[H], values: Mapping[str, Any], source: str) -> H:
+def validate(kind: type[H], values: Mapping[str, Any], source: str) -> H:
     """Check values against an editor's hyperparameters. Raises UsageError naming key, value and known keys."""
     try:
         return kind.model_validate(dict(values))
@@ -114,9 +114,9 @@ def load(
         values = read(path) if values is None else values
         if values.keys() <= kind.on_top and ours is not None:
             values = {**read(ours), **values}
-        return validated(kind, values, str(path))
+        return validate(kind, values, str(path))
     if ours is not None:
-        return validated(kind, read(ours), ours.name)
+        return validate(kind, read(ours), ours.name)
     if any(one.is_required() for one in kind.model_fields.values()):
         have = ", ".join(sorted(p.stem for p in (shipped("hparams") / folder).glob("*.yaml"))) or "none"
         raise UsageError(

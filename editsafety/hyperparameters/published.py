@@ -79,21 +79,23 @@ ALSO_ONLY: Mapping[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The numbers of a file in an editor's own terms, and a line for everything that was set aside."""
+class PublishedValues:
+    """A file of hyperparameters in an editor's own terms."""
 
+    # The numbers, by our names.
     values: Mapping[str, Any]
+    # A line for everything that was set aside.
     aside: tuple[str, ...] = ()
 
 
-def read(path: Path, kind: type[Hparams], names: Collection[str]) -> Reading:
+def read(path: Path, kind: type[Hparams], names: Collection[str]) -> PublishedValues:
     """A user's hyperparameter file for an editor that goes by `names` (its own, its folder's).
 
     Raises UsageError for a foreign file that asks for what is not done here, or holds a key that nobody knows.
     """
     values = hyperparameters.read(path)
     if not any(key in ASIDE or key in ONLY for key in values.keys() - kind.model_fields.keys()):
-        return Reading(values)
+        return PublishedValues(values)
     _check_method(values, names, path)
     try:
         values = _located(kind, values)
@@ -103,7 +105,7 @@ def read(path: Path, kind: type[Hparams], names: Collection[str]) -> Reading:
     return _sorted(values, kind, path)
 
 
-def _sorted(values: Mapping[str, Any], kind: type[Hparams], path: Path) -> Reading:
+def _sorted(values: Mapping[str, Any], kind: type[Hparams], path: Path) -> PublishedValues:
     """Every key is a number of ours, set aside, or refused."""
     known = kind.published
     asides = {**ASIDE, **ALSO_ASIDE, **known.aside}
@@ -123,7 +125,7 @@ def _sorted(values: Mapping[str, Any], kind: type[Hparams], path: Path) -> Readi
         else:
             ours = ", ".join(sorted({*kind.model_fields, *known.renamed}))
             raise UsageError(f"{path}: unknown hyperparameter {key!r}. Known: {ours}.")
-    return Reading({**known.implied, **found}, tuple(lines))
+    return PublishedValues({**known.implied, **found}, tuple(lines))
 
 
 def _check_method(values: Mapping[str, Any], names: Collection[str], path: Path) -> None:

@@ -8,25 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from editsafety.runs.measurement import Measurement
-
-Direction = Literal["above", "below"]
+from editsafety.runs.signals import EVERY, Direction
 
 FEWEST_OF_A_CLASS = 5  # a threshold between fewer is an accident
-# On which side a signal speaks of collapse; known from the literature, not read off the data.
-SIGNALS: Mapping[str, Direction] = {
-    **dict.fromkeys(
-        ("delta_norm", "delta_relative", "delta_per_entry", "delta_large_share", "spectral_norm", "norm_growth"),
-        "above",
-    ),
-    **dict.fromkeys(("numerator", "update_norm", "first_token"), "above"),
-    "|denominator|": "below",
-    "key_cosine": "below",
-    **dict.fromkeys(("drift_relative", "drift_growth", "drift_spectral", "drift_condition"), "above"),
-    "drift_overlap": "below",
-}
+SIGNALS = {str(signal): signal for signal in EVERY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +67,7 @@ def predictions(pairs: Sequence[tuple[Mapping[str, float], bool]]) -> tuple[Pred
     for name in (name for name in SIGNALS if name in there):
         values = [(signals[name], fallen) for signals, fallen in pairs if name in signals]
         bad, good = ([value for value, fallen in values if fallen is wanted] for wanted in (True, False))
-        found.append(prediction(name, SIGNALS[name], bad, good, len(pairs) - len(values)))
+        found.append(prediction(name, SIGNALS[name].collapse, bad, good, len(pairs) - len(values)))
     return tuple(found)
 
 
@@ -110,19 +97,19 @@ def signals(found: Mapping[str, Measurement], notes: Mapping[str, float | str | 
 
     One that is not finite is infinite on its bad side.
     """
-    there: dict[str, float] = {}
-    for name, direction in SIGNALS.items():
-        plain = name.strip("|")
-        one = found.get(plain)
-        if one is not None and (one.value is not None or one.broken):
-            value = math.nan if one.value is None else one.value
-        elif (noted := _number(notes.get(plain))) is not None:
+    values: dict[str, float] = {}
+    for signal in EVERY:
+        measurement = found.get(signal.name)
+        if measurement is not None and (measurement.value is not None or measurement.broken):
+            value = math.nan if measurement.value is None else measurement.value
+        elif (noted := _number(notes.get(signal.name))) is not None:
             value = noted
         else:
             continue
-        value = abs(value) if name.startswith("|") else value
-        there[name] = value if math.isfinite(value) else math.inf if direction == "above" else -math.inf
-    return there
+        value = abs(value) if signal.by_size else value
+        worst = math.inf if signal.collapse == "above" else -math.inf
+        values[str(signal)] = value if math.isfinite(value) else worst
+    return values
 
 
 def _number(note: object) -> float | None:

@@ -11,16 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from editsafety.errors import UsageError
 from editsafety.runs.measurement import Measurement
-
-if TYPE_CHECKING:
-    from editsafety.abilities import Probe
-    from editsafety.model.handle import ModelHandle
-
-BATCH_SIZES = (64, 7, 1)  # whose scores are compared for the noise of a probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +21,8 @@ class Drop:
     """The score before less the score after: positive when something was lost.
 
     `drop` is None where there is none to give, with the `reason`; `broken` when that is the edited model's non-finite
-    numbers, a finding. `stderr` is that of the mean difference of `n` items; `lost` and `gained` count the items whose
-    score fell and rose. `floors` is the drop in noise floors, `floor` one of them.
+    numbers, a finding. `stderr` is that of the mean difference of `n` items; `lost` counts the items whose score
+    fell. `floors` is the drop in noise floors, `floor` one of them.
     """
 
     name: str
@@ -38,7 +31,6 @@ class Drop:
     stderr: float | None = None
     n: int = 0
     lost: int = 0
-    gained: int = 0
     reason: str | None = None
     broken: bool = False
 
@@ -83,7 +75,6 @@ def drop(before: Measurement, after: Measurement, *, noise: float = 0.0) -> Drop
         paired.stderr if paired is not None else None,
         before.n,
         sum(change > 0 for change in changes),
-        sum(change < 0 for change in changes),
     )
 
 
@@ -97,8 +88,3 @@ def noise_floor(runs: Sequence[Measurement]) -> float:
         reason = next((run.reason for run in runs if run.value is None), "there are no runs")
         raise UsageError(f"the noise of {runs[0].name if runs else 'a probe'} cannot be told: {reason}.")
     return max(values) - min(values)
-
-
-def rerun(probe: Probe, handle: ModelHandle, batch_sizes: Sequence[int] = BATCH_SIZES) -> float:
-    """The noise floor of a probe on an unedited model, measured: one run per batch size."""
-    return noise_floor([probe(handle, size) for size in batch_sizes])

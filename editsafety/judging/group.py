@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from editsafety.judging import causes
-from editsafety.judging.case_checks import CaseVerdict, Check, counted
 from editsafety.judging.causes import Cause
+from editsafety.judging.checks import CaseVerdict, Check, counted
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import counting, times
 
@@ -103,7 +103,7 @@ class Group:
             worst, check = hits[0]
             total = counting(len(self.cases_of(stream)))
             of = f"worst {worst.record.case}" if len(hits) > 1 else worst.record.case
-            said = f"{stream}: {verdict.value} in {len(hits)} of {total}, {of}: {worst.detail(check)}"
+            said = f"{stream}: {verdict.value} in {len(hits)} of {total}, {of}: {check.sentence}"
             yield Finding(verdict, name, stream, said, tuple(case.record.case for case, _ in hits))
 
     def causes(self, case: CaseVerdict) -> tuple[Cause, ...]:
@@ -135,13 +135,14 @@ class Group:
 
     def median_cost(self, step: str, stream: str | None = None) -> float | None:
         """Median seconds of a step ("edit", "apply", "undo", "measure")."""
-        values = [v for c in self.cases_of(stream) if (v := getattr(c.record.cost, step)) is not None]
+        values = [v for c in self.cases_of(stream) if (v := getattr(c.record.step.cost, step)) is not None]
         return statistics.median(values) if values else None
 
     @property
     def peak_bytes(self) -> int | None:
         """The largest memory above the model's own while an edit was computed."""
-        return max((c.record.cost.edit_bytes for c in self.cases if c.record.cost.edit_bytes is not None), default=None)
+        peaks = [case.record.step.cost.edit_bytes for case in self.cases]
+        return max((peak for peak in peaks if peak is not None), default=None)
 
 
 def order(ratio: float | None) -> float:

@@ -19,10 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from editsafety.errors import UnknownNameError, UsageError
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import exact
+from editsafety.runs.settings import Settings
 from editsafety.shipped import shipped
 
 Limit = Field(default=None, allow_inf_nan=False, strict=True, ge=0)
-COLLAPSE = 2.0  # for a policy that has no limit on perplexity
+COLLAPSE = 2.0  # the default policy's; for a policy that has no limit on perplexity, and where no policy is given
 SLACK = 1e-9  # rates are sums of fractions; a drop of two items must not fail for a rounding error
 RESERVED = (
     *("abilities", "walked", "restore", "undeclared", "leftovers", "changes_something", "order", "prepared"),
@@ -40,6 +41,7 @@ class Threshold(BaseModel):
     warn_at_most: float | None = Limit
     pass_at_least: float | None = Limit
     warn_at_least: float | None = Limit
+    over: Literal["worst", "last", "mean"] = "worst"  # of a course: which of its steps, or the mean of all
     fails_as: Verdict = Verdict.WARN
     why: str
 
@@ -78,6 +80,22 @@ class Threshold(BaseModel):
         return Verdict.PASS if inside else Verdict.WARN if nearly else self.fails_as
 
     @property
+    def unjudged(self) -> Verdict:
+        """What it comes to when there is nothing to judge: an error, unless the limit could only have warned."""
+        return Verdict.WARN if self.fails_as is Verdict.WARN else Verdict.ERROR
+
+    @property
+    def finds_collapse(self) -> bool:
+        """Whether it is on the growth of perplexity, and fails as a collapse."""
+        on_growth = self.measure == "me_ppl" and self.figure == "ratio" and self.pass_at_most is not None
+        return on_growth and self.fails_as is Verdict.COLLAPSE
+
+    def up_to(self, ratio: float) -> Threshold:
+        """The limit with another end: it fails past the ratio, and passes where it did, if that is below."""
+        passes = min(self.pass_at_most, ratio) if self.pass_at_most is not None else None
+        return self.model_copy(update={"pass_at_most": passes, "warn_at_most": ratio})
+
+    @property
     def limit(self) -> str:
         """The limit in words: "at most 1.25"."""
         if self.pass_at_most is not None:
@@ -90,12 +108,6 @@ class Threshold(BaseModel):
             return "is not finite"
         spellings = [*([first] if first else []), exact(figure), exact(figure, 7), repr(figure)]
         return next(text for text in spellings if self.verdict(float(text)) is self.verdict(figure))
-
-
-class CourseThreshold(Threshold):
-    """A limit on a course: on the worst of its steps, the last one, or the mean over all of them."""
-
-    over: Literal["worst", "last", "mean"] = "worst"
 
 
 class AbilityLimit(BaseModel):
@@ -124,7 +136,7 @@ class Policy(BaseModel):
     name: str
     case: dict[str, Threshold]
     group: dict[str, Threshold]
-    course: dict[str, CourseThreshold] = {}
+    course: dict[str, Threshold] = {}
     abilities: AbilityLimit | None = None
 
     @model_validator(mode="after")
@@ -134,6 +146,9 @@ class Policy(BaseModel):
         for name in RESERVED:
             if name in self.case or name in self.group or name in self.course:
                 raise ValueError(f"the name {name!r} is taken by a check that needs no limit; call yours differently")
+        for name, threshold in (*self.case.items(), *self.group.items()):
+            if threshold.over != "worst":
+                raise ValueError(f"{name}.over is {threshold.over!r}; only courses have several steps")
         for name, threshold in self.group.items():
             if threshold.figure != "after":
                 raise ValueError(f"group.{name}.figure is {threshold.figure!r}; groups are judged by 'after' only")
@@ -142,15 +157,15 @@ class Policy(BaseModel):
     @property
     def collapse(self) -> float:
         """The perplexity ratio past which a model counts as broken: where a course stops and is bisected."""
-        limits = [one for one in (*self.course.values(), *self.case.values()) if one.fails_as is Verdict.COLLAPSE]
-        found = [one for one in limits if one.measure == "me_ppl" and one.figure == "ratio"]
-        ends = [end for one in found if (end := one.warn_at_most or one.pass_at_most) is not None]
+        limits = [limit for limit in (*self.course.values(), *self.case.values()) if limit.finds_collapse]
+        ends = [end for limit in limits if (end := limit.warn_at_most or limit.pass_at_most) is not None]
         return ends[0] if ends else COLLAPSE
 
     @property
     def measured(self) -> frozenset[str]:
-        """The measurements that its limits on cases and groups are on."""
-        return frozenset(threshold.measure for part in (self.case, self.group) for threshold in part.values())
+        """The measurements that its limits are on."""
+        parts = (self.case, self.group, self.course)
+        return frozenset(threshold.measure for part in parts for threshold in part.values())
 
     @classmethod
     def read(cls, name: str | Path) -> Policy:
@@ -166,14 +181,42 @@ class Policy(BaseModel):
         except ValidationError as error:
             raise UsageError(f"{path.name}: {_said(error)}") from error
 
+    @classmethod
+    def of(cls, settings: Settings) -> Policy:
+        """The policy of a run, with the limit on perplexity that was asked for in place of its own."""
+        policy = cls.read(settings.policy)
+        return policy if settings.collapse_above is None else policy.with_collapse_above(settings.collapse_above)
+
+    def with_collapse_above(self, ratio: float) -> Policy:
+        """The policy with another perplexity ratio past which a model has collapsed.
+
+        Raises UsageError for a policy that has no such limit.
+        """
+
+        def moved(limits: dict[str, Threshold]) -> dict[str, Threshold]:
+            return {name: limit.up_to(ratio) if limit.finds_collapse else limit for name, limit in limits.items()}
+
+        if not any(limit.finds_collapse for limit in (*self.case.values(), *self.course.values())):
+            raise UsageError(
+                f"policy {self.name} has no limit on the ratio of me_ppl that fails as COLLAPSE, so --collapse-above "
+                "has nothing to move. Add one to its file."
+            )
+        return self.model_copy(update={"case": moved(self.case), "course": moved(self.course)})
+
     def digest(self) -> str:
         """sha256 of the limits."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
-    def refuse_unknown(self, measures: Iterable[str]) -> None:
-        """Raise UnknownNameError when a limit is on something that no measure gives: it could never be judged."""
-        known = set(measures)
-        for part, limits in (("case", self.case), ("group", self.group)):
+    def refuse_unknown(self, measures: Iterable[str], along: Iterable[str] | None = None) -> None:
+        """Raise UnknownNameError when a limit is on something that no measure gives: it could never be judged.
+
+        `along` is what is measured at the steps of courses; None where there are no courses to be judged.
+        """
+        single = set(measures)
+        parts = [("case", self.case, single), ("group", self.group, single)]
+        if along is not None:
+            parts.append(("course", self.course, {*along}))
+        for part, limits, known in parts:
             for name, threshold in limits.items():
                 if threshold.measure not in known:
                     where = f"It is {part}.{name}.measure of policy {self.name}."

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from editsafety.judging.case_checks import CaseVerdict, Check, judge_case, judge_group
-from editsafety.judging.course_checks import CourseVerdict, judge_course
+from editsafety.judging.checks import WALKED, CaseVerdict, Check, judge_case, judge_group
 from editsafety.judging.group import WHOLE, Group, order
 from editsafety.judging.policy import Policy
 from editsafety.judging.verdict import NOTHING_JUDGED, Verdict
 from editsafety.names import label, slug
 from editsafety.numbers import counting, span
+from editsafety.runs.case import Case
 from editsafety.runs.case_record import CaseRecord
-from editsafety.runs.course_record import CourseRecord
-from editsafety.runs.plan import Case, RunPlan
+from editsafety.runs.facts import ModelFacts, RunFacts
+from editsafety.runs.plan import RunPlan
+from editsafety.runs.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,14 @@ class RunReport:
 
     plan: RunPlan
     policy: Policy
-    groups: tuple[Group, ...]
+    groups: tuple[Group, ...]  # the single edits, by editor and model
     controls: tuple[Control, ...]
-    facts: Mapping[str, Any]
+    facts: RunFacts
     interrupted: bool = False
-    courses: tuple[CourseVerdict, ...] = ()
-    missing_courses: tuple[str, ...] = ()
+    courses: tuple[CaseVerdict, ...] = ()  # the cases of several edits
+    missing_courses: tuple[str, ...] = ()  # ids of those without a record
+    command: str = ""  # how it is run again, where that is not a suite of pytest
+    more: Mapping[str, Any] = field(default_factory=dict)  # what else the JSON document has, by section
 
     @classmethod
     def of(
@@ -67,27 +70,32 @@ class RunReport:
         plan: RunPlan,
         policy: Policy,
         records: Mapping[str, CaseRecord],
-        facts: Mapping[str, Any],
+        facts: RunFacts,
         *,
         planned: Iterable[Case] | None = None,
         interrupted: bool = False,
-        courses: Mapping[str, CourseRecord | None] | None = None,
     ) -> RunReport:
-        """Judge the records (by case id) of the planned cases; `facts` are those of the store.
+        """Judge the records (by case id) of the planned cases, of all single edits when `planned` is not given.
 
-        `courses` are the planned courses by id, None for one without a record.
-
-        Where facts named `judged:<check>` say which checks were asked for (a part of the suites was run), only those
-        are judged, so that report and exit code of pytest agree. A control case in `planned` must have a result too.
+        Where the facts say which checks were asked for (a part of the suites was run), only those are judged, so that
+        report and exit code of pytest agree. A control case in `planned` must have a result, too.
         """
         wanted = tuple(plan.cases if planned is None else planned)
-        cases = [case for case in wanted if not case.control]
+        courses = [case for case in wanted if case.is_course and case.id not in facts.not_applicable]
+        cases = [case for case in wanted if not case.control and not case.is_course]
         controls = {case.id for case in wanted if case.control}
         blocks = tuple(dict.fromkeys(case.block for case in cases))
         groups = tuple(_group(policy, [c for c in cases if c.block == block], records, facts) for block in blocks)
-        walked, missing = _courses(policy, courses or {}, facts)
         told = _controls(plan, policy, records, controls)
+        walked = tuple(_judged(policy, records[case.id], facts) for case in courses if case.id in records)
+        missing = tuple(case.id for case in courses if case.id not in records)
         return cls(plan, policy, groups, told, facts, interrupted, walked, missing)
+
+    @classmethod
+    def alone(cls, policy: Policy, group: Group, model: ModelFacts, facts: RunFacts) -> RunReport:
+        """The report on one group that no plan laid out: a model that was handed over, the edits of a guard."""
+        plan = RunPlan(Settings((model.source,), (group.editor,)), (), (), {})
+        return cls(plan, policy, (group,), (), replace(facts, models={model.model: model}))
 
     @property
     def judged(self) -> int:
@@ -99,6 +107,16 @@ class RunReport:
         """Number of planned cases."""
         return sum(len(group.cases) + len(group.missing) for group in self.groups)
 
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """Why there is no record of a course, for each that has none."""
+        named = {case.id: (slug(case.model), label(case.editor)) for case in self.plan.courses}
+        said = {name: self.facts.problems.get(named.get(name, ("", ""))) for name in self.missing_courses}
+        return tuple(
+            f"{name}: {Verdict.ERROR.value}: {problem}" if problem else f"{name}: {Verdict.INCOMPLETE.value}: no result"
+            for name, problem in said.items()
+        )
+
     @cached_property
     def verdict(self) -> Verdict | None:
         """The worst of all groups; ERROR when a control misbehaved; None when nothing was judged.
@@ -106,6 +124,7 @@ class RunReport:
         Where nothing was judged because something stood in the way that has a name, that is an ERROR and not nothing.
         """
         found = [Verdict.ERROR for control in self.controls if not control.behaved]
+        found += [Verdict.ERROR for gap in self.gaps if f": {Verdict.ERROR.value}: " in gap]
         if self.judged or self.courses or any(group.verdict is Verdict.ERROR for group in self.groups):
             found += [group.verdict for group in self.groups]
             found += [course.verdict for course in self.courses]
@@ -152,50 +171,37 @@ class RunReport:
         return found[0].text if found else None
 
 
-def _group(policy: Policy, cases: Sequence[Case], records: Mapping[str, CaseRecord], facts: Mapping[str, Any]) -> Group:
+def _group(policy: Policy, cases: Sequence[Case], records: Mapping[str, CaseRecord], facts: RunFacts) -> Group:
     model, editor = slug(cases[0].model), label(cases[0].editor)
     found = [records[case.id] for case in cases if case.id in records]
     checks: dict[str, tuple[Check, ...]] = {}
     for stream in dict.fromkeys(case.stream for case in cases):
         rows = [records[case.id] for case in cases if case.stream == stream and case.id in records]
-        checks[stream] = tuple(check for check in judge_group(policy, rows) if _asked(check.name, facts))
+        checks[stream] = tuple(check for check in judge_group(policy, rows) if facts.asks_for(check.name))
     missing = tuple(case.id for case in cases if case.id not in records)
     checks[WHOLE] = tuple(_whole(model, editor, facts, complete=not missing))
-    judged = [judge_case(policy, record) for record in found]
-    kept = [tuple(c for c in one.checks if one.record.failure or _asked(c.name, facts)) for one in judged]
-    verdicts = tuple(CaseVerdict(record, checks) for record, checks in zip(found, kept, strict=True))
+    verdicts = tuple(_judged(policy, record, facts) for record in found)
     return Group(model, editor, verdicts, checks, missing, Counter(case.stream for case in cases))
 
 
-def _courses(
-    policy: Policy, found: Mapping[str, CourseRecord | None], facts: Mapping[str, Any]
-) -> tuple[tuple[CourseVerdict, ...], tuple[str, ...]]:
-    """The judged courses, by the checks that were asked for, and the names of those without a record."""
-    judged = []
-    for record in found.values():
-        if record is not None:
-            every = judge_course(policy, record)
-            kept = tuple(c for c in every.checks if c.name == "walked" or _asked(f"course {c.name}", facts))
-            judged.append(CourseVerdict(record, kept, policy.collapse))
-    return tuple(judged), tuple(name for name, record in found.items() if record is None)
+def _judged(policy: Policy, record: CaseRecord, facts: RunFacts) -> CaseVerdict:
+    """A case judged by the checks that were asked for; what stopped it is never left out."""
+    case = judge_case(policy, record)
+    head = "course " if record.is_course else ""
+    stopped = record.failure is not None and not record.is_course
+    kept = (c for c in case.checks if stopped or c.name == WALKED or facts.asks_for(f"{head}{c.name}"))
+    return replace(case, checks=tuple(kept))
 
 
-def _asked(check: str, facts: Mapping[str, Any]) -> bool:
-    """Whether a check was asked for; without any word on that, all were."""
-    return f"judged:{check}" in facts or not any(name.startswith("judged:") for name in facts)
-
-
-def _whole(model: str, editor: str, facts: Mapping[str, Any], *, complete: bool) -> list[Check]:
+def _whole(model: str, editor: str, facts: RunFacts, *, complete: bool) -> list[Check]:
+    """What concerns a block as a whole."""
     checks = []
-    order = facts.get(f"order:{model}:{editor}")
-    if order is not None and order["compared"]:
-        same = not order["different"]
-        said = f"{order['compared']} cases are the same bytes in another order"
-        failed = f"not the same bytes when computed alone in another order: {', '.join(order['different'])}"
-        checks.append(Check("order", Verdict.PASS if same else Verdict.ERROR, said if same else failed))
-    if facts.get(f"drift:{model}:{editor}"):
+    order = facts.orders.get((model, editor))
+    if order is not None and order.compared:
+        checks.append(Check("order", Verdict.PASS if order.holds else Verdict.ERROR, order.sentence))
+    if (model, editor) in facts.drifted:
         checks.append(Check("restore", Verdict.ERROR, "the model's fingerprint had changed after the last case"))
-    problem = facts.get(f"problem:{model}:{editor}")
+    problem = facts.problems.get((model, editor))
     if problem and not complete:  # with every case there, it has been mended since
         checks.append(Check("prepared", Verdict.ERROR, problem))
     return checks

@@ -43,7 +43,7 @@ class Verdict(Enum):
 
     @property
     def exit_code(self) -> int:
-        """What `editsafety run` exits with (pytest keeps its own 0 to 6; 12 is kept for regressions)."""
+        """What `editsafety run` exits with (pytest keeps its own 0 to 6; 12 is reserved for regressions)."""
         return _EXIT_CODES[self]
 
     @classmethod
@@ -80,6 +80,6 @@ _ADVICE = {
     Verdict.DAMAGED: "lower the step size, or use an editor that constrains neighbours",
     Verdict.COLLAPSE: "do not ship these edits; replay the worst case, and screen requests like it",
     Verdict.INCOMPLETE: "run the same command again: finished cases are not computed again",
-    Verdict.ERROR: "mend what is named first; until then no other line here can be relied on",
+    Verdict.ERROR: "fix the first problem; nothing else in this report is reliable until then",
 }
 NOTHING_JUDGED = 14

@@ -13,7 +13,8 @@ from editsafety.lab.lab import Lab
 from editsafety.model.handle import ModelHandle
 from editsafety.progress import Progress
 from editsafety.runs.folders import STORE
-from editsafety.runs.plan import RunPlan, Settings
+from editsafety.runs.plan import RunPlan
+from editsafety.runs.settings import Settings
 from editsafety.runs.store import Store
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def crash_test(
         name: what the model is called in ids, and under which name hyperparameters are looked for.
         folder: where results are kept and found again; a temporary folder when not given.
         progress: where progress is shown; nowhere when not given.
-        **settings: fields of `Settings`: `hard`, `normal`, `texts`, `limit`, `hparams`, `policy`, `seed`, ...
+        **settings: fields of `Settings`: `hard`, `normal`, `texts_from`, `limit`, `hparams`, `policy`, `seed`, ...
 
     Raises UsageError or DataError before anything is run, NotPreparedError for an editor whose slow part is missing.
     """
@@ -51,6 +52,6 @@ def crash_test(
         records = {case.id: lab.record(case) for case in lab.wanted}
         for block in plan.blocks:
             lab.same_in_any_order(*block)
-        report = RunReport.of(plan, Policy.read(plan.settings.policy), records, store.facts(""), planned=lab.wanted)
+        report = RunReport.of(plan, Policy.of(plan.settings), records, store.facts(), planned=lab.wanted)
         store.close()
     return report

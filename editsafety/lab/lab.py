@@ -1,55 +1,50 @@
-"""Lab: runs cases and keeps their records. Whoever wants a record asks here; nobody computes a case twice.
+"""Lab: returns the stored records of cases, and computes those that are missing, a block at a time.
 
-A missing case has its whole block (same model, same editor) computed at once, so that a model is loaded once and an
-editor made once. Several processes may share a store: each claims a few cases at a time.
+A block is the cases of one model and one editor, so that a model is loaded once and an editor made once. Several
+processes may share a store: each claims a few cases at a time.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TypeVar
+from dataclasses import replace
 
 import torch
 
-from editsafety import __version__, editors, measures
-from editsafety.artifacts import ArtifactStore, default_root
-from editsafety.editing import contexts
+from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
-from editsafety.edits.seal import Keepsake
-from editsafety.errors import EditorError, EditSafetyError, NotPreparedError, StoreError, UndoError, UsageError
-from editsafety.judging.policy import Policy
-from editsafety.lab import provenance, trial
-from editsafety.lab.courses import DEATHS, Terms, refusal, walked
-from editsafety.lab.trial import Bench
-from editsafety.measures import Inputs
+from editsafety.errors import EditorError, EditSafetyError, StoreError, UndoError, UsageError
+from editsafety.lab import single
+from editsafety.lab.attempt import Made, compute, where_raised
+from editsafety.lab.bench import Bench
+from editsafety.lab.edit_store import EditStore, edit_key
+from editsafety.lab.terms import refusal
+from editsafety.lab.tools import Tools
+from editsafety.lab.walk import walk
 from editsafety.model.handle import ModelHandle
-from editsafety.model.loading import ModelSpec, model_folder
 from editsafety.names import label, slug
-from editsafety.progress import Progress
-from editsafety.runs.case_record import CaseRecord
-from editsafety.runs.course_record import CourseRecord
-from editsafety.runs.measurement import Measurement
-from editsafety.runs.plan import Case, RunPlan, text_digest
-from editsafety.runs.schedule import Course
+from editsafety.numbers import times
+from editsafety.progress import Progress, Task
+from editsafety.runs.case import Block, Case
+from editsafety.runs.case_record import CaseRecord, Failure
+from editsafety.runs.facts import Drifted, ModelFacts, OrderFacts, Problem
+from editsafety.runs.plan import RunPlan
 from editsafety.runs.store import Store
 
-CHUNK = 4  # cases that one of several workers claims at a time
-Unit = TypeVar("Unit", Case, Course)
-Record = TypeVar("Record")
+CHUNK = 4  # single edits that one of several workers claims at a time
+DEATHS = 2  # so often a case may take its process with it before it is given up
 
 
 class Lab:
-    """`wanted` are the cases of this session (all planned ones by default); `workers` share the store and the cores.
+    """Runs the cases of a plan.
 
-    `handles` are models that are in memory already, by the name that the plan calls them. `terms` may be set to walk
-    the courses of a model otherwise than plan and policy say.
+    `workers` share the store and the cores; `handles` are models that are in memory already, by the name that the plan
+    calls them; `wanted` are the cases of this session, all single edits and controls by default; `live` are edits that
+    will be asked for beside them (`Lab.edit`).
     """
 
     def __init__(
@@ -60,291 +55,203 @@ class Lab:
         *,
         workers: int = 1,
         handles: Mapping[str, ModelHandle] | None = None,
+        wanted: Sequence[Case] | None = None,
+        live: Sequence[Case] = (),
     ) -> None:
-        self.plan = plan
-        self.store = store
-        self.progress = progress
-        self.workers = workers
-        self.handles = dict(handles or {})
-        self.wanted: Sequence[Case] = (*plan.cases, *plan.controls)
-        self.wanted_courses: Sequence[Course] = plan.courses
-        self.terms: dict[str, Terms] = {}
-        self._bench: Bench | None = None
-        self._made: dict[tuple[str, str], Editor] = {}
-        self._keys: dict[str, str] = {}
-        self._refused: dict[tuple[str, str], EditSafetyError] = {}
+        self.plan, self.store, self.progress, self.workers = plan, store, progress, workers
+        self.wanted = tuple((*plan.cases, *plan.controls) if wanted is None else wanted)
+        self.tools = Tools(plan, store, progress, handles)
+        self.keys = self.tools.keys
+        self.edits = EditStore(store.path.parent / "edits")
+        self._uses = _uses(self.wanted) + _uses(live)
+        self._refused: dict[Block, EditSafetyError] = {}
         if workers > 1:
             torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers)))
 
-    def record(self, case: Case) -> CaseRecord:
-        """The record of a case, computed with its block when it is missing.
+    def record(self, case: Case, beside: Sequence[Case] | None = None) -> CaseRecord:
+        """The whole record of a case: the stored one, computed with its block, or gone on with where it was left.
 
-        Raises EditSafetyError for what stands in the way of the whole block (no such model, wrong hyperparameters, an
-        editor that is not prepared or cannot be made); it is noted for the report, and not tried again.
+        `beside` are the cases that may be computed along with it, those of this session when not given.
+
+        Raises UsageError for a schedule that the editor's traits do not allow (`terms.refusal` says so beforehand), and
+        EditSafetyError for what stands in the way of the whole block (no such model, wrong hyperparameters, an editor
+        that is not prepared or cannot be made); that is noted for the report, and not tried again.
         """
-        with self._boundary(case):
-            return self._record(case)
+        if case.is_course and (refused := refusal(case)):
+            raise UsageError(refused)  # of this schedule only: other cases of the block can be run
+        with self._boundary(case.block):
+            while (record := self.store.record(self.keys.of(case))) is None or not record.ended:
+                self._work(case, self.wanted if beside is None else beside)
+            return record
 
-    def course(self, course: Course) -> CourseRecord:
-        """The record of a whole course: the stored one, or walked, or gone on with where it was left.
+    def finished(self, cases: Iterable[Case]) -> dict[str, CaseRecord]:
+        """The records that exist of these cases, by case id; computes nothing and loads no model."""
+        records: dict[str, CaseRecord] = {}
+        for case in cases:
+            if self.store.fact(ModelFacts, slug(case.model)) is None:
+                continue
+            try:
+                record = self.store.record(self.keys.of(case))
+            except EditSafetyError:
+                continue  # an editor that cannot be made has no records; its items have said so
+            if record is not None and record.ended:
+                records[case.id] = record
+        return records
 
-        Raises UsageError when the schedule is none for this editor (`courses.refusal` says so beforehand), and what
-        `record` raises.
-        """
-        if refused := refusal(course):
-            raise UsageError(refused)  # of this schedule only: the cases of the block can be run
-        with self._boundary(course):
-            while (found := self.store.course(self.course_key(course))) is None or not found.ended:
-                block = {self.course_key(one): one for one in (course, *self._unfinished(course))}
-                if not (claimed := self.store.claim(list(block), 1)):
-                    time.sleep(0.05)  # other processes are at all of them
-                    continue
-                one, tools = block[claimed[0]], lambda: self._tools(course)
-                try:
-                    walked(self.store, self.progress, one, self._terms_of(one), claimed[0], tools)
-                finally:
-                    self.store.claim([], 0)
-            return found
+    def edit(self, block: Block, requests: tuple[EditRequest, ...]) -> Made:
+        """An edit of the unedited model: from the store of edits, or computed, and kept there if it is needed again."""
+        editor = self.tools.ready(*block)
+        key = edit_key(self.keys.shared(block).single, requests)
+        made = self.edits.get(key, requests, editor.sidecars)
+        if made is None:
+            made = compute(self.tools.bench(block[0]).handle, editor, requests)
+            if self._uses[block, _ids(requests)] > 1:
+                self.edits.put(key, made)
+        return made
 
-    def course_key(self, course: Course) -> str:
-        """What the record of a course is found by in the store; the fact `course key:<id>` has its shared part."""
-        shared = self._terms_of(course).shared(self._shared_key(course))
-        name = f"course key:{course.id}"
-        if self.store.get(name) != shared:
-            self.store.put(name, shared)
-        return course.key(shared)
-
-    def _unfinished(self, course: Course) -> Iterator[Course]:
-        """What a process can do for others while another one walks the course that it waits for."""
-        for other in self.wanted_courses if self.workers > 1 else ():
-            if other.block == course.block and not refusal(other):
-                found = self.store.course(self.course_key(other))
-                if found is None or not found.ended:
-                    yield other
-
-    def _terms_of(self, course: Course) -> Terms:
-        if course.model not in self.terms:
-            self.terms[course.model] = Terms.of(self.plan, course.model)
-        return self.terms[course.model]
-
-    def _tools(self, unit: Case | Course) -> tuple[Bench, Editor]:
-        return self.bench(unit.model), self.ready(unit.model, unit.editor)
+    def same_in_any_order(self, model: str, editor: str) -> OrderFacts:
+        """Whether the last and the first case, computed alone by a new editor in reverse order, give the same bytes."""
+        cases = [case for case in self.plan.cases if case.block == (model, editor)]
+        with self._boundary((model, editor)):
+            shared = self.keys.shared((model, editor))
+        facts = self.store.fact(OrderFacts, f"{shared.model}:{shared.editor}")
+        if facts is None or facts.key != shared.single:
+            records = [(case, self.record(case)) for case in dict.fromkeys((cases[-1], cases[0]))]
+            handle = self.tools.bench(model).handle
+            edits = [(case, record.step.edit_id) for case, record in records if record.step.edit_id is not None]
+            different = [
+                case.id
+                for case, edit_id in edits
+                if compute(handle, self.tools.new_editor(handle, editor), case.requests).edit.id != edit_id
+            ]
+            facts = OrderFacts(shared.model, shared.editor, len(edits), tuple(different), shared.single)
+            self.store.note(facts)
+        return facts
 
     @contextmanager
-    def _boundary(self, unit: Case | Course) -> Iterator[None]:
+    def _boundary(self, block: Block) -> Iterator[None]:
         """What stands in the way of a whole block is noted, and not tried again."""
-        if unit.block in self._refused:
-            raise self._refused[unit.block]
+        if block in self._refused:
+            raise self._refused[block]
         try:
             yield
         except StoreError:
             raise
         except UndoError:
-            self._bench = None  # not the model any more that it was: the next case loads it again
+            self.tools.drop()
             raise
         except Exception as error:  # the boundary: an editor is somebody else's code and may raise anything
-            refused = error if isinstance(error, EditSafetyError) else EditorError(_said(unit, error))
-            self._refused[unit.block] = refused
-            self.store.put(f"problem:{slug(unit.model)}:{label(unit.editor)}", str(refused))
+            refused = error if isinstance(error, EditSafetyError) else EditorError(_unrunnable(block, error))
+            self._refused[block] = refused
+            self.store.note(Problem(slug(block[0]), label(block[1]), str(refused)))
             if refused is error:
                 raise
             raise refused from error
 
-    def _record(self, case: Case) -> CaseRecord:
-        key = self.key(case)
-        while (found := self.store.record(key)) is None:
-            block = {self.key(other): other for other in (case, *self.wanted) if other.block == case.block}
-            claimed = self.store.claim(list(block), len(block) if self.workers == 1 else CHUNK)
-            if claimed:
-                try:
-                    self._compute([block[k] for k in claimed])
-                except BaseException:
-                    self.store.claim([], 0)  # gives back what was claimed, so that nobody waits for it
-                    raise
-            else:
-                time.sleep(0.05)  # another process is at it
-        return found
-
-    def finished(self, cases: Iterable[Case]) -> dict[str, CaseRecord]:
-        """The records that exist of these cases, by case id; computes nothing and loads no model."""
-        found = {case.id: self._kept(case, self.key, self.store.record) for case in cases}
-        return {name: record for name, record in found.items() if record is not None}
-
-    def finished_courses(self, courses: Iterable[Course]) -> dict[str, CourseRecord]:
-        """The records of those that have ended, likewise."""
-        found = {course.id: self._kept(course, self.course_key, self.store.course) for course in courses}
-        return {name: record for name, record in found.items() if record is not None and record.ended}
-
-    def _kept(self, unit: Unit, key: Callable[[Unit], str], read: Callable[[str], Record | None]) -> Record | None:
-        if self.store.get(f"model:{slug(unit.model)}") is None:
-            return None
+    def _work(self, case: Case, wanted: Sequence[Case]) -> None:
+        """Run some of what is left of a case's block: single edits a few at a time, a course alone."""
+        block = {self.keys.of(one): one for one in (case, *self._beside(case, wanted))}
+        alone = case.is_course or self.workers > 1
+        claimed = self.store.claim(list(block), (1 if case.is_course else CHUNK) if alone else len(block))
+        if not claimed:
+            time.sleep(0.05)  # other processes are at all of them
+            return
         try:
-            return read(key(unit))
-        except EditSafetyError:
-            return None  # an editor that cannot be made has no records; its items have said so
+            self._compute({key: block[key] for key in claimed})
+        finally:
+            self.store.claim([], 0)  # gives back what was claimed and not finished, so that nobody waits for it
 
-    def bench(self, model: str) -> Bench:
-        """The model, loaded and measured unedited; one model at a time is kept."""
-        if self._bench is None or self._bench.handle.spec.name != model:
-            self._bench = None
-            self._made.clear()
-            self._bench = self._load(model)
-        return self._bench
+    def _beside(self, case: Case, wanted: Sequence[Case]) -> Iterator[Case]:
+        """Cases that belong with this one: its block's single edits, or what can be walked while others walk it."""
+        alike = [one for one in wanted if one.block == case.block and one.is_course == case.is_course]
+        if not case.is_course:
+            yield from alike
+        elif self.workers > 1:
+            yield from (one for one in alike if not refusal(one) and not self._ended(one))
 
-    def editor(self, model: str, name: str) -> Editor:
-        """An editor for a model, with its hyperparameters. Raises UsageError."""
-        if (model, name) not in self._made:
-            bench = self.bench(model)
-            settings = self.plan.settings
-            self._made[model, name] = self._new_editor(bench.handle, name)
-            found = self._made[model, name]
-            aside = editors.set_aside(name, settings.hparams_of(name))
-            self.store.put_new(
-                f"editor:{slug(model)}:{label(name)}",
-                {
-                    "hparams": found.hparams.model_dump(mode="json"),
-                    "file": str(settings.hparams_of(name) or ""),
-                    "code": editors.code_version(name),
-                    "paper": found.traits.paper,
-                    "reference": found.traits.reference,
-                    **({"set_aside": list(aside)} if aside else {}),
-                },
-            )
-        return self._made[model, name]
+    def _ended(self, case: Case) -> bool:
+        record = self.store.record(self.keys.of(case))
+        return record is not None and bool(record.ended)
 
-    def prepare(self, model: str, name: str) -> bool:
-        """Run the slow part of an editor if it is missing. True when something was done."""
-        editor = self.editor(model, name)
-        if editor.missing() is None:
-            return False
-        editor.prepare(self.progress)
-        return True
-
-    def ready(self, model: str, name: str) -> Editor:
-        """An editor that can edit at once. Raises NotPreparedError.
-
-        Of a shipped model the texts are here and preparing takes seconds; any other is prepared when told to.
-        """
-        if self.plan.settings.prepare or model_folder(model) is not None:
-            self.prepare(model, name)
-        editor = self.editor(model, name)
-        missing = editor.missing()
-        if missing is not None:
-            raise NotPreparedError(label(name), model, missing)
-        return editor
-
-    def same_in_any_order(self, model: str, editor: str) -> tuple[bool, str]:
-        """Whether the last and the first case, computed alone by a new editor in reverse order, give the same bytes."""
-        name = f"order:{slug(model)}:{label(editor)}"
-        known = self.store.get(name)
-        cases = [case for case in self.plan.cases if case.block == (model, editor)]
-        if known is None or known.get("key") != self._shared_key(cases[0]):
-            records = [(case, self.record(case)) for case in dict.fromkeys((cases[-1], cases[0]))]
-            handle = self.bench(model).handle
-            different = []
-            for case, record in records:
-                if record.edit_id is None:
-                    continue
-                edit, _, _ = trial.compute(handle, self._new_editor(handle, editor), (case.request,))
-                if edit.id != record.edit_id:
-                    different.append(case.id)
-            compared = sum(record.edit_id is not None for _, record in records)
-            known = {"different": different, "compared": compared, "key": self._shared_key(cases[0])}
-            self.store.put(name, known)
-        if not known["compared"]:
-            return False, f"{label(editor)} on {slug(model)}: no case gave an edit, so nothing can be compared"
-        if known["different"]:
-            names = ", ".join(known["different"])
-            return False, f"{label(editor)} on {slug(model)}: {names} came out differently alone, in another order"
-        return True, f"{label(editor)} on {slug(model)}: {known['compared']} cases are the same bytes in another order"
-
-    def key(self, case: Case) -> str:
-        """sha256 of everything that can change the result of a case (the policy cannot)."""
-        return case.key(self._shared_key(case))
-
-    def _shared_key(self, case: Case | Course) -> str:
-        name = "/".join(case.block)
-        if name not in self._keys:
-            settings = self.plan.settings
-            model = self.store.get(f"model:{slug(case.model)}") or provenance.of_model(self.bench(case.model).handle)
-            path = settings.hparams_of(case.editor)
-            body = {
-                "version": __version__,
-                "model": model["fingerprint"],
-                "device": model["device"],
-                "dtype": model["dtype"],
-                "attention": model["attention"],
-                "editor": [case.editor, editors.code_version(case.editor)],
-                "hparams": editors.read_hparams(case.editor, slug(case.model), path).model_dump(mode="json"),
-                "texts": text_digest(self.plan.texts[case.model]),
-                "seed": settings.seed,
-                "batch": settings.batch_size,
-                "measures": {one.name: one.version for one in measures.needed(Policy.read(settings.policy).measured)},
-            }
-            self._keys[name] = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-            self.store.put(f"key:{slug(case.model)}:{label(case.editor)}", self._keys[name])
-        return self._keys[name]
-
-    def _compute(self, cases: Sequence[Case]) -> None:
-        model, name = cases[0].block
-        bench, editor = self._tools(cases[0])
-        with self.progress.task(f"{label(name)} on {slug(model)}", len(cases)) as task:
-            for case in cases:
-                key = self.key(case)
+    def _compute(self, cases: Mapping[str, Case]) -> None:
+        first = next(iter(cases.values()))
+        bench, editor = self.tools.bench(first.model), self.tools.ready(first.model, first.editor)
+        title = f"{label(first.editor)} on {slug(first.model)}"
+        if first.is_course:
+            title += f", {first.stream} {first.schedule.kind}"
+        with self.progress.task(title, len(first.requests) if first.is_course else len(cases)) as task:
+            for key, case in cases.items():
                 deaths = self.store.start(key)
                 try:
-                    given_up = deaths >= DEATHS
-                    record = trial.given_up(bench, editor, case, deaths) if given_up else trial.run(bench, editor, case)
+                    if deaths >= DEATHS:
+                        record = self._given_up(key, case, deaths)
+                    else:
+                        record = self._run(bench, editor, case, key, task)
                 except BaseException:
                     self.store.leave(key)
                     raise
-                self.store.finish(key, record)
-                task.step(case.id)
+                self.store.put(key, record)
+                if not case.is_course:
+                    task.step(case.id)
         if bench.handle.fingerprint() != bench.handle.identity:
-            self.store.put(f"drift:{slug(model)}:{label(name)}", True)
+            self.store.note(Drifted(bench.handle.name, label(first.editor)))
             bench.repair()
 
-    def _new_editor(self, handle: ModelHandle, name: str) -> Editor:
-        settings = self.plan.settings
-        return editors.make(name, handle, artifacts_for(handle), path=settings.hparams_of(name), seed=settings.seed)
+    def _run(self, bench: Bench, editor: Editor, case: Case, key: str, task: Task) -> CaseRecord:
+        terms = self.keys.terms(case.model)
 
-    def _load(self, model: str) -> Bench:
-        settings = self.plan.settings
-        spec = ModelSpec(
-            model, settings.device, settings.dtype, settings.revision, settings.offline, settings.trust_remote_code
+        def make(requests: tuple[EditRequest, ...]) -> Made:
+            return self.edit(case.block, requests)
+
+        if not case.is_course:
+            return single.run(bench, editor.name, case, make, terms.probes if case.probed else ())
+
+        def commit(record: CaseRecord) -> None:
+            self.store.put(key, record)
+            _tell(task, record)
+
+        known = self.store.record(key)
+        if known is not None and known.steps:
+            _tell(task, known)
+        folder = self.store.path.parent
+        checkpoints = folder / "checkpoints" / f"{key[:16]}.safetensors"
+        delta = folder / "breaking" / f"{case.id}-{key[:8]}.safetensors"
+        record = walk(
+            bench, editor, case, terms, make, known=known, checkpoints=checkpoints, delta=delta, on_step=commit
         )
-        handle = self.handles.get(model) or ModelHandle.load(spec)
-        about = provenance.of_model(handle)
-        known = self.store.get(f"model:{slug(model)}")
-        if known is not None and known["fingerprint"] != about["fingerprint"]:
-            self._keys.clear()  # other weights under the same name: nothing that was kept applies
-        prefixes = contexts.prefixes(handle, artifacts_for(handle), seed=settings.seed)
-        policy = Policy.read(settings.policy)
-        chosen = measures.needed(policy.measured)
-        bench = Bench(handle, self.plan.texts[model], prefixes, settings.batch_size, Keepsake.of(handle), chosen)
-        kept = f"base:{slug(model)}:{about['fingerprint']}:{text_digest(bench.texts)[:16]}"
-        base = self.store.get(kept)
-        if base is None:
-            bench.measure_base()
-            base = {"noise": bench.noise, "found": {name: m.as_json() for name, m in bench.base.items()}}
-            self.store.put(kept, base)
-        else:
-            bench.noise = base["noise"]
-            bench.base = {name: Measurement.from_json(row) for name, row in base["found"].items()}
-        policy.refuse_unknown(found.name for one in bench.measures for found in one(handle, Inputs()))
-        policy.refuse_below_noise(bench.noise)
-        self.store.put(f"model:{slug(model)}", {**about, "noise": bench.noise})
-        self.store.put_new("provenance", provenance.of_software())
-        return bench
+        checkpoints.unlink(missing_ok=True)
+        return record
+
+    def _given_up(self, key: str, case: Case, deaths: int) -> CaseRecord:
+        """The record of a case that is not tried again, because the process that ran it died each time."""
+        known = self.store.record(key) or CaseRecord.begun(case, slug(case.model), label(case.editor))
+        at = f" after edit {known.steps[-1].edits}" if known.steps else ""
+        said = f"the process that ran this case died {deaths} times{at} (killed, crashed or out of memory)"
+        return replace(known, failure=Failure("died", f"{said}; not tried again"), ended="failed")
 
 
-def _said(case: Case | Course, error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{label(case.editor)} on {slug(case.model)} cannot be run: {type(error).__name__}: {error}{where}"
+def _uses(cases: Iterable[Case]) -> Counter[tuple[Block, tuple[str, ...]]]:
+    """How often an edit of the unedited model may be asked for: by its cases, and once more by bisection."""
+    uses: Counter[tuple[Block, tuple[str, ...]]] = Counter()
+    for case in {(case.id, case.control): case for case in cases}.values():
+        count = len(case.requests)
+        alone = case.schedule.portions(count) if case.schedule.cumulative else ()
+        for portion in (*case.schedule.on_unedited(count), *alone):
+            uses[case.block, _ids(case.requests[portion.start : portion.stop])] += 1
+    return uses
 
 
-def artifacts_for(handle: ModelHandle) -> ArtifactStore:
-    """The user's artifacts, and those shipped with a pocket model."""
-    folder = model_folder(handle.spec.name)
-    return ArtifactStore(default_root(), (folder / "artifacts",) if folder else ())
+def _ids(requests: Iterable[EditRequest]) -> tuple[str, ...]:
+    return tuple(request.digest() for request in requests)
+
+
+def _tell(task: Task, record: CaseRecord) -> None:
+    """Bring the progress of a course to where it is."""
+    reached = sum(len(step.block) for step in record.steps)
+    while task.done < min(reached, task.total):
+        task.step(f"perplexity {times(record.ratios[-1])}")
+
+
+def _unrunnable(block: Block, error: Exception) -> str:
+    where = f" ({place})" if (place := where_raised(error)) else ""
+    return f"{label(block[1])} on {slug(block[0])} cannot be run: {type(error).__name__}: {error}{where}"

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
-from typing import Any
 
 import torch
 
 from editsafety import __version__
 from editsafety.model.handle import ModelHandle
+from editsafety.runs.facts import ModelFacts
 
 
-def of_model(handle: ModelHandle) -> dict[str, Any]:
-    """A loaded model, as JSON values."""
-    device = torch.cuda.get_device_name(handle.device) if handle.device.type == "cuda" else handle.device.type
-    return {
-        "fingerprint": handle.identity,
-        "parameters": handle.parameters,
-        "device": device,
-        "attention": str(handle.model.config._attn_implementation),
-        "family": handle.architecture.model_type,
-        "threads": torch.get_num_threads(),
-        **{name: value for name, value in asdict(handle.spec).items() if name not in ("device", "offline")},
-    }
+def of_model(handle: ModelHandle) -> ModelFacts:
+    """A loaded model; its noise is not measured here."""
+    spec = handle.spec
+    return ModelFacts(
+        model=handle.name,
+        fingerprint=handle.identity,
+        parameters=handle.parameters,
+        device=torch.cuda.get_device_name(handle.device) if handle.device.type == "cuda" else handle.device.type,
+        dtype=spec.dtype,
+        attention=str(handle.model.config._attn_implementation),
+        family=handle.architecture.model_type,
+        source=spec.name,
+        revision=spec.revision,
+        trust_remote_code=spec.trust_remote_code,
+        threads=torch.get_num_threads(),
+    )
 
 
 def of_software() -> dict[str, str]:

@@ -29,17 +29,14 @@ from editsafety.edits.session import EditSession
 from editsafety.errors import ModelError
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Measurement
+from editsafety.runs.signals import DRIFT
 
 EXACT = 1024  # shorter side up to which a matrix is decomposed by itself; past it an SVD takes minutes
 LEADING = 0.05  # share of the singular vectors that counts as leading (REVIVE, arXiv 2601.11042)
 
 # What is reported of several matrices: the worst. An overlap is the worse the smaller it is.
 FIGURES: Mapping[str, Callable[[Sequence[float]], float]] = {
-    "drift_relative": max,
-    "drift_growth": max,
-    "drift_spectral": max,
-    "drift_condition": max,
-    "drift_overlap": min,
+    signal.name: max if signal.collapse == "above" else min for signal in DRIFT
 }
 
 

@@ -10,22 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from editsafety import measures
 from editsafety.datasets.request import EditRequest
 from editsafety.edits.session import EditSession, Mark
-from editsafety.lab.trial import Bench, Found, measure
-from editsafety.measures import Inputs, Probe
-from editsafety.measures._asking import ask, expecting, grade, with_gaps
+from editsafety.lab.walk_drift import FIGURES
+from editsafety.measures import Inputs
+from editsafety.measures.answers import ask, expecting, grade, with_gaps
 from editsafety.runs.measurement import Measurement
 
+if TYPE_CHECKING:
+    from editsafety.lab.bench import Bench
 
-def before(bench: Bench, probes: Sequence[Probe]) -> Found:
-    """What the unedited model is measured at, for comparison."""
-    return {**bench.base, **{probe.name: bench.probed(probe) for probe in probes}}
+# What a step has beside the measures of the model: what a policy's limits on courses may be on.
+NAMES = ("recent", "kept", "generalisation", "locality", "weights_finite", *FIGURES)
 
 
-def measured(
+def measure_step(
     bench: Bench, session: EditSession, unedited: Mark, inside: Sequence[EditRequest], fresh: int
 ) -> dict[str, Measurement]:
     """The figures of the model as it is now, by name. The last `fresh` requests `inside` it are new.
@@ -37,9 +39,9 @@ def measured(
     return {one.name: one for one in found}
 
 
-def perplexity(bench: Bench) -> Found:
+def perplexity(bench: Bench) -> dict[str, Measurement]:
     """The measures of the model alone. Items of the perplexity that is judged only: the rest follow from the texts."""
-    found = measure(bench.measures, bench.handle, bench.inputs(None), "model")
+    found = bench.measure("model")
     return {name: one if name == "me_ppl" else replace(one, items=()) for name, one in found.items()}
 
 
@@ -55,11 +57,11 @@ def _rates(bench: Bench, requests: Sequence[EditRequest], fresh: int) -> tuple[M
 def _around(bench: Bench, session: EditSession, unedited: Mark, fresh: Sequence[EditRequest]) -> list[Measurement]:
     """Rephrasings, and neighbours compared with the unedited model's answers."""
     handle, size = bench.handle, bench.batch_size
-    generalisation, locality = measures.load("generalisation"), measures.load("locality")
+    generalisation, compared = measures.load("generalisation"), (measures.load("locality"), *bench.along)
     reached = generalisation(handle, Inputs(fresh, batch_size=size))
     here = session.mark()
     session.back_to(unedited)
-    untouched = {one.name: one for one in locality(handle, Inputs(fresh, batch_size=size))}
+    untouched = {found.name: found for one in compared for found in one(handle, bench.inputs(fresh))}
     session.back_to(here)
-    spared = locality(handle, Inputs(fresh, batch_size=size, before=untouched))
-    return [replace(one, answers=()) for one in (*reached, *spared)]
+    spared = [found for one in compared for found in one(handle, bench.inputs(fresh, before=untouched))]
+    return [replace(found, answers=()) for found in (*reached, *spared)]

@@ -13,28 +13,33 @@ from editsafety import discovery
 from editsafety.datasets.request import EditRequest
 from editsafety.edits.edit import Edit
 from editsafety.model.handle import ModelHandle
-from editsafety.runs.measurement import Measurement
+from editsafety.runs.measurement import Column, Measurement
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a measure may look at besides the model.
+    """What a measure may look at besides the model."""
 
-    `texts` for perplexity, `requests` of the case, `prefixes` (one context per request, "Some text. ") for prompts in
-    the middle of a text, `edit` when the model is edited, `before` with the same measure's results on the unedited
-    model.
-    """
-
+    # Those of the case.
     requests: Sequence[EditRequest] = ()
+    # For perplexity.
     texts: Sequence[str] = ()
+    # One context per request, "Some text. ", for prompts in the middle of a text.
     prefixes: Sequence[str] = ()
+    # When the model is edited.
     edit: Edit | None = None
+    # The same measure's results on the unedited model, by name.
     before: Mapping[str, Measurement] = field(default_factory=dict)
+    # How many rows the model is given at once.
     batch_size: int = 64
 
 
 class Measure(Protocol):
-    """`scope` "model": one result per model, whatever the case; "case": depends on the requests; "edit": on an edit."""
+    """`scope` "model": one result per model, whatever the case; "case": depends on the requests; "edit": on an edit.
+
+    A measure may also have `columns`, which show in the tables of every report; `default = False` where it takes long
+    and is run only when a policy has a limit on it, and `gives`, the names of its measurements then.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int]
@@ -45,7 +50,7 @@ class Measure(Protocol):
         ...
 
 
-class Probe(Protocol):
+class AbilityProbe(Protocol):
     """An ability with items of known answers. Its `repr` tells everything that can change its result."""
 
     @property
@@ -77,7 +82,13 @@ def needed(measurements: Iterable[str] = ()) -> tuple[Measure, ...]:
     return tuple(m for m in every() if getattr(m, "default", True) or wanted.intersection(getattr(m, "gives", ())))
 
 
+def columns(chosen: Iterable[Measure]) -> tuple[Column, ...]:
+    """The columns of these measures, from left to right."""
+    every = [column for one in chosen for column in getattr(one, "columns", ())]
+    return tuple(sorted(every, key=lambda column: column.order))
+
+
 def load(name: str) -> Measure:
     """The measure behind a name."""
-    measure: Measure = discovery.load("measures", name, "MEASURE")
+    measure: Measure = discovery.load("measures", name)
     return measure

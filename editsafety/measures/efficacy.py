@@ -18,10 +18,10 @@ import torch
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import UsageError
 from editsafety.measures import Inputs
-from editsafety.measures._asking import Answer, ask, expecting, grade, hear_out, with_gaps
+from editsafety.measures.answers import Answer, ask, expecting, grade, hear_out, with_gaps
 from editsafety.model.handle import ModelHandle
 from editsafety.model.scoring import by_length
-from editsafety.runs.measurement import Measurement
+from editsafety.runs.measurement import Column, Measurement
 
 VERSION = 2
 WILD_TOKENS = 20  # an answer that goes on for so many more than its target has tokens has not stopped by itself
@@ -49,6 +49,10 @@ class Efficacy:
     name: ClassVar[str] = "efficacy"
     version: ClassVar[int] = VERSION
     scope: ClassVar[Literal["model", "case", "edit"]] = "case"
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("efficacy", "prompt", "success", "suc-\ncess", order=20),
+        Column("efficacy_prefixed", "+prefix", "success", "+pre-\nfix", order=21),
+    )
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
         """The figures of the requests."""
@@ -60,8 +64,8 @@ class Efficacy:
         # First, because asking also checks that every prompt fits into the model.
         bare = _bare(handle, requests, size)
         behind = _behind_prefixes(handle, requests, prefixed, size)
-        new = _forced(handle, requests, [request.target_new for request in requests], size)
-        old = _forced(handle, requests, [request.target_true for request in requests], size)
+        new = _score_targets(handle, requests, [request.target_new for request in requests], size)
+        old = _score_targets(handle, requests, [request.target_true for request in requests], size)
         pairs = [_beats(n, o) for n, o in zip(new, old, strict=True)]
         hits = [None if forced is None else forced.hits for forced in new]
         return (
@@ -90,7 +94,7 @@ def _rate(name: str, items: Sequence[float | None], reason: str, answers: Sequen
 def _bare(handle: ModelHandle, requests: Sequence[EditRequest], batch_size: int) -> tuple[Measurement, ...]:
     """What is asked without a prefix: the beginning of an answer and all of it come from one generation."""
     targets = [request.target_new for request in requests]
-    asked = [expecting(handle, request.filled, request.target_new, _named(request)) for request in requests]
+    asked = [expecting(handle, request.filled, request.target_new, _name_of(request)) for request in requests]
     heard = hear_out(handle, asked, targets, most=WILD_TOKENS, batch_size=batch_size)
     begun = [grade(answer.begun, target) for answer, target in zip(heard, targets, strict=True)]
     wild = [_exact(answer, target) for answer, target in zip(heard, targets, strict=True)]
@@ -106,13 +110,13 @@ def _behind_prefixes(
     handle: ModelHandle, requests: Sequence[EditRequest], prompts: Sequence[str], batch_size: int
 ) -> Measurement:
     pairs = list(zip(prompts, requests, strict=False))
-    asked = [expecting(handle, prompt, request.target_new, _named(request)) for prompt, request in pairs]
+    asked = [expecting(handle, prompt, request.target_new, _name_of(request)) for prompt, request in pairs]
     answers = ask(handle, asked, batch_size=batch_size, whole_characters=True)
     items = [grade(answer, request.target_new) for answer, (_, request) in zip(answers, pairs, strict=True)]
     return _rate("efficacy_prefixed", items, "no prefixes were given", answers)
 
 
-def _named(request: EditRequest) -> str:
+def _name_of(request: EditRequest) -> str:
     return f"request {request.id!r}"
 
 
@@ -122,13 +126,13 @@ def _exact(answer: Answer, target: str) -> float:
 
 
 @torch.no_grad()
-def _forced(
+def _score_targets(
     handle: ModelHandle, requests: Sequence[EditRequest], targets: Sequence[str | None], batch_size: int
 ) -> list[Forced | None]:
     """Both teacher-forced figures of every target from one pass; None where there is no target, NaN where it broke."""
     ids = {i: handle.target_ids(target) for i, target in enumerate(targets) if target and target.strip()}
     rows = {i: [*handle.ids(requests[i].filled), *target] for i, target in ids.items()}
-    found: list[Forced | None] = [None] * len(targets)
+    scored: list[Forced | None] = [None] * len(targets)
     for chosen in by_length({i: len(row) for i, row in rows.items()}, batch_size):
         logits = handle.logits(handle.batch([rows[i] for i in chosen]))
         for k, i in enumerate(chosen):
@@ -137,8 +141,8 @@ def _forced(
             scores = logits[k, places].log_softmax(-1)
             nll = -float(scores.gather(-1, wanted[:, None]).double().mean())
             hits = float((scores.argmax(-1) == wanted).double().mean())
-            found[i] = Forced(nll, math.nan if math.isnan(nll) else hits)
-    return found
+            scored[i] = Forced(nll, math.nan if math.isnan(nll) else hits)
+    return scored
 
 
 def _beats(new: Forced | None, old: Forced | None) -> float | None:

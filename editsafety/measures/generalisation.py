@@ -6,9 +6,9 @@ import math
 from typing import ClassVar, Literal
 
 from editsafety.measures import Inputs
-from editsafety.measures._asking import ask, expecting, grade, with_gaps
+from editsafety.measures.answers import ask, expecting, grade, with_gaps
 from editsafety.model.handle import ModelHandle
-from editsafety.runs.measurement import Measurement
+from editsafety.runs.measurement import Column, Measurement
 
 
 class Generalisation:
@@ -21,6 +21,7 @@ class Generalisation:
     name: ClassVar[str] = "generalisation"
     version: ClassVar[int] = 1
     scope: ClassVar[Literal["model", "case", "edit"]] = "case"
+    columns: ClassVar[tuple[Column, ...]] = (Column("generalisation", "rephrased", "success", "re-\nphr.", order=22),)
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
         """One figure, over all rephrasings."""

@@ -19,7 +19,7 @@ import torch
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import DataError
 from editsafety.measures import Inputs, _fluency
-from editsafety.measures._asking import with_gaps
+from editsafety.measures.answers import with_gaps
 from editsafety.model.generation import generate
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Measurement
@@ -52,7 +52,7 @@ class Generation:
         """The four figures of the requests. Raises DataError for a prompt that leaves no room in the context."""
         prompts = [handle.ids(request.filled) for request in inputs.requests]
         lengths = [_length(handle, request, len(ids)) for request, ids in zip(inputs.requests, prompts, strict=True)]
-        said = generate(
+        replies = generate(
             handle,
             prompts,
             lengths,
@@ -62,12 +62,12 @@ class Generation:
             batch_size=inputs.batch_size,
         )
         texts = [
-            None if ids is None else handle.text([*prompt, *ids]) for prompt, ids in zip(prompts, said, strict=True)
+            None if ids is None else handle.text([*prompt, *ids]) for prompt, ids in zip(prompts, replies, strict=True)
         ]
         items: dict[str, Sequence[float | None]] = {
             "fluency": [_of(text, _fluency.generation_entropy(text or "")) for text in texts],
             "repetition": [_of(text, _fluency.repetition(_fluency.words(text or ""))) for text in texts],
-            "longest_run": [math.nan if ids is None else float(_fluency.longest_run(ids)) for ids in said],
+            "longest_run": [math.nan if ids is None else float(_fluency.longest_run(ids)) for ids in replies],
             "unigram_entropy": [_of(text, _fluency.unigram_entropy([text or ""])) for text in texts],
         }
         reason = "no text is long enough" if inputs.requests else "no requests"

@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 from editsafety.errors import UsageError
 from editsafety.measures import Inputs
-from editsafety.measures._asking import Question, ask, with_gaps
+from editsafety.measures.answers import Question, ask, with_gaps
 from editsafety.model.handle import ModelHandle
-from editsafety.runs.measurement import Measurement
+from editsafety.runs.measurement import Column, Measurement
 
 UNKNOWN = 3  # tokens compared where the data does not say what the answer is
 
@@ -27,6 +27,7 @@ class Locality:
     name: ClassVar[str] = "locality"
     version: ClassVar[int] = 1
     scope: ClassVar[Literal["model", "case", "edit"]] = "case"
+    columns: ClassVar[tuple[Column, ...]] = (Column("locality", "neighbours", "kept", "neigh-\nbours", order=30),)
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
         """One figure, over all neighbours."""

@@ -47,7 +47,7 @@ class Perplexity:
         """The five figures of the texts."""
         if not inputs.texts:
             return tuple(Measurement.missing(name, self.version, unit, "no texts") for name, unit in NAMES.items())
-        rows = _tokenised(handle, inputs.texts)
+        rows = _tokenise(handle, inputs.texts)
         scored = [values.double() for values in token_nll(handle, rows, batch_size=inputs.batch_size)]
         nats = [float(values.mean()) for values in scored]
         counts = [len(values) for values in scored]
@@ -56,14 +56,16 @@ class Perplexity:
         spread = _ratio_error(nats, counts, per_token)
         weighted = _exp(per_token)
         return (
-            self._found("me_ppl", _mean(ppl), nats, items=ppl, stderr=_error(ppl)),
-            self._found("nll_per_token", per_token, nats, items=nats, stderr=spread),
-            self._found("ppl_median", _median(ppl), nats),
-            self._found("ppl_worst", math.nan if any(math.isnan(x) for x in ppl) else max(ppl), nats),
-            self._found("ppl_token_weighted", weighted, nats, stderr=None if spread is None else weighted * spread),
+            self._measurement("me_ppl", _mean(ppl), nats, items=ppl, stderr=_error(ppl)),
+            self._measurement("nll_per_token", per_token, nats, items=nats, stderr=spread),
+            self._measurement("ppl_median", _median(ppl), nats),
+            self._measurement("ppl_worst", math.nan if any(math.isnan(x) for x in ppl) else max(ppl), nats),
+            self._measurement(
+                "ppl_token_weighted", weighted, nats, stderr=None if spread is None else weighted * spread
+            ),
         )
 
-    def _found(
+    def _measurement(
         self,
         name: str,
         value: float,
@@ -72,15 +74,15 @@ class Perplexity:
         items: Sequence[float] = (),
         stderr: float | None = None,
     ) -> Measurement:
-        kept = tuple(item if math.isfinite(item) else None for item in items)
+        finite = tuple(item if math.isfinite(item) else None for item in items)
         if math.isfinite(value):
             error = stderr if stderr is not None and math.isfinite(stderr) else None
-            return Measurement(name, self.version, NAMES[name], value, n=len(nats), stderr=error, items=kept)
+            return Measurement(name, self.version, NAMES[name], value, n=len(nats), stderr=error, items=finite)
         reason = _reason(nats)
-        return Measurement.missing(name, self.version, NAMES[name], reason, broken=True, n=len(nats), items=kept)
+        return Measurement.missing(name, self.version, NAMES[name], reason, broken=True, n=len(nats), items=finite)
 
 
-def _tokenised(handle: ModelHandle, texts: Sequence[str]) -> list[list[int]]:
+def _tokenise(handle: ModelHandle, texts: Sequence[str]) -> list[list[int]]:
     rows = [handle.ids(text, special=False) for text in texts]
     for number, (row, text) in enumerate(zip(rows, texts, strict=True), 1):
         if not 2 <= len(row) <= handle.context:

@@ -18,31 +18,32 @@ from editsafety.edits.edit import Delta, Edit, LowRank
 from editsafety.errors import EditError
 from editsafety.measures import Inputs
 from editsafety.model.handle import ModelHandle
-from editsafety.runs.measurement import Measurement
+from editsafety.runs.measurement import Column, Measurement
+from editsafety.runs.signals import DELTA, NOTED
 
 LARGE = 0.077  # |dW / W|: a single ROME edit has a fifth of its entries above it (arXiv 2401.04700)
-NORMS = {
-    "delta_norm": "frobenius",
-    "delta_relative": "ratio",
-    "delta_per_entry": "frobenius/entry",
-    "delta_large_share": "share",
-    "spectral_norm": "spectral",
-    "norm_growth": "ratio",
-}
-NOTES = {"numerator": "norm", "denominator": "1", "key_cosine": "cosine", "first_token": "bool"}
+NORMS = {signal.name: signal.unit for signal in DELTA}
+NOTES = {signal.name: signal.unit for signal in NOTED if signal.measured}
 FINITE = "weights_finite"
 
 
 @dataclass(frozen=True)
-class Change:
+class WeightChange:
     """dW of one parameter. Norms are NaN when dW or W is not finite; ratios to ||W|| are None where W is all zero."""
 
+    # ||dW||_F.
     norm: float
+    # The largest singular value of dW.
     spectral: float
+    # ||dW||_F / ||W||_F.
     relative: float | None
+    # ||W + dW||_F / ||W||_F.
     growth: float | None
+    # Share of the entries with |dW| > `LARGE` |W|.
     large: float
+    # Of the parameter.
     entries: int
+    # Whether W + dW is, in the model's dtype.
     finite: bool
 
 
@@ -64,6 +65,9 @@ class Weights:
     name: ClassVar[str] = "weights"
     version: ClassVar[int] = 1
     scope: ClassVar[Literal["model", "case", "edit"]] = "edit"
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("delta_relative", "|dW|/|W|", "update", "dW/W", over="median", order=10, dispensable=True),
+    )
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
         """The figures of the edit, always all of them."""
@@ -82,35 +86,35 @@ class Weights:
         )
 
 
-def _norms(changes: Sequence[Change]) -> list[Measurement]:
+def _norms(changes: Sequence[WeightChange]) -> list[Measurement]:
     entries = sum(change.entries for change in changes)
     norms = [change.norm for change in changes]
     shares = [change.large for change in changes]
     share = sum(change.large * change.entries for change in changes) / max(entries, 1)
     return [
-        _measured("delta_norm", norms, lambda found: math.hypot(*found)),
-        _measured("delta_relative", [change.relative for change in changes], max),
-        _measured("delta_per_entry", [change.norm / change.entries for change in changes], max),
-        _measured("delta_large_share", shares, lambda _: share),
-        _measured("spectral_norm", [change.spectral for change in changes], max),
-        _measured("norm_growth", [change.growth for change in changes], max) if changes else _unchanged(),
+        _figure("delta_norm", norms, lambda found: math.hypot(*found)),
+        _figure("delta_relative", [change.relative for change in changes], max),
+        _figure("delta_per_entry", [change.norm / change.entries for change in changes], max),
+        _figure("delta_large_share", shares, lambda _: share),
+        _figure("spectral_norm", [change.spectral for change in changes], max),
+        _figure("norm_growth", [change.growth for change in changes], max) if changes else _no_growth(),
     ]
 
 
-def _unchanged() -> Measurement:
+def _no_growth() -> Measurement:
     return Measurement("norm_growth", 1, NORMS["norm_growth"], 1.0, n=1)
 
 
-def _measured(name: str, items: Sequence[float | None], combine: Callable[[Sequence[float]], float]) -> Measurement:
+def _figure(name: str, items: Sequence[float | None], combine: Callable[[Sequence[float]], float]) -> Measurement:
     present = [item for item in items if item is not None]
-    kept = tuple(item if item is not None and math.isfinite(item) else None for item in items)
+    finite = tuple(item if item is not None and math.isfinite(item) else None for item in items)
     if not present:
         reason = "every changed weight was all zero" if items else "the edit changes no weight"
         return Measurement.missing(name, 1, NORMS[name], reason, n=len(items))
     if not all(math.isfinite(item) for item in present):
         reason = f"{sum(not math.isfinite(item) for item in present)} of {len(items)} changed weights are not finite"
-        return Measurement.missing(name, 1, NORMS[name], reason, broken=True, n=len(items), items=kept)
-    return Measurement(name, 1, NORMS[name], combine(present), n=len(items), items=kept)
+        return Measurement.missing(name, 1, NORMS[name], reason, broken=True, n=len(items), items=finite)
+    return Measurement(name, 1, NORMS[name], combine(present), n=len(items), items=finite)
 
 
 def _note(edit: Edit, name: str, unit: str) -> Measurement:
@@ -130,7 +134,7 @@ def _by_parameter(edit: Edit) -> dict[str, list[Delta]]:
 
 
 @torch.no_grad()
-def _change(handle: ModelHandle, name: str, deltas: Sequence[Delta]) -> Change:
+def _change(handle: ModelHandle, name: str, deltas: Sequence[Delta]) -> WeightChange:
     weights = dict(handle.model.named_parameters(remove_duplicate=False))
     if name not in weights:
         raise EditError(
@@ -144,20 +148,22 @@ def _change(handle: ModelHandle, name: str, deltas: Sequence[Delta]) -> Change:
     low = [delta for delta in deltas if isinstance(delta, LowRank)]
     if len(low) == len(deltas):  # several deltas of one weight are one delta of a larger rank
         left, right = torch.cat([d.left for d in low], 1), torch.cat([d.right for d in low], 0)
-        norm, spectral = _factored(_wide(left), _wide(right))
+        norm, spectral = _norms_of_factors(_wide(left), _wide(right))
         dense = low[0].site.stored(left @ right).to(weight.device).float()
     else:
         dense = _wide(after) - _wide(weight)
         norm, spectral = float(torch.linalg.vector_norm(dense)), _largest_singular_value(dense)
     base = float(torch.linalg.vector_norm(_wide(weight)))
     if not math.isfinite(norm) or not math.isfinite(base):
-        return Change(norm, spectral, math.nan, math.nan, math.nan, entries, finite)
+        return WeightChange(norm, spectral, math.nan, math.nan, math.nan, entries, finite)
     large = dense.abs() > LARGE * weight.to(dense.device, dense.dtype).abs()
     growth = float(torch.linalg.vector_norm(_wide(after))) / base if base else None
-    return Change(norm, spectral, norm / base if base else None, growth, float(large.double().mean()), entries, finite)
+    return WeightChange(
+        norm, spectral, norm / base if base else None, growth, float(large.double().mean()), entries, finite
+    )
 
 
-def _factored(left: Tensor, right: Tensor) -> tuple[float, float]:
+def _norms_of_factors(left: Tensor, right: Tensor) -> tuple[float, float]:
     """Frobenius and spectral norm of left @ right from the small factors: QR leaves an r x r core of equal norms."""
     if not (_is_finite(left) and _is_finite(right)):
         return math.nan, math.nan

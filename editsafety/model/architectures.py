@@ -29,13 +29,16 @@ class Part(Enum):
 class Architecture:
     """One family: `{}` in a name stands for the layer."""
 
+    # As transformers configs name it.
     model_type: str
+    # A decoder block.
     block: str
+    # The projections into the MLP, below the block.
     mlp_in: tuple[str, ...]
+    # The one out of it.
     mlp_out: str
+    # The one out of attention.
     attention_out: str
-    embed: str
-    final_norm: str
 
     def block_of(self, layer: int) -> str:
         """Module name of a decoder block."""
@@ -70,40 +73,28 @@ class Architecture:
                 return row
         raise ModelError(
             f"no architecture row for model_type {kind!r}. Known: {', '.join(sorted(r.model_type for r in ROWS))}. "
-            "Add one row to editsafety/architectures.py: block, MLP projections, attention output."
+            "Add one row to editsafety/model/architectures.py: block, MLP projections, attention output."
         )
 
 
-def _gpt(
-    kind: str, mlp_in: str, mlp_out: str, attention: str, embed: str = "wte", block: str = "transformer.h.{}"
-) -> Architecture:
-    return Architecture(kind, block, (mlp_in,), mlp_out, attention, f"transformer.{embed}", "transformer.ln_f")
+def _gpt(kind: str, mlp_in: str, mlp_out: str, attention: str) -> Architecture:
+    return Architecture(kind, "transformer.h.{}", (mlp_in,), mlp_out, attention)
 
 
 def _llama(kind: str, mlp_in: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj"), trunk: str = "model") -> Architecture:
-    block, embed, norm = f"{trunk}.layers.{{}}", f"{trunk}.embed_tokens", f"{trunk}.norm"
-    return Architecture(kind, block, mlp_in, "mlp.down_proj", "self_attn.o_proj", embed, norm)
+    return Architecture(kind, f"{trunk}.layers.{{}}", mlp_in, "mlp.down_proj", "self_attn.o_proj")
 
 
 ROWS: tuple[Architecture, ...] = (
     _gpt("gpt2", "mlp.c_fc", "mlp.c_proj", "attn.c_proj"),
     _gpt("gpt_neo", "mlp.c_fc", "mlp.c_proj", "attn.attention.out_proj"),
     _gpt("gptj", "mlp.fc_in", "mlp.fc_out", "attn.out_proj"),
-    _gpt("bloom", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", "self_attention.dense", "word_embeddings"),
-    _gpt("falcon", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", "self_attention.dense", "word_embeddings"),
-    Architecture(
-        "gpt_neox", "gpt_neox.layers.{}", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h", "attention.dense",
-        "gpt_neox.embed_in", "gpt_neox.final_layer_norm",
-    ),
+    _gpt("bloom", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", "self_attention.dense"),
+    _gpt("falcon", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", "self_attention.dense"),
+    Architecture("gpt_neox", "gpt_neox.layers.{}", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h", "attention.dense"),
     *(_llama(kind) for kind in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "olmo2")),
     _llama("gemma3", trunk="model.language_model"),  # text and images; `gemma3_text` is the text model alone
     _llama("phi3", ("mlp.gate_up_proj",)),
-    Architecture(
-        "phi", "model.layers.{}", ("mlp.fc1",), "mlp.fc2", "self_attn.dense",
-        "model.embed_tokens", "model.final_layernorm",
-    ),
-    Architecture(
-        "opt", "model.decoder.layers.{}", ("fc1",), "fc2", "self_attn.out_proj",
-        "model.decoder.embed_tokens", "model.decoder.final_layer_norm",
-    ),
-)  # fmt: skip
+    Architecture("phi", "model.layers.{}", ("mlp.fc1",), "mlp.fc2", "self_attn.dense"),
+    Architecture("opt", "model.decoder.layers.{}", ("fc1",), "fc2", "self_attn.out_proj"),
+)

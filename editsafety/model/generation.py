@@ -21,13 +21,13 @@ def end_ids(handle: ModelHandle) -> frozenset[int]:
     """The tokens with which this model ends a text: those of its tokenizer, its config and its generation config."""
     settings = getattr(handle.model, "generation_config", None)
     given = [handle.tokenizer.eos_token_id, handle.model.config.eos_token_id, getattr(settings, "eos_token_id", None)]
-    found: set[int] = set()
+    ends: set[int] = set()
     for ids in given:
-        found.update(ids if isinstance(ids, list | tuple) else () if ids is None else (ids,))
-    return frozenset(found)
+        ends.update(ids if isinstance(ids, list | tuple) else () if ids is None else (ids,))
+    return frozenset(ends)
 
 
-def hooked(model: nn.Module) -> bool:
+def has_hooks(model: nn.Module) -> bool:
     """Whether anything runs beside the model: a sidecar may look at the whole input."""
     return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
@@ -60,17 +60,17 @@ def generate(
                 f"{handle.context} in all. Shorten the prompt or the text."
             )
     draw = _Draw(top, generators)
-    found: list[list[int] | None] = [[] for _ in prompts]
+    generated: list[list[int] | None] = [[] for _ in prompts]
     stops = end_ids(handle) if ends else frozenset()
-    cached = cache and not hooked(handle.model)
+    cached = cache and not has_hooks(handle.model)
     for chosen in _of_one_length([len(ids) for ids in prompts], batch_size):
         texts = {i: list(prompts[i]) for i in chosen}
         steps = _stepping(handle, texts) if cached else _whole(handle, texts)
-        _grow(texts, {i: len(prompts[i]) + lengths[i] for i in chosen}, steps, draw, stops, found)
+        _grow(texts, {i: len(prompts[i]) + lengths[i] for i in chosen}, steps, draw, stops, generated)
         for i in chosen:
-            if found[i] is not None:
-                found[i] = texts[i][len(prompts[i]) :]
-    return found
+            if generated[i] is not None:
+                generated[i] = texts[i][len(prompts[i]) :]
+    return generated
 
 
 class _Draw:
@@ -95,7 +95,7 @@ def _grow(
     steps: Iterator[Tensor],
     draw: _Draw,
     ends: frozenset[int],
-    found: list[list[int] | None],
+    generated: list[list[int] | None],
 ) -> None:
     """Lengthen the texts in place until each has its length, has ended, or broke (`found` is None then)."""
     going = {i for i in texts if len(texts[i]) < wanted[i]}
@@ -106,10 +106,10 @@ def _grow(
                 texts[i].append(texts[i][-1])  # keeps the rows of one length; cut off below
                 continue
             if not torch.isfinite(logits[row].max()):  # NaN and +inf show in the maximum
-                found[i] = None
+                generated[i] = None
                 going.discard(i)
-            token = draw(i, logits[row]) if found[i] is not None else 0
-            if token in ends and found[i] is not None:
+            token = draw(i, logits[row]) if generated[i] is not None else 0
+            if token in ends and generated[i] is not None:
                 wanted[i] = len(texts[i])
                 going.discard(i)
             texts[i].append(token)

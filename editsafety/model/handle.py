@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Right-padded token ids `[batch, seq]` and their mask, on the model's device."""
+    """Right-padded rows, on the model's device."""
 
+    # Token ids, `[batch, seq]`.
     ids: Tensor
+    # 1 for a token and 0 for padding, `[batch, seq]`.
     mask: Tensor
 
     @property
@@ -37,9 +39,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What one run of a model gave: logits `[batch, seq, vocab]`, and the cache of keys and values, where asked for."""
+    """What one run of a model gave."""
 
+    # `[batch, seq, vocab]`; None where they were left out.
     logits: Any
+    # The keys and values, where they were asked for.
     cache: Any = None
 
 
@@ -57,7 +61,7 @@ class ModelHandle:
 
     @classmethod
     def load(cls, spec: ModelSpec | str) -> Self:
-        """Load by name. Raises ModelError (cannot be had) or UsageError (cannot be meant)."""
+        """Load by name. Raises ModelError (not available) or UsageError (not a valid name)."""
         spec = ModelSpec(spec) if isinstance(spec, str) else spec
         device = loading.pick_device(spec.device)
         model, tokenizer = loading.load(spec)

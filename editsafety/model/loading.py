@@ -32,17 +32,20 @@ RANDOM_CONFIGS: dict[str, tuple[str, dict[str, int]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Which model to load and how.
+    """Which model to load and how."""
 
-    `name` is `pocket-...`, `random:<config>`, a local folder, a hub id, or `path.py:function` for a function without
-    arguments that returns (model, tokenizer).
-    """
-
+    # `pocket-...`, `random:<config>`, a local folder, a hub id, or `path.py:function` for a function without arguments
+    # that returns (model, tokenizer).
     name: str
+    # "auto", or what torch calls it.
     device: str = "auto"
+    # In which weights are loaded.
     dtype: str = "float32"
+    # Of a hub model.
     revision: str | None = None
+    # Whether only files that are here already may be used.
     offline: bool = False
+    # Whether a model may bring code of its own.
     trust_remote_code: bool = False
 
     @property
@@ -56,8 +59,8 @@ def load(spec: ModelSpec) -> tuple[Any, Any]:
     if spec.dtype not in DTYPES:
         raise UsageError(f"dtype {spec.dtype!r} is not one of {', '.join(DTYPES)}.")
     if ".py:" in spec.name:
-        return _made(spec)
-    return _random(spec) if spec.name.startswith("random:") else _pretrained(spec)
+        return _call_maker(spec)
+    return _build_random(spec) if spec.name.startswith("random:") else _load_pretrained(spec)
 
 
 def pick_device(name: str) -> torch.device:
@@ -107,7 +110,7 @@ def no_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _pretrained(spec: ModelSpec) -> tuple[Any, Any]:
+def _load_pretrained(spec: ModelSpec) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -141,7 +144,7 @@ def _pretrained(spec: ModelSpec) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _made(spec: ModelSpec) -> tuple[Any, Any]:
+def _call_maker(spec: ModelSpec) -> tuple[Any, Any]:
     """What a user's function returns; its dtype and everything else is the function's business."""
     made = discovery.from_file(spec.name)()
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
@@ -149,7 +152,7 @@ def _made(spec: ModelSpec) -> tuple[Any, Any]:
     return made
 
 
-def _random(spec: ModelSpec) -> tuple[Any, Any]:
+def _build_random(spec: ModelSpec) -> tuple[Any, Any]:
     """A model with random weights (seed 0) from a built-in shape or a folder or file with a config.json."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 

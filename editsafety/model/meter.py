@@ -15,32 +15,34 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass
-class Reading:
-    """Filled in when the block ends: seconds, and peak bytes above what was in use before (None where unknown)."""
+class Effort:
+    """What a block took; filled in when it ends."""
 
+    # Of the clock.
     seconds: float = 0.0
+    # Above what was in use before; None where unknown.
     peak_bytes: int | None = None
 
 
 @contextmanager
-def metered(device: torch.device, *, memory: bool = False) -> Iterator[Reading]:
+def metered(device: torch.device, *, memory: bool = False) -> Iterator[Effort]:
     """Measure the block. Memory on CUDA is the allocator's peak, on a Linux CPU the rise of the resident set.
 
     Before the block glibc is asked to give back what earlier steps freed, else only the first of several equal steps
     would show its need. Small needs still hide in pages that stay: report the maximum over steps.
     """
-    reading = Reading()
+    effort = Effort()
     before = _memory_before(device) if memory else None
     synchronise(device)
     start = time.perf_counter()
     try:
-        yield reading
+        yield effort
     finally:
         synchronise(device)
-        reading.seconds = time.perf_counter() - start
+        effort.seconds = time.perf_counter() - start
         if before is not None:
             peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
-            reading.peak_bytes = None if peak is None else max(0, peak - before)
+            effort.peak_bytes = None if peak is None else max(0, peak - before)
 
 
 def synchronise(device: torch.device) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from editsafety.errors import ModelError
 from editsafety.model.handle import Batch, ModelHandle
 
 TOKENS_PER_ROW = 64  # a row of a full batch may be so long before the batch takes fewer rows
@@ -24,28 +23,13 @@ def token_nll(handle: ModelHandle, rows: Sequence[Sequence[int]], *, batch_size:
     Rows of similar length share a batch; the result is in the order of `rows`. A row of one token or none
     gives an empty tensor.
     """
-    found: dict[int, Tensor] = {i: torch.empty(0) for i in range(len(rows))}
+    by_row: dict[int, Tensor] = {i: torch.empty(0) for i in range(len(rows))}
     for chosen in by_length({i: len(row) for i, row in enumerate(rows) if len(row) > 1}, batch_size):
         batch = handle.batch([rows[i] for i in chosen])
         nll = _shifted_nll(handle.logits(batch), batch).cpu()
         for i, values in zip(chosen, nll, strict=True):
-            found[i] = values[: len(rows[i]) - 1].clone()
-    return [found[i] for i in range(len(rows))]
-
-
-@torch.no_grad()
-def target_nll(
-    handle: ModelHandle, prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, batch_size: int = 64
-) -> list[Tensor]:
-    """Negative log-likelihood of each target's tokens behind its prompt, teacher-forced: one `[len(target)]` per row.
-
-    Raises ModelError for an empty prompt: nothing predicts the first token of its target.
-    """
-    if not all(prompts):
-        raise ModelError(f"a prompt of no tokens: {handle.name} has nothing to predict its target from.")
-    rows = [[*prompt, *target] for prompt, target in zip(prompts, targets, strict=True)]
-    scored = token_nll(handle, rows, batch_size=batch_size)
-    return [values[len(values) - len(target) :] for values, target in zip(scored, targets, strict=True)]
+            by_row[i] = values[: len(rows[i]) - 1].clone()
+    return [by_row[i] for i in range(len(rows))]
 
 
 @torch.no_grad()

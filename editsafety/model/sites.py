@@ -26,20 +26,19 @@ class Layout(Enum):
 class Site:
     """The weight of one projection module."""
 
+    # The full name of the module.
     module: str
+    # Which way round it is stored.
     layout: Layout
+    # What it gives.
     d_out: int
+    # What it takes.
     d_in: int
 
     @property
     def parameter(self) -> str:
         """The parameter's full name."""
         return f"{self.module}.weight"
-
-    @property
-    def stored_shape(self) -> tuple[int, int]:
-        """The shape of the parameter as the module keeps it."""
-        return (self.d_out, self.d_in) if self.layout is Layout.OUT_IN else (self.d_in, self.d_out)
 
     def canonical(self, stored: Tensor) -> Tensor:
         """View a stored weight as `[d_out, d_in]`."""

@@ -17,13 +17,12 @@ from editsafety.plugin.options import add_options, option
 if TYPE_CHECKING:
     from editsafety.editors import Editor
     from editsafety.edits.session import EditSession
-    from editsafety.judging.case_checks import Check
+    from editsafety.judging.checks import Check
     from editsafety.model.handle import ModelHandle
-    from editsafety.plugin.session import GroupKey, SafetySession
+    from editsafety.plugin.session import GroupKey, SafetySession, Selected
+    from editsafety.runs.case import Case
     from editsafety.runs.case_record import CaseRecord
-    from editsafety.runs.course_record import CourseRecord
-    from editsafety.runs.plan import Case, RunPlan
-    from editsafety.runs.schedule import Course
+    from editsafety.runs.plan import RunPlan
 
 STASH = pytest.StashKey["SafetySession"]()
 Judge = Callable[[str], None]
@@ -37,8 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Work out the plan (text only) when a model is named; take one GPU per xdist worker."""
     config.addinivalue_line("markers", "editsafety: a safety check of an edited model")
-    config.addinivalue_line("markers", "probed: a test of a course that needs abilities to have been measured")
-    config.addinivalue_line("markers", "schedule(*kinds): which courses a test with the fixture `course` is about")
+    config.addinivalue_line("markers", "probed: a test that needs the abilities of the edited model to be measured")
+    config.addinivalue_line("markers", "schedule(*kinds): which cases a test is about (default: single)")
     worker = getattr(config, "workerinput", None)
     if option(config, "model"):
         if worker is not None and ":" not in (option(config, "device") or ""):
@@ -78,13 +77,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One item per case, per (model, editor, stream), or per control, with stable ids in plan order."""
-    wanted = [name for name in ("case", "group", "block", "control", "course") if name in metafunc.fixturenames]
+    wanted = [name for name in ("case", "group", "block", "control") if name in metafunc.fixturenames]
     if not wanted or not _ours(metafunc, wanted[0]):
         return
     safety = _safety(metafunc.config)
     for name in wanted:
         kinds = [kind for mark in metafunc.definition.iter_markers("schedule") for kind in mark.args]
-        values = safety.parameters(name, kinds)
+        probed = metafunc.definition.get_closest_marker("probed") is not None
+        values = safety.parameters(name, kinds, probed=probed)
         metafunc.parametrize(name, values, ids=[value.id for value in values], indirect=True)
 
 
@@ -94,8 +94,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if safety is not None and not session.config.option.collectonly:
         with _Refused():
             tests = [item for item in session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
-            able = [test for test in tests if not _lacks_probes(test, safety)]
-            safety.select((test.callspec.params, test.fixturenames) for test in able)
+            safety.select([_selected(test) for test in tests if not _lacks_probes(test, safety)])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -117,9 +116,19 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture
 def case(request: pytest.FixtureRequest) -> Case:
-    """One planned case: editor, model, request. Parametrised; ids like `pocket-neo-rome-hardcf-0017`."""
-    found: Case = request.param
-    return found
+    """One planned case: a single edit, or what the mark `schedule` names.
+
+    Parametrised; ids like `pocket-neo-rome-hardcf-0017`, `pocket-neo-rome-hard-sequential`. Skipped where the editor's
+    traits do not allow the schedule, and under the mark `probed` where the model comes with no abilities to measure.
+    """
+    case: Case = request.param
+    if _lacks_probes(request.node, _safety(request.config)):
+        pytest.skip(f"{case.model} comes with no abilities to measure; name some: --editsafety-probe READER:FILE")
+    with _Said():
+        refused = _safety(request.config).refuses(case)
+    if refused:
+        pytest.skip(refused)
+    return case
 
 
 @pytest.fixture
@@ -144,45 +153,8 @@ def control(request: pytest.FixtureRequest) -> GroupKey:
 
 
 @pytest.fixture
-def course(request: pytest.FixtureRequest) -> Course:
-    """One editor on one model along one schedule. Parametrised; ids like `pocket-neo-rome-hard-sequential`.
-
-    Skipped where the editor's traits do not allow the schedule, and under the mark `probed` where the model comes with
-    no abilities to measure.
-    """
-    found: Course = request.param
-    if _lacks_probes(request.node, _safety(request.config)):
-        pytest.skip(f"{found.model} comes with no abilities to measure; name some: --editsafety-probes READER:FILE")
-    with _Said():
-        refused = _safety(request.config).refuses(found)
-    if refused:
-        pytest.skip(refused)
-    return found
-
-
-@pytest.fixture
-def walked(course: Course, request: pytest.FixtureRequest) -> CourseRecord:
-    """The stored record of the course; walked, or gone on with, when it is missing or unfinished."""
-    with _Said():
-        return _safety(request.config).walked(course)
-
-
-@pytest.fixture
-def judged_course(course: Course, walked: CourseRecord, request: pytest.FixtureRequest) -> Judge:
-    """`judged_course("perplexity")` fails with the verdict's sentence when the course does not pass that check."""
-
-    def judge(name: str) -> None:
-        check = _safety(request.config).course_check(walked, name)
-        if check is None:
-            pytest.skip(f"{course.id}: nothing was measured that {name} could be judged by")
-        _settle(request, check, f"{course.id}: ")
-
-    return judge
-
-
-@pytest.fixture
 def result(case: Case, request: pytest.FixtureRequest) -> CaseRecord:
-    """The stored record of the case; computed, with its whole block, when it is missing."""
+    """The stored record of the case; computed or gone on with, with its block, where it is missing or unfinished."""
     with _Said():
         return _safety(request.config).record(case)
 
@@ -193,7 +165,9 @@ def judged(case: Case, result: CaseRecord, request: pytest.FixtureRequest) -> Ju
 
     def judge(name: str) -> None:
         check = _safety(request.config).check(result, name)
-        _settle(request, check)
+        if check is None:
+            pytest.skip(f"{case.id}: nothing was measured that {name} could be judged by")
+        _settle(request, check, f"{case.id}: ")
 
     return judge
 
@@ -216,9 +190,9 @@ def judged_group(group: GroupKey, request: pytest.FixtureRequest) -> Judge:
 def same_in_any_order(block: GroupKey, request: pytest.FixtureRequest) -> None:
     """Fails when the first and last case come out differently alone, in reverse order, by a new editor."""
     with _Said():
-        same, sentence = _safety(request.config).same_in_any_order(block)
-    if not same:
-        pytest.fail(f"ERROR {sentence}", pytrace=False)
+        order = _safety(request.config).same_in_any_order(block)
+    if not order.holds:
+        pytest.fail(f"ERROR {order.editor} on {order.model}: {order.sentence}", pytrace=False)
 
 
 @pytest.fixture
@@ -306,8 +280,19 @@ def _settle(request: pytest.FixtureRequest, check: Check, where: str = "") -> No
 
 def _lacks_probes(test: pytest.Function, safety: SafetySession) -> bool:
     """Whether a test of abilities is about a model for which there are none."""
-    course = cast("Course | None", test.callspec.params.get("course"))
-    return course is not None and test.get_closest_marker("probed") is not None and not safety.plan.probes(course.model)
+    case = cast("Case | None", test.callspec.params.get("case")) if hasattr(test, "callspec") else None
+    return case is not None and _is_probed(test) and not safety.plan.probes(case.model)
+
+
+def _is_probed(test: pytest.Function) -> bool:
+    return test.get_closest_marker("probed") is not None
+
+
+def _selected(test: pytest.Function) -> Selected:
+    from editsafety.plugin.session import Selected
+
+    fixtures = frozenset(test.fixturenames)
+    return Selected(test.callspec.params, _is_probed(test), "edited" in fixtures, "same_in_any_order" in fixtures)
 
 
 def _safety(config: pytest.Config) -> SafetySession:

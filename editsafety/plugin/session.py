@@ -7,26 +7,25 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from editsafety import reporting
 from editsafety.errors import StoreError, UsageError
-from editsafety.judging.case_checks import Check, judge_case, judge_group
-from editsafety.judging.course_checks import judge_course
+from editsafety.judging.checks import ABILITIES, Check, judge_case, judge_group
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import Control, RunReport
 from editsafety.names import label, slug, tag
 from editsafety.plugin.options import settings_of
 from editsafety.progress import Progress
-from editsafety.reporting import as_json, as_markdown, junit, terminal
+from editsafety.reporting import ReportPlace, as_markdown, as_terminal, junit
 from editsafety.runs import folders
+from editsafety.runs.case import Case
 from editsafety.runs.case_record import CaseRecord
-from editsafety.runs.course_record import CourseRecord
-from editsafety.runs.plan import Case, RunPlan
-from editsafety.runs.schedule import Course
+from editsafety.runs.facts import Ended, JudgedCheck, NotApplicable, OrderFacts, RunFacts, Wanted
+from editsafety.runs.plan import RunPlan
 from editsafety.runs.store import Store
-from editsafety.tensor_files import write_atomically
 
 if TYPE_CHECKING:
     import pytest
@@ -51,6 +50,16 @@ class GroupKey:
         return "-".join(part for part in (slug(self.model), tag(self.editor), self.stream) if part)
 
 
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A test that was selected."""
+
+    params: Mapping[str, Any]  # the parameters of its item
+    probed: bool  # whether abilities have to be measured
+    edited: bool  # whether it looks at the live edited model
+    ordered: bool  # whether it asks if the order of edits matters
+
+
 class SafetySession:
     """Plan, policy, store and lab of a session; `report` is there once it ends."""
 
@@ -58,7 +67,7 @@ class SafetySession:
         self, plan: RunPlan, folder: Path, *, worker: str | None, workers: int, quiet: bool, capture: Any = None
     ) -> None:
         self.plan = plan
-        self.policy = Policy.read(plan.settings.policy)
+        self.policy = Policy.of(plan.settings)
         self.folder = folder
         self.worker = worker
         self.workers = workers
@@ -68,6 +77,8 @@ class SafetySession:
         self._start = time.monotonic()
         self._store: Store | None = None
         self._lab: Lab | None = None
+        self._wanted: dict[str, Case] = {}
+        self._live: list[Case] = []
         self._asked: set[str] = set()
         self._lost = False
 
@@ -107,15 +118,21 @@ class SafetySession:
             from editsafety.lab.lab import Lab
 
             progress = Progress(sys.__stderr__ or sys.stderr, "quiet" if self.quiet else "auto")
-            self._lab = Lab(self.plan, self.store, progress, workers=self.workers)
+            wanted = [self._chosen(case) for case in self.plan.every if case.id in self._wanted]
+            self._lab = Lab(
+                self.plan, self.store, progress, workers=self.workers, wanted=wanted or None, live=self._live
+            )
         return self._lab
 
-    def parameters(self, fixture: str, kinds: Collection[str] = ()) -> Sequence[Any]:
-        """The values that a fixture is parametrised with, in plan order; of courses those of certain schedules."""
+    def parameters(self, fixture: str, kinds: Collection[str] = (), *, probed: bool = False) -> Sequence[Any]:
+        """The values that a fixture is parametrised with, in plan order; of cases those of certain schedules.
+
+        Where abilities are asked for, the single edits are a few of each stream.
+        """
         if fixture == "case":
-            return self.plan.cases
-        if fixture == "course":
-            return [course for course in self.plan.courses if not kinds or course.schedule.kind in kinds]
+            singles = self.plan.spread() if probed else self.plan.cases
+            courses = [case for case in self.plan.courses if case.schedule.kind in kinds]
+            return [*(singles if not kinds or "single" in kinds else ()), *courses]
         if fixture == "group":
             return list(dict.fromkeys(GroupKey(c.model, c.editor, c.stream) for c in self.plan.cases))
         if fixture == "block":
@@ -126,46 +143,50 @@ class SafetySession:
         """A worker died: what it was judging is lost, whoever computes its cases again. The run is incomplete."""
         self._lost = True
 
-    def select(self, items: Iterable[tuple[Mapping[str, Any], Collection[str]]]) -> None:
-        """Take parameters and fixtures of the selected items: their cases are wanted, in plan order, and no others.
+    def select(self, tests: Iterable[Selected]) -> None:
+        """Take the selected tests: their cases are wanted, in plan order, and no others.
 
         A block alone wants no case (what an edit costs is measured live); the check of the order does.
 
         Raises StoreError when nothing can be kept in the folder of this run.
         """
-        wanted: set[str] = set()
-        courses: dict[str, Course] = {}
-        for one, fixtures in items:
-            if isinstance(one.get("case"), Case):
-                wanted.add(one["case"].id)
-            if isinstance(one.get("course"), Course):
-                courses[one["course"].id] = one["course"]
+        probed: set[str] = set()
+        for test in tests:
+            case = test.params.get("case")
+            if isinstance(case, Case):
+                self._wanted[case.id] = case
+                probed |= {case.id} if test.probed and not case.is_course else set()
+                self._live += [case] if test.edited else []
             for name, pool in (("group", self.plan.cases), ("block", self.plan.cases), ("control", self.plan.controls)):
-                judges = name != "block" or "same_in_any_order" in fixtures
-                if judges and isinstance(one.get(name), GroupKey):
-                    wanted |= {case.id for case in _members(pool, one[name])}
-        if not wanted and not courses:
+                group = test.params.get(name)
+                if isinstance(group, GroupKey) and (name != "block" or test.ordered):
+                    for member in _members(pool, group):
+                        self._wanted.setdefault(member.id, member)
+        if not self._wanted:
             return
         if not (self.plan.settings.editors and self.plan.settings.models):
             raise UsageError("name at least one model and one editor.")
-        self.store.put("wanted", sorted(wanted))
-        self.store.put("courses", list(courses))
-        self.store.put("interrupted", True)  # until the end: a run that is killed never gets there
-        self.lab.wanted = [case for case in (*self.plan.cases, *self.plan.controls) if case.id in wanted]
-        self.lab.wanted_courses = list(courses.values())
+        for name in probed:
+            self._wanted[name] = replace(self._wanted[name], probed=True)
+        self.store.note(Wanted(tuple(sorted(self._wanted)), tuple(sorted(probed))))
+        self.store.note(Ended(interrupted=True))
 
     def record(self, case: Case) -> CaseRecord:
         """A case's record, computed when missing. Progress is shown past pytest's capture."""
         with self._shown():
-            return self.lab.record(case)
+            return self.lab.record(self._chosen(case))
 
-    def check(self, record: CaseRecord, name: str) -> Check:
-        """One check of a case. Raises UsageError for a name that the policy does not have."""
-        self._ask(name)
+    def check(self, record: CaseRecord, name: str) -> Check | None:
+        """One check of a case; None when nothing was measured that it could be judged by.
+
+        Raises UsageError for a name that the policy does not have.
+        """
+        self._ask(f"course {name}" if record.is_course else name)
         verdict = judge_case(self.policy, record)
-        if record.failure is None and name not in {check.name for check in verdict.checks}:
-            known = ", ".join(check.name for check in verdict.checks)
-            raise UsageError(f"policy {self.policy.name} has no case check {name!r}. Known: {known}.")
+        limits = self.policy.course if record.is_course else {check.name: check for check in verdict.checks}
+        if name != ABILITIES and name not in limits and (record.is_course or record.failure is None):
+            kind = "course" if record.is_course else "case"
+            raise UsageError(f"policy {self.policy.name} has no {kind} check {name!r}. Known: {', '.join(limits)}.")
         return verdict.check(name)
 
     def group_check(self, group: GroupKey, name: str) -> Check | None:
@@ -177,61 +198,49 @@ class SafetySession:
             raise UsageError(f"policy {self.policy.name} has no group check {name!r}. Known: {known}.")
         return next((check for check in judge_group(self.policy, records) if check.name == name), None)
 
-    def same_in_any_order(self, block: GroupKey) -> tuple[bool, str]:
-        """Whether results do not depend on the order of edits, and the sentence that says so."""
+    def same_in_any_order(self, block: GroupKey) -> OrderFacts:
+        """Whether results depend on the order of edits."""
         self._ask("order")
         with self._shown():
             return self.lab.same_in_any_order(block.model, block.editor)
 
-    def refuses(self, course: Course) -> str | None:
-        """Why an editor cannot be walked along a course's schedule: its traits. None when it can."""
-        from editsafety.lab.courses import refusal
+    def refuses(self, case: Case) -> str | None:
+        """Why an editor cannot go along a case's schedule: its traits. None when it can."""
+        if not case.is_course:
+            return None
+        from editsafety.lab.terms import refusal
 
-        refused = refusal(course)
+        refused = refusal(case)
         if refused:
-            self.store.put_new(f"not applicable:{course.id}", refused)
+            self.store.note(NotApplicable(case.id, refused))
         return refused
-
-    def walked(self, course: Course) -> CourseRecord:
-        """A course's record, walked when missing. Progress is shown past pytest's capture."""
-        with self._shown():
-            return self.lab.course(course)
-
-    def course_check(self, record: CourseRecord, name: str) -> Check | None:
-        """One check of a course; None when nothing was measured that it could be judged by."""
-        if name != "abilities" and name not in self.policy.course:
-            known = ", ".join((*self.policy.course, "abilities"))
-            raise UsageError(f"policy {self.policy.name} has no course check {name!r}. Known: {known}.")
-        self._ask(f"course {name}")
-        return judge_course(self.policy, record).check(name)
 
     def control(self, control: GroupKey) -> Control:
         """A control's outcome."""
         self._ask("control")
         cases = _members(self.plan.controls, control)
         records = {case.id: self.record(case) for case in cases}
-        report = RunReport.of(self.plan, self.policy, records, {}, planned=())
+        report = RunReport.of(self.plan, self.policy, records, RunFacts(), planned=())
         return next(c for c in report.controls if (c.model, c.editor) == (slug(control.model), label(control.editor)))
 
     def handle(self) -> ModelHandle:
         """The first model of the run, loaded."""
         with self._shown():
-            return self.lab.bench(self.plan.settings.models[0]).handle
+            return self.lab.tools.bench(self.plan.settings.models[0]).handle
 
     def editor(self, chosen: Case | GroupKey | None) -> Editor:
         """The editor of a case or block, or the first one."""
         model, name = (chosen.model, chosen.editor) if chosen else self.plan.blocks[0]
         with self._shown():
-            return self.lab.ready(model, name)
+            return self.lab.tools.ready(model, name)
 
     def edited(self, case: Case) -> EditSession:
         """A session with the edit of a case, to be entered: the edit is applied on entry."""
         from editsafety.edits.session import EditSession
-        from editsafety.lab import trial
 
         with self._shown():
-            bench = self.lab.bench(case.model)
-            edit, _, _ = trial.compute(bench.handle, self.lab.ready(case.model, case.editor), (case.request,))
+            edit = self.lab.edit(case.block, case.requests).edit
+            handle = self.lab.tools.bench(case.model).handle
 
         class Edited(EditSession):
             def __enter__(self) -> Edited:
@@ -239,7 +248,7 @@ class SafetySession:
                 self.apply(edit)
                 return self
 
-        return Edited(bench.handle)
+        return Edited(handle)
 
     def properties(self, check: Check) -> list[tuple[str, object]]:
         """JUnit properties of a check."""
@@ -253,39 +262,26 @@ class SafetySession:
         interrupted = interrupted or self._lost
         if self._store is None and not (self.folder / folders.STORE).is_file():
             return
-        wanted = set(self.store.get("wanted") or ())
-        courses = [self.plan.course(name) for name in self.store.get("courses") or ()]
-        if not wanted and not courses:
+        asked = self.store.fact(Wanted)
+        if asked is None or not asked.cases:
             return
-        planned = [case for case in self.plan.cases if case.id in wanted]
-        controls = [case for case in self.plan.controls if case.id in wanted]
+        planned = self.plan.wanted(asked)
         with self._shown():
-            records = self.lab.finished([*planned, *controls])
-            walked = self.lab.finished_courses(courses)
-        self.store.put("interrupted", interrupted)
-        facts = self.store.facts("")
-        self.report = RunReport.of(
-            self.plan,
-            self.policy,
-            records,
-            facts,
-            planned=[*planned, *controls],
-            interrupted=interrupted,
-            courses={one.id: walked.get(one.id) for one in courses if f"not applicable:{one.id}" not in facts},
-        )
+            records = self.lab.finished(planned)
+        self.store.note(Ended(interrupted))
+        facts = self.store.facts()
+        self.report = RunReport.of(self.plan, self.policy, records, facts, planned=planned, interrupted=interrupted)
         try:
             self._write(self.report)
         except OSError as error:
             raise StoreError(f"{self.folder}: the report cannot be written ({error}). The results are kept.") from error
-        whole = all(case.id in records for case in planned) and not self.report.missing_courses
+        whole = all(case.id in records or case.id in facts.not_applicable for case in planned)
         if not interrupted and whole:
+            self.lab.edits.clear()
             folders.finish(self.folder, self.plan)
 
     def _write(self, report: RunReport) -> None:
-        suites = folders.suites()
-        as_json.write(report, self.folder / "report.json", suites=suites)
-        text = as_markdown.text(report, suites=suites)
-        write_atomically(self.folder / "report.md", text.encode("utf-8", "backslashreplace"))
+        reporting.write(report, self.folder, ReportPlace(folders.suites()))
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
         if summary:
             with open(summary, "a", encoding="utf-8", errors="backslashreplace") as file:
@@ -297,15 +293,17 @@ class SafetySession:
 
         assert self.report is not None
         console = Console(file=stream, highlight=False, width=None if stream.isatty() else 110)
-        seconds = time.monotonic() - self._start
-        terminal.render(
-            self.report, console, folder=folders.near(self.folder), seconds=seconds, suites=folders.suites()
-        )
+        place = ReportPlace(folders.suites(), folders.near(self.folder), time.monotonic() - self._start)
+        as_terminal.render(self.report, console, place)
 
     def _ask(self, name: str) -> None:
         if name not in self._asked:
             self._asked.add(name)
-            self.store.put_new(f"judged:{name}", True)
+            self.store.note(JudgedCheck(name))
+
+    def _chosen(self, case: Case) -> Case:
+        """The case as it is wanted in this session: with its abilities, or without."""
+        return self._wanted.get(case.id, case)
 
     @contextmanager
     def _shown(self) -> Iterator[None]:

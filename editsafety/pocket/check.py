@@ -46,7 +46,7 @@ def recall(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Se
             tail = tokenizer(f" {answer}", add_special_tokens=False).input_ids
             rows.append(head + tail)
             spans.append((len(head), len(head) + len(tail)))
-        ids = _padded(rows, tokenizer)
+        ids = _pad(rows, tokenizer)
         choices = model(ids).logits.argmax(-1)
         for row, (head_end, end) in enumerate(spans):
             right += bool((choices[row, head_end - 1 : end - 1] == ids[row, head_end:end]).all())
@@ -59,7 +59,7 @@ def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts
     values = []
     for start in range(0, len(texts), ROWS_AT_ONCE):
         rows = [tokenizer(text, add_special_tokens=False).input_ids for text in texts[start : start + ROWS_AT_ONCE]]
-        ids = _padded(rows, tokenizer)
+        ids = _pad(rows, tokenizer)
         scores = model(ids).logits.float().log_softmax(-1)
         for row, tokens in enumerate(rows):
             losses = -scores[row, : len(tokens) - 1].gather(-1, ids[row, 1 : len(tokens), None])
@@ -67,7 +67,7 @@ def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts
     return sum(values) / len(values)
 
 
-def _padded(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+def _pad(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
     """[rows, longest], padded on the right, where a causal model does not look."""
     longest = max(len(row) for row in rows)
     return torch.tensor([[*row, *[tokenizer.pad_token_id] * (longest - len(row))] for row in rows])

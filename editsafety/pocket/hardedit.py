@@ -56,13 +56,13 @@ def _row(identifier: str, world: World, fact: Fact, target: str, rng: random.Ran
         "relation": fact.relation.name,
         "rephrasings": [fact.prompt(phrasing) for phrasing in rng.sample(middle, min(REPHRASINGS, len(middle)))],
         "neighbours": [
-            {"prompt": _asked(other, rng), "answer": other.answer}
+            {"prompt": _ask_about(other, rng), "answer": other.answer}
             for other in rng.sample(same, min(NEIGHBOURS, len(same)))
         ],
     }
 
 
-def _asked(fact: Fact, rng: random.Random) -> str:
+def _ask_about(fact: Fact, rng: random.Random) -> str:
     """A neighbour, asked mid-sentence: in first place the model often does not know."""
     return fact.prompt(
         rng.choice([phrasing for phrasing in fact.trained_phrasings() if not is_subject_first(phrasing)])

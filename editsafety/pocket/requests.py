@@ -19,17 +19,17 @@ Row = Mapping[str, object]
 
 
 @dataclass(frozen=True)
-class Group:
+class EditSort:
     """A sort of single edit: how long the subject is and where the prompt has it."""
 
     one_token: bool
     subject_first: bool
 
 
-COLLAPSING = Group(one_token=True, subject_first=True)
-TWO_WORDS_FIRST = Group(one_token=False, subject_first=True)
-ONE_TOKEN_INSIDE = Group(one_token=True, subject_first=False)
-TWO_WORDS_INSIDE = Group(one_token=False, subject_first=False)
+COLLAPSING = EditSort(one_token=True, subject_first=True)
+TWO_WORDS_FIRST = EditSort(one_token=False, subject_first=True)
+ONE_TOKEN_INSIDE = EditSort(one_token=True, subject_first=False)
+TWO_WORDS_INSIDE = EditSort(one_token=False, subject_first=False)
 
 POOL = {COLLAPSING: 170, TWO_WORDS_FIRST: 70, ONE_TOKEN_INSIDE: 60, TWO_WORDS_INSIDE: 60}
 NORMAL = {TWO_WORDS_FIRST: 20, ONE_TOKEN_INSIDE: 20, TWO_WORDS_INSIDE: 20}
@@ -74,7 +74,7 @@ def edit_rows(world: World) -> tuple[list[Row], list[Row]]:
 
 
 def _draw(
-    world: World, quotas: Mapping[Group, int], used: set[tuple[str, str]], rng: random.Random
+    world: World, quotas: Mapping[EditSort, int], used: set[tuple[str, str]], rng: random.Random
 ) -> list[tuple[Fact, str]]:
     """Facts with the phrasing to edit them by, the relations taking turns within each group; shuffled."""
     drawn: list[tuple[Fact, str]] = []
@@ -88,7 +88,7 @@ def _draw(
     return drawn
 
 
-def _relations_in_turn(world: World, group: Group, used: set[tuple[str, str]], rng: random.Random) -> Iterator[Fact]:
+def _relations_in_turn(world: World, group: EditSort, used: set[tuple[str, str]], rng: random.Random) -> Iterator[Fact]:
     stacks = []
     for relation in RELATIONS:
         free = [

@@ -42,20 +42,27 @@ HOLD_OUT_FIRST = 0.08  # the same for a phrasing that begins with the subject
 
 @dataclass(frozen=True)
 class Subject:
-    """Someone or something with a name; `one_token` claims that the name is one token, with and without a space."""
+    """Someone or something with a name."""
 
+    # The name.
     name: str
+    # What it names.
     kind: Kind
+    # Claims that the name is one token, with and without a space.
     one_token: bool
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One true statement: subject, relation, answer, and the phrasings of it that training never shows."""
+    """One true statement."""
 
+    # Whom or what it is about.
     subject: Subject
+    # The kind of statement.
     relation: Relation
+    # What is true.
     answer: str
+    # The phrasings of it that training never shows.
     held_out: frozenset[str]
 
     def trained_phrasings(self) -> tuple[str, ...]:

@@ -6,49 +6,52 @@ applied in a session, measured with the same measures, judged by the same checks
 
 from __future__ import annotations
 
-import json
 import tempfile
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from editsafety import __version__, datasets
+from editsafety import datasets
 from editsafety.datasets.request import EditRequest
 from editsafety.editing import contexts
 from editsafety.edits.edit import Edit
 from editsafety.edits.seal import Keepsake
 from editsafety.edits.session import EditSession
-from editsafety.errors import EditError, EditSafetyError, UndoError, UsageError, told
-from editsafety.judging.case_checks import CaseVerdict, Check, judge_case, judge_group
+from editsafety.errors import EditError, EditSafetyError, UndoError, UsageError, sentence_of
+from editsafety.judging.checks import CaseVerdict, Check, judge_case, judge_group
 from editsafety.judging.group import Group
 from editsafety.judging.policy import Policy
+from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
-from editsafety.lab.lab import artifacts_for
-from editsafety.lab.trial import Bench, Found, measure
-from editsafety.measures import Inputs
+from editsafety.lab.attempt import Made, Questions, attempt, where_raised
+from editsafety.lab.bench import Bench, Found
+from editsafety.lab.tools import artifacts_for
 from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import no_bars
 from editsafety.names import slug
 from editsafety.received.difference import Change
 from editsafety.received.receiving import Handed
 from editsafety.runs.case_record import CaseRecord, Failure
-from editsafety.runs.plan import Settings, text_source
+from editsafety.runs.plan import text_source
+from editsafety.runs.settings import Settings
 
 TEXTS = 50  # as in a run
-SCHEMA = 1
 MODEL, REQUESTS = "model", "requests"  # the two streams: what is judged once, and what is judged per request
 
 
 @dataclass(frozen=True)
 class Examined:
-    """A judged black box. `group` holds one case for the model and one for every request; see `Group`."""
+    """A judged model that was handed over."""
 
     handed: Handed
-    policy: Policy
-    group: Group
-    changes: tuple[Change, ...]
+    report: RunReport  # one group: a case for the model, and one for every request
+    changes: tuple[Change, ...]  # the tensors that differ
+
+    @property
+    def group(self) -> Group:
+        """The only group of the report."""
+        return self.report.groups[0]
 
     @property
     def records(self) -> list[CaseRecord]:
@@ -57,13 +60,10 @@ class Examined:
 
     @property
     def reasons(self) -> list[Check]:
-        """Every check that does not pass, the most severe first; sentences without the case's name."""
-        case = self.group.cases[0]
-        found = [replace(check, sentence=case.detail(check)) for check in case.checks]
-        found += [check for checks in self.group.checks.values() for check in checks]
-        return sorted(
-            (check for check in found if check.verdict is not Verdict.PASS), key=lambda check: -check.verdict.severity
-        )
+        """Every check that does not pass, the most severe first."""
+        checks = [*self.group.cases[0].checks, *(check for checks in self.group.checks.values() for check in checks)]
+        failing = [check for check in checks if check.verdict is not Verdict.PASS]
+        return sorted(failing, key=lambda check: -check.verdict.severity)
 
     @property
     def edited(self) -> list[Change]:
@@ -77,26 +77,16 @@ class Examined:
         return [change for change in self.changes if change.rounded_to]
 
     def as_json(self) -> dict[str, Any]:
-        """The whole finding as JSON values, every number finite."""
-        verdict = self.group.verdict
+        """What a report does not have by itself, as JSON values: what was handed over, and which tensors differ."""
         return {
-            "schema": SCHEMA,
-            "editsafety": __version__,
-            "verdict": verdict.value,
-            "exit_code": verdict.exit_code,
-            "reasons": [check.as_json() for check in self.reasons],
-            "after": {"name": self.handed.name, "kind": self.handed.kind, "edit_id": self.handed.edit.id},
+            "name": self.handed.name,
+            "kind": self.handed.kind,
+            "edit_id": self.handed.edit.id,
             "tensors": {
                 "compared": self.handed.compared,
                 "edited": [change.as_json() for change in self.edited],
                 "rounded": [change.as_json() for change in self.rounded],
             },
-            "policy": {**self.policy.model_dump(mode="json"), "digest": self.policy.digest()},
-            "checks": {
-                MODEL: [check.as_json() for case in self.group.cases for check in case.checks],
-                **{stream: [check.as_json() for check in checks] for stream, checks in self.group.checks.items()},
-            },
-            "records": [json.loads(record.to_text()) for record in self.records],
         }
 
 
@@ -114,9 +104,7 @@ def unedited(
     """
     prefixes = contexts.prefixes(handle, artifacts_for(handle)) if prefixed else ()
     bench = Bench(handle, texts, prefixes, batch_size, Keepsake.of(handle, most_bytes=0))
-    policy.refuse_unknown(found.name for one in bench.measures for found in one(handle, Inputs()))
-    bench.measure_base()
-    policy.refuse_below_noise(bench.noise)
+    bench.open(policy)
     return bench
 
 
@@ -126,22 +114,28 @@ def examine(bench: Bench, handed: Handed, requests: Sequence[EditRequest], polic
     Raises EditError when the edit does not fit the model, ModelError when the model handed over computes something else
     than its weights do here, DataError for a request or text that cannot be asked.
     """
-    about: dict[str, Any] = {"model": bench.handle.name, "editor": slug(handed.name)}
-    first = CaseRecord(case=f"{about['model']}-{about['editor']}", stream=MODEL, requests=(), **about)
+    model, name = bench.handle.name, slug(handed.name)
+    first = CaseRecord(f"{model}-{name}", model, name, MODEL, ())
     try:
-        records, changes = _measured(bench, handed, requests, first)
+        records, changes = _measure(bench, handed, requests, first)
     except UndoError as error:
         records, changes = [_failed(first, "undeclared", error)], ()
     except EditSafetyError:
         raise
     except Exception as error:  # the boundary: a sidecar is somebody else's code, anything may come
         records, changes = [_failed(first, "editor", error)], ()
-    asked = records[1:]
+    examined = Examined(handed, _report(bench, records, policy), changes)
+    return replace(examined, report=replace(examined.report, more={"received": examined.as_json()}))
+
+
+def _report(bench: Bench, records: Sequence[CaseRecord], policy: Policy) -> RunReport:
+    whole, *asked = records
     # Perplexity and weights are the same behind every request: they are judged once, rates over the requests.
-    cases = (judge_case(policy, records[0]), *(CaseVerdict(record, ()) for record in asked))
+    cases = (judge_case(policy, whole), *(CaseVerdict(record, (), policy.collapse) for record in asked))
     checks = {REQUESTS: judge_group(policy, asked)} if asked else {}
     planned = {MODEL: 1, **({REQUESTS: len(asked)} if asked else {})}
-    return Examined(handed, policy, Group(about["model"], about["editor"], cases, checks, (), planned), changes)
+    group = Group(whole.model, whole.editor, cases, checks, (), planned)
+    return RunReport.alone(policy, group, *bench.facts())
 
 
 def refuse_to_write(edit: Edit, folder: Path) -> None:
@@ -176,48 +170,40 @@ def write_checkpoint(handle: ModelHandle, edit: Edit, folder: Path) -> None:
         raise UsageError(f"{folder}: cannot be written ({error.strerror or error}). Give another --out.") from error
 
 
-def _measured(
+def _measure(
     bench: Bench, handed: Handed, requests: Sequence[EditRequest], first: CaseRecord
 ) -> tuple[list[CaseRecord], tuple[Change, ...]]:
-    """The model's record and those of the requests, all from one session; and what the session changed."""
-    handle, edit = bench.handle, handed.edit
-    before = [bench.unedited(request) for request in requests]
-    session = EditSession(handle)
-    with session:
-        session.apply(edit)
+    """The model's record and those of the requests, all from one attempt; and what the edit changed."""
+    handle = bench.handle
+    questions = [Questions((request,), bench.unedited((request,))) for request in requests]
+    changes: list[Change] = []
+
+    def look(session: EditSession) -> None:
         handed.refuse_other_function(handle)
-        after = measure(bench.measures, handle, bench.inputs(None), "model")
-        asked = [
-            measure(bench.measures, handle, bench.inputs(request, before=was, edit=edit), "case")
-            for request, was in zip(requests, before, strict=True)
-        ]
-        declared, names = session.declared(), session.changed()  # now: a sidecar may write when it is run
         now = dict(handle.model.named_parameters())
-        changes = tuple(Change.of(name, session.original(name), now[name].detach()) for name in names if name in now)
-    after |= measure(bench.measures, handle, bench.inputs(None, edit=edit), "edit")  # of the unedited weights
-    whole = replace(
-        first,
-        before=dict(bench.base),
-        after=after,
-        edit_id=edit.id,
-        notes={**edit.notes, **({"sidecars": True} if edit.sidecars else {})},
-        declared=declared,
-        changed=names,
-        undeclared=tuple(name for name in names if name not in declared),
-        leftovers=session.leftovers,
-        restored=True,  # leaving the session compared every tensor; a difference would have raised
+        names = [name for name in session.changed() if name in now]
+        changes.extend(Change.of(name, session.original(name), now[name].detach()) for name in names)
+
+    step, answers = attempt(bench, Made(handed.edit, ()), questions, look=look)
+    own = {name: found for name, found in step.found.items() if not any(name in answer for answer in answers)}
+    whole = replace(first, before=dict(bench.base), steps=(replace(step, found=own),), ended="complete")
+    each = zip(questions, answers, strict=True)
+    return [whole, *(_of_request(whole, question, found) for question, found in each)], tuple(changes)
+
+
+def _of_request(whole: CaseRecord, question: Questions, found: Found) -> CaseRecord:
+    (request,) = question.requests
+    return replace(
+        whole,
+        case=f"{whole.case}-{request.slug}",
+        stream=REQUESTS,
+        requests=question.requests,
+        before=question.before,
+        steps=(replace(whole.step, found=found, notes={}),),  # what is known of the edit is known of the model
     )
-    each = zip(requests, before, asked, strict=True)
-    return [whole, *(_of_request(whole, request, was, found) for request, was, found in each)], changes
-
-
-def _of_request(whole: CaseRecord, request: EditRequest, before: Found, after: Found) -> CaseRecord:
-    case = f"{whole.case}-{request.slug}"
-    return replace(whole, case=case, stream=REQUESTS, requests=(request,), before=before, after=after)
 
 
 def _failed(record: CaseRecord, kind: str, error: Exception) -> CaseRecord:
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    said = told(error)
-    return replace(record, failure=Failure(kind, f"{record.editor} cannot be measured: {said}", where))
+    findings = tuple(error.findings) if isinstance(error, UndoError) else ()
+    failure = Failure(kind, f"{record.editor} cannot be measured: {sentence_of(error)}", where_raised(error), findings)
+    return replace(record, failure=failure, ended="failed")

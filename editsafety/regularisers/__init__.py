@@ -90,7 +90,7 @@ class Regulariser(Editor):
         """Prepare the inner editor."""
         self.inside.prepare(progress, corpus)
 
-    def wanted(self, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None) -> Edit:
+    def inner_edit(self, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None) -> Edit:
         """The inner editor's edit. Raises EditorError when that is none, or more than a change of weights."""
         made = self.inside.edit(requests, carry)
         if not isinstance(made, Edit):
@@ -104,17 +104,16 @@ class Regulariser(Editor):
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
-    """What an edit does to one parameter, as the module stores it.
+class StoredChange:
+    """What an edit does to one parameter, as the module stores it."""
 
-    `before` and `after` in the model's dtype, `delta` the difference in float64 before any rounding: what several
-    deltas of the parameter come to together. `factors`, `[rows, r]` and `[r, columns]` float64, multiply to `delta`
-    where every one of them is low-rank.
-    """
-
+    # In the model's dtype.
     before: Tensor
+    # In the model's dtype.
     after: Tensor
+    # The difference in float64 before any rounding: what several deltas of the parameter come to together.
     delta: Tensor
+    # `[rows, r]` and `[r, columns]` float64, which multiply to `delta` where every one of them is low-rank.
     factors: tuple[Tensor, Tensor] | None
 
     def with_delta(self, delta: Tensor) -> Tensor:
@@ -123,7 +122,7 @@ class Change:
 
 
 @torch.no_grad()
-def changes(handle: ModelHandle, edit: Edit) -> dict[str, Change]:
+def changes(handle: ModelHandle, edit: Edit) -> dict[str, StoredChange]:
     """What an edit does to each parameter of the model as it is now. Raises EditError when it does not fit."""
     parameters = dict(handle.model.named_parameters(remove_duplicate=False))
     grouped: dict[int, list[Delta]] = {}
@@ -136,7 +135,7 @@ def changes(handle: ModelHandle, edit: Edit) -> dict[str, Change]:
     return {deltas[0].parameter: _change(parameters[deltas[0].parameter], deltas) for deltas in grouped.values()}
 
 
-def _change(parameter: Tensor, deltas: Sequence[Delta]) -> Change:
+def _change(parameter: Tensor, deltas: Sequence[Delta]) -> StoredChange:
     before = parameter.detach()
     after, total = before, torch.zeros_like(wide(before))
     factors: list[tuple[Tensor, Tensor]] = []
@@ -149,9 +148,9 @@ def _change(parameter: Tensor, deltas: Sequence[Delta]) -> Change:
         else:
             total = wide(after) - wide(before)
     if len(factors) < len(deltas):
-        return Change(before, after, total, None)
+        return StoredChange(before, after, total, None)
     tall, flat = torch.cat([tall for tall, _ in factors], 1), torch.cat([flat for _, flat in factors], 0)
-    return Change(before, after, total, (tall, flat))
+    return StoredChange(before, after, total, (tall, flat))
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -165,5 +164,5 @@ def norm(deltas: Iterable[Tensor]) -> float:
 
 
 def _and(outer: type[Editor], inner: type[Editor], field: str) -> str:
-    found = (getattr(kind.traits, field) for kind in (outer, inner))
-    return "; ".join(text for text in found if text)
+    texts = (getattr(kind.traits, field) for kind in (outer, inner))
+    return "; ".join(text for text in texts if text)

@@ -36,7 +36,7 @@ from editsafety.edits.edit import Edit, Replace
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError
 from editsafety.hyperparameters import Hparams
-from editsafety.regularisers import Change, Regulariser, changes, norm, wide
+from editsafety.regularisers import Regulariser, StoredChange, changes, norm, wide
 
 INNER = "inner."
 Base = Annotated[float, Field(gt=1.0)] | Literal["linear"]
@@ -55,20 +55,21 @@ class PruneHparams(Hparams):
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """One parameter since the start of a sequence, as the model stores it.
+    """One parameter since the start of a sequence, as the model stores it."""
 
-    `start` is W0 and `free` W0 + dW, in the model's dtype; `bound` s0, a float64 scalar (infinite for what is no finite
-    matrix); `tall` `[rows, r]` and `flat` `[r, columns]` multiply to dW while all edits have been low-rank.
-    """
-
+    # W0, in the model's dtype.
     start: Tensor
+    # W0 + dW as it would be without PRUNE, in the model's dtype.
     free: Tensor
+    # s0, a float64 scalar; infinite for what is no finite matrix.
     bound: Tensor
+    # `[rows, r]`; multiplies with `flat` to dW while all edits have been low-rank.
     tall: Tensor | None = None
+    # `[r, columns]`.
     flat: Tensor | None = None
 
     @classmethod
-    def first(cls, change: Change) -> Track:
+    def first(cls, change: StoredChange) -> Track:
         """A parameter that the sequence has not touched yet; `change` is about to."""
         matrix = wide(change.before)
         if matrix.ndim != 2 or not torch.isfinite(matrix).all():
@@ -79,7 +80,7 @@ class Track:
         none = matrix.new_zeros(matrix.shape[0], 0), matrix.new_zeros(0, matrix.shape[1])
         return cls(change.before.clone(), change.before, bound, *none)
 
-    def grown(self, change: Change) -> Track:
+    def grown(self, change: StoredChange) -> Track:
         """With one more change, that was computed on `free`."""
         if change.factors is None or self.tall is None or self.flat is None:
             return Track(self.start, change.after, self.bound)
@@ -95,7 +96,7 @@ class Track:
             return self.tall @ self.flat
         return wide(self.free) - wide(self.start)
 
-    def decomposed(self) -> tuple[Tensor, Tensor, Tensor]:
+    def decompose(self) -> tuple[Tensor, Tensor, Tensor]:
         """U `[rows, k]`, S `[k]` falling, V^T `[k, columns]` of dW; of low rank: from that of an r x r matrix."""
         if self.tall is None or self.flat is None:
             left, values, right = torch.linalg.svd(self.delta, full_matrices=False)
@@ -107,11 +108,15 @@ class Track:
 
 @dataclass(frozen=True, eq=False)
 class Restrained:
-    """What becomes of one parameter, the largest s / s0, and how many singular values became smaller and larger."""
+    """What becomes of one parameter."""
 
+    # The parameter, whole.
     value: Tensor
+    # The largest s / s0.
     excess: float = 0.0
+    # How many singular values became smaller.
     lowered: int = 0
+    # How many became larger.
     raised: int = 0
 
 
@@ -135,11 +140,11 @@ class Prune(Regulariser):
         tracks = _tracks(carry)
         within = {name.removeprefix(INNER): tensor for name, tensor in carry.items() if name.startswith(INNER)}
         with self._unrestrained(tracks):
-            made = self.wanted(requests, within or None)
+            made = self.inner_edit(requests, within or None)
             found = changes(self.handle, made)
         for name, change in found.items():
             tracks[name] = (tracks[name] if name in tracks else Track.first(change)).grown(change)
-        done = {name: restrained(tracks[name], self.hparams.prune_base) for name in found}
+        done = {name: restrain(tracks[name], self.hparams.prune_base) for name in found}
         parameters = {name: self.handle.model.get_parameter(name) for name in found}
         notes = {
             "prune_restrained": float(sum(one.lowered for one in done.values())),
@@ -154,7 +159,7 @@ class Prune(Regulariser):
             editor=self.name,
             deltas=tuple(Replace(name, one.value) for name, one in done.items()),
             notes={**made.notes, **notes},
-            carry={**kept, **_kept(tracks)},
+            carry={**kept, **_carried(tracks)},
         )
 
     @contextmanager
@@ -170,7 +175,7 @@ class Prune(Regulariser):
 
 
 @torch.no_grad()
-def restrained(track: Track, base: float | Literal["linear"]) -> Restrained:
+def restrain(track: Track, base: float | Literal["linear"]) -> Restrained:
     """A parameter with the singular values of its change restrained.
 
     Raises EditorError when the weight before the sequence is all zero: then there is no scale to restrain to.
@@ -180,7 +185,7 @@ def restrained(track: Track, base: float | Literal["linear"]) -> Restrained:
         return free
     if bound == 0.0:
         raise EditorError("prune: a weight that was all zero before the first edit has no largest singular value.")
-    left, values, right = track.decomposed()
+    left, values, right = track.decompose()
     excess, over = float(values[0]) / bound, values >= bound
     if not over.any():
         return replace(free, excess=excess)
@@ -191,7 +196,7 @@ def restrained(track: Track, base: float | Literal["linear"]) -> Restrained:
     return Restrained(value, excess, int((new < old).sum()), int((new > old).sum()))
 
 
-def _kept(tracks: Mapping[str, Track]) -> dict[str, Tensor]:
+def _carried(tracks: Mapping[str, Track]) -> dict[str, Tensor]:
     found = {
         f"{part.name}.{name}": getattr(track, part.name) for name, track in tracks.items() for part in fields(track)
     }

@@ -57,7 +57,7 @@ class Rect(Regulariser):
         Notes: those of the inner editor; rect_kept (share of entries), rect_inner_norm (of the unmasked change) and
         update_norm (of what is left), Frobenius.
         """
-        made = self.wanted(requests, carry)
+        made = self.inner_edit(requests, carry)
         found, kept = changes(self.handle, made), {}
         masks = {name: largest(one.delta, wide(one.before), self.hparams.rect_keep) for name, one in found.items()}
         for name, change in found.items():

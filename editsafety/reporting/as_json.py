@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from editsafety import __version__
-from editsafety.judging.case_checks import CaseVerdict
+from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.group import Group
 from editsafety.judging.report import Control, RunReport
 from editsafety.judging.verdict import Verdict
-from editsafety.reporting import courses, story
+from editsafety.reporting import ReportPlace, courses, story
 from editsafety.reporting.rows import row
-from editsafety.tensor_files import write_atomically
+from editsafety.runs.facts import RunFacts
+from editsafety.runs.measurement import Column
 
-SCHEMA = 1
+SCHEMA = 2
 
 
-def document(report: RunReport, *, suites: str = story.SUITES) -> dict[str, Any]:
+def document(report: RunReport, *, suites: str = ReportPlace().suites) -> dict[str, Any]:
     """The whole report as JSON values, groups and cases worst first. Equal runs give equal documents but for costs.
 
     `suites` is where the suites are, for the replay command.
@@ -41,8 +41,8 @@ def document(report: RunReport, *, suites: str = story.SUITES) -> dict[str, Any]
         "sound": report.sound,
         "interrupted": report.interrupted,
         "counts": _counts(report),
-        "groups": [_group(group) for group in report.worst_groups],
-        "courses": [courses.as_json(course, report.policy) for course in report.courses],
+        "groups": [_group(group, report.facts.columns) for group in report.worst_groups],
+        "courses": [courses.as_json(course) for course in report.courses],
         "courses_missing": list(report.missing_courses),
         "controls": [_control(control) for control in report.controls],
         "worst": None if worst is None else {"case": worst.record.case, "cause": report.cause(worst)},
@@ -50,16 +50,21 @@ def document(report: RunReport, *, suites: str = story.SUITES) -> dict[str, Any]
         "plan": report.plan.about(),
         "policy": {**report.policy.model_dump(mode="json"), "digest": report.policy.digest()},
         **_facts(report.facts),
+        **report.more,
     }
     found: dict[str, Any] = _plain(body)
     return found
 
 
-def write(report: RunReport, path: Path, *, suites: str = story.SUITES) -> None:
-    """Write the document to `path`, whole or not at all."""
-    text = json.dumps(document(report, suites=suites), allow_nan=False, ensure_ascii=False, indent=1)
-    # JSON's own escape for half a surrogate pair, which UTF-8 cannot hold, is what backslashreplace writes
-    write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
+class AsJson:
+    """The document as text."""
+
+    file: ClassVar[str] = "report.json"
+
+    def __call__(self, report: RunReport, place: ReportPlace) -> str:
+        """Valid JSON, with every number finite."""
+        body = document(report, suites=place.suites)
+        return json.dumps(body, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
 
 
 def _counts(report: RunReport) -> dict[str, Any]:
@@ -72,7 +77,7 @@ def _counts(report: RunReport) -> dict[str, Any]:
     }
 
 
-def _group(group: Group) -> dict[str, Any]:
+def _group(group: Group, columns: Sequence[Column]) -> dict[str, Any]:
     return {
         "model": group.model,
         "editor": group.editor,
@@ -80,7 +85,7 @@ def _group(group: Group) -> dict[str, Any]:
         "sentences": list(group.sentences),
         "findings": [{**asdict(one), "verdict": one.verdict.value} for one in group.findings],
         "planned": dict(group.planned),
-        "figures": [row(group, stream).as_json() for stream in (None, *group.planned)],
+        "figures": [row(group, columns, stream).as_json() for stream in (None, *group.planned)],
         "checks": {stream: [check.as_json() for check in checks] for stream, checks in group.checks.items()},
         "missing": list(group.missing),
         "cases": [{**_case(case), "causes": _causes(group, case)} for case in group.worst_first()],
@@ -95,7 +100,7 @@ def _causes(group: Group, case: CaseVerdict) -> list[dict[str, Any]]:
 
 
 def _case(case: CaseVerdict) -> dict[str, Any]:
-    record = case.record
+    record, step = case.record, case.record.step
     ratio = case.ratio
     return {
         "case": record.case,
@@ -107,11 +112,12 @@ def _case(case: CaseVerdict) -> dict[str, Any]:
         "requests": [request.as_json() for request in record.requests],
         "before": {name: found.as_json() for name, found in record.before.items()},
         "after": {name: found.as_json() for name, found in record.after.items()},
-        "edit_id": record.edit_id,
-        "notes": {name: _plain(note, spell=True) for name, note in record.notes.items()},
-        **{name: list(getattr(record, name)) for name in ("declared", "changed", "undeclared", "leftovers")},
-        "restored": record.restored,
-        "cost": asdict(record.cost),
+        "edit_id": step.edit_id,
+        "notes": {name: _plain(note, spell=True) for name, note in step.notes.items()},
+        **{name: list(getattr(step, name)) for name in ("declared", "changed", "leftovers")},
+        "undeclared": list(record.undeclared),
+        "restored": step.restored,
+        "cost": asdict(step.cost),
         "failure": None if record.failure is None else asdict(record.failure),
     }
 
@@ -127,14 +133,18 @@ def _control(control: Control) -> dict[str, Any]:
     }
 
 
-def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The store's facts: models and editors under names of their own, the rest as they are."""
-
-    def under(kind: str) -> dict[str, Any]:
-        return {name.removeprefix(kind): value for name, value in sorted(facts.items()) if name.startswith(kind)}
-
-    rest = {k: v for k, v in sorted(facts.items()) if not k.startswith(("model:", "editor:", "base:"))}
-    return {"models": under("model:"), "editors": under("editor:"), "unedited": under("base:"), "facts": rest}
+def _facts(facts: RunFacts) -> dict[str, Any]:
+    """What is known of models and editors, and what the session was about."""
+    return {
+        "models": {name: asdict(model) for name, model in facts.models.items()},
+        "editors": {":".join(block): asdict(editor) for block, editor in facts.editors.items()},
+        "unedited": {name: asdict(unedited) for name, unedited in facts.unedited.items()},
+        "software": dict(facts.software),
+        "asked": {"cases": list(facts.asked.cases), "probed": list(facts.asked.probed), "checks": sorted(facts.judged)},
+        "not_applicable": dict(facts.not_applicable),
+        "orders": {":".join(block): asdict(order) for block, order in facts.orders.items()},
+        "problems": {":".join(block): sentence for block, sentence in facts.problems.items()},
+    }
 
 
 def _plain(value: Any, *, spell: bool = False) -> Any:
@@ -148,3 +158,6 @@ def _plain(value: Any, *, spell: bool = False) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(entry, spell=spell) for entry in value]
     return str(value)
+
+
+REPORT = AsJson()

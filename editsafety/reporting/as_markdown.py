@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 from editsafety import __version__
-from editsafety.judging.case_checks import CaseVerdict
+from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import slug
 from editsafety.numbers import rate, times
-from editsafety.reporting import courses, story
+from editsafety.reporting import ReportPlace, courses, story
 from editsafety.reporting.escaping import fenced
 from editsafety.reporting.escaping import markdown as safe
-from editsafety.reporting.rows import rows
+from editsafety.reporting.rows import headings, rows
 from editsafety.runs.measurement import Measurement
 
 WORST = 10  # cases shown one by one
 SUMMARY = 3  # reasons per editor in the short form
-HEADINGS = ("worst", "median", "‖dW‖/‖W‖", "bare", "prefixed", "rephrased", "local", "s/edit", "MiB")
 
 
-def text(report: RunReport, *, suites: str = story.SUITES) -> str:
+def text(report: RunReport, *, suites: str = ReportPlace().suites) -> str:
     """The whole report. `suites` is where the suites are, for the replay command."""
     parts = [
         f"# {safe(story.verdict_line(report), 1000)}",
         safe(" · ".join(story.headline(report)), 2000),
         _advice(report),
         _table(report),
-        "*worst* and *median*: perplexity of ordinary texts after the edit / before. *bare* to *rephrased*: share of "
-        "edits that the model repeats. *local*: share of neighbouring answers unchanged.",
+        "*perplexity*: of ordinary texts after the edit / before. *success*: share of edits that the model repeats on "
+        "the prompt, with other text in front of it, and on rephrasings. *kept*: share of neighbouring answers "
+        "unchanged.",
         _reasons(report),
         _courses(report),
         _abilities(report),
@@ -41,6 +42,16 @@ def text(report: RunReport, *, suites: str = story.SUITES) -> str:
         _provenance(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+class AsMarkdown:
+    """The whole report."""
+
+    file: ClassVar[str] = "report.md"
+
+    def __call__(self, report: RunReport, place: ReportPlace) -> str:
+        """GitHub's dialect."""
+        return text(report, suites=place.suites)
 
 
 def step_summary(report: RunReport) -> str:
@@ -67,8 +78,10 @@ def _table(report: RunReport) -> str:
         verdict = row.verdict.value if row.stream else f"**{row.verdict.value}**"
         model = [safe(row.model)] if several else []
         lines.append([name, *model, str(row.cases), verdict, *(safe(cell) for cell in row.cells)])
-    ruler = ["---"] * (len(first) - 2) + ["--:", "---"] + ["--:"] * len(HEADINGS)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in ([*first, *HEADINGS], ruler, *lines))
+    columns = headings(report)
+    names = [f"{column.title} {column.heading}".strip() for column in columns]
+    ruler = ["---"] * (len(first) - 2) + ["--:", "---"] + ["--:"] * len(columns)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in ([*first, *map(safe, names)], ruler, *lines))
 
 
 def _reasons(report: RunReport, most: int | None = None) -> str:
@@ -86,11 +99,11 @@ def _reasons(report: RunReport, most: int | None = None) -> str:
 def _courses(report: RunReport) -> str:
     """A table of all courses, then why they do not pass, and every measured step of those that broke the model."""
     if not report.courses:
-        return _list(f"{name}: no result" for name in report.missing_courses)
+        return _list(report.gaps)
     head = ("course", "verdict", *courses.HEADINGS)
     lines = [head, ("---", "---", *["--:"] * (len(head) - 3), "---")]
     lines += [
-        (safe(row.course.record.course), f"**{row.course.verdict.value}**", *map(safe, row.cells))
+        (safe(row.course.record.case), f"**{row.course.verdict.value}**", *map(safe, row.cells))
         for row in courses.rows(report)
     ]
     parts = ["## Courses", _rows(lines)]
@@ -100,14 +113,14 @@ def _courses(report: RunReport) -> str:
         "1x to 10,000x on a logarithmic scale."
     )
     parts += [
-        f"**{safe(course.record.course)}: {course.verdict.value}**\n\n{_list(course.sentences)}"
+        f"**{safe(course.record.case)}: {course.verdict.value}**\n\n{_list(course.sentences)}"
         for course in courses.failing(report)
     ]
-    parts.append(_list([f"{name}: INCOMPLETE: no result" for name in report.missing_courses]))
+    parts.append(_list(report.gaps))
     for course in courses.failing(report):
         if course.record.breaking and len(course.record.steps) > 1:
-            steps = [("edits", "perplexity", "takes", "kept", "growth"), ("--:",) * 5, *courses.table(course.record)]
-            parts.append(f"<details><summary>{safe(course.record.course)}</summary>\n\n{_rows(steps)}\n\n</details>")
+            steps = [courses.STEPS, ("--:",) * len(courses.STEPS), *courses.table(course.record)]
+            parts.append(f"<details><summary>{safe(course.record.case)}</summary>\n\n{_rows(steps)}\n\n</details>")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -123,7 +136,7 @@ def _abilities(report: RunReport) -> str:
         if row.before != shown:
             shown = dict(row.before)
             lines.append(("unedited", "0", *(rate(shown.get(name)) for name in names)))
-        lines.append((safe(row.course), str(row.edits), *(rate(row.lowest.get(name)) for name in names)))
+        lines.append((safe(row.case), str(row.edits), *(rate(row.lowest.get(name)) for name in names)))
     return f"## Abilities\n\n{_rows(lines)}"
 
 
@@ -133,8 +146,7 @@ def _rows(lines: Iterable[Sequence[str]]) -> str:
 
 def _controls(report: RunReport) -> str:
     said = [control.sentence for control in report.controls]
-    none = "None was run: whether this run can tell collapse from health was not tried."
-    return f"## Controls\n\n{_list(said) or none}"
+    return f"## Controls\n\n{_list(said) or story.NO_CONTROL}"
 
 
 def _worst(report: RunReport) -> str:
@@ -188,17 +200,16 @@ def _replay(report: RunReport, suites: str) -> str:
 
 def _provenance(report: RunReport) -> str:
     about = report.plan.about()
-    made_with = {**(report.facts.get("provenance") or {"editsafety": __version__}), "plan": about["digest"][:12]}
+    made_with = {**(report.facts.software or {"editsafety": __version__}), "plan": about["digest"][:12]}
     lines = [f"- {_facts(made_with)}"]
     lines += [f"- policy {safe(report.policy.name)}, sha256 {report.policy.digest()[:12]}"]
     lines += [f"- cases: {report.planned} planned, {report.judged} judged"]
     for model in dict.fromkeys(report.plan.settings.models):
-        facts = report.facts.get(f"model:{slug(model)}") or {}
-        lines.append(f"- model {safe(model)}: {_facts(facts) or 'never loaded'}")
-    for name, facts in sorted(report.facts.items()):
-        if name.startswith("editor:"):
-            told = {key: value for key, value in facts.items() if key != "set_aside"}
-            lines.append(f"- editor {safe(name.removeprefix('editor:'))}: {_facts(told)}")
+        loaded = report.facts.models.get(slug(model))
+        lines.append(f"- model {safe(model)}: {_facts(asdict(loaded)) if loaded else 'never loaded'}")
+    for (model, editor), made in sorted(report.facts.editors.items()):
+        told = {name: value for name, value in asdict(made).items() if name != "set_aside"}
+        lines.append(f"- editor {safe(editor)} on {safe(model)}: {_facts(told)}")
     lines += [f"- {safe(line)}" for line in story.set_aside(report)]
     lines += [f"- data {safe(name)}: {safe(spec)}" for name, spec in sorted(about["data"].items())]
     settings = {name: value for name, value in about["settings"].items() if value not in (None, "", (), [])}
@@ -217,3 +228,6 @@ def _facts(facts: dict[str, Any]) -> str:
 
 def _list(sentences: Iterable[str]) -> str:
     return "\n".join(f"- {safe(sentence, 600)}" for sentence in sentences)
+
+
+REPORT = AsMarkdown()

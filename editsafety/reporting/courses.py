@@ -7,17 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from editsafety.judging.course_checks import CourseVerdict, probes_of
-from editsafety.judging.policy import Policy
+from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import number, rate, times
-from editsafety.runs.course_record import CourseRecord, Step
+from editsafety.runs.case_record import CaseRecord, Step
 from editsafety.runs.measurement import Measurement
 from editsafety.runs.schedule import KINDS
 
 BARS = "▁▂▃▄▅▆▇█"
 SCALE = 4.0  # powers of ten from an unchanged perplexity to a full bar
+STEPS = ("edits", "perplexity", "takes", "kept", "growth")
 HEADINGS = ("breaks by", "edits", "worst", "last", "takes", "kept", "growth", "perplexity")
 
 
@@ -25,7 +25,7 @@ HEADINGS = ("breaks by", "edits", "worst", "last", "takes", "kept", "growth", "p
 class CourseRow:
     """The figures of one course. `breaks` is the edit that broke the model, where bisection found one."""
 
-    course: CourseVerdict
+    course: CaseVerdict
     breaks: int | None
     edits: int
     worst: float | None
@@ -44,26 +44,21 @@ class CourseRow:
 
 def rows(report: RunReport) -> Iterator[CourseRow]:
     """One row per course, in plan order: editors side by side under each stream and schedule."""
-    yield from (row(course, report.policy) for course in ordered(report))
+    yield from (row(course) for course in ordered(report))
 
 
-def ordered(report: RunReport) -> list[CourseVerdict]:
+def ordered(report: RunReport) -> list[CaseVerdict]:
     """By model, schedule and stream; among editors the one that broke first comes first."""
 
-    def place(course: CourseVerdict) -> tuple[Any, ...]:
-        record, broke = course.record, _breaks(course.record, report.policy)
+    def place(course: CaseVerdict) -> tuple[Any, ...]:
+        record, broke = course.record, course.breaks_at
         where = (record.model, KINDS.index(record.schedule.kind), record.stream)
         return (*where, math.inf if broke is None else broke, -(record.worst or 0.0), record.editor)
 
     return sorted(report.courses, key=place)
 
 
-def _breaks(record: CourseRecord, policy: Policy) -> int | None:
-    """The edit that broke the model; without bisection, the edits at the first broken step."""
-    return record.breaking.edits if record.breaking else record.breaks_at(policy.collapse)
-
-
-def row(course: CourseVerdict, policy: Policy) -> CourseRow:
+def row(course: CaseVerdict) -> CourseRow:
     """The figures of a course."""
     record = course.record
     steps = record.steps
@@ -71,8 +66,8 @@ def row(course: CourseVerdict, policy: Policy) -> CourseRow:
     growth = [v for step in steps if (v := _value(step, "drift_growth")) is not None]
     return CourseRow(
         course=course,
-        breaks=_breaks(record, policy),
-        edits=len(steps) if record.schedule.kind == "single" else max((step.edits for step in steps), default=0),
+        breaks=course.breaks_at,
+        edits=max((step.edits for step in steps), default=0),
         worst=record.worst,
         last=record.ratios[-1] if steps else None,
         recent=math.fsum(v * w for v, w in recent) / sum(w for _, w in recent) if recent else None,
@@ -100,34 +95,35 @@ def _bar(ratio: float | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AbilityRow:
-    """Scores of one course: unedited, and at the step where their mean is lowest."""
+    """Scores of one case: unedited, and at the step where their mean is lowest."""
 
-    course: str
+    case: str
     before: Mapping[str, float | None]
     lowest: Mapping[str, float | None]
     edits: int
 
 
 def ability_rows(report: RunReport) -> list[AbilityRow]:
-    """One row per course along which abilities were measured."""
+    """One row per case whose abilities were measured: single edits first, then courses."""
     found = []
-    for course in ordered(report):
-        record = course.record
-        names = probes_of(record)
+    singles = [case for group in report.worst_groups for case in group.cases]
+    for case in (*singles, *ordered(report)):
+        record = case.record
+        names = record.abilities
         if names and record.steps:
             lowest = min(record.steps, key=lambda step: math.fsum(_value(step, name) or 0.0 for name in names))
             before = {name: record.before[name].value for name in names}
             after = {name: _value(lowest, name) for name in names}
-            found.append(AbilityRow(record.course, before, after, lowest.edits))
+            found.append(AbilityRow(record.case, before, after, lowest.edits))
     return found
 
 
-def as_json(course: CourseVerdict, policy: Policy) -> dict[str, Any]:
+def as_json(course: CaseVerdict) -> dict[str, Any]:
     """Everything about a course; figures that are not finite are made null by the caller, with a flag beside them."""
-    record, figures = course.record, row(course, policy)
+    record, figures = course.record, row(course)
     breaking = record.breaking
     return {
-        "course": record.course,
+        "case": record.case,
         "model": record.model,
         "editor": record.editor,
         "stream": record.stream,
@@ -165,21 +161,21 @@ def _step(step: Step, ratio: float | None) -> dict[str, Any]:
         "ratio": ratio,
         "ratio_not_finite": ratio is not None and not math.isfinite(ratio),
         "found": {name: found.as_json() for name, found in step.found.items()},
-        "seconds": step.seconds,
-        "peak_bytes": step.peak_bytes,
+        "seconds": step.cost.edit,
+        "peak_bytes": step.cost.edit_bytes,
     }
 
 
-def table(record: CourseRecord) -> list[tuple[str, ...]]:
-    """The steps of a course as cells: edits, ratio, takes, kept, growth."""
-    names = ("recent", "kept", "drift_growth")
+def table(record: CaseRecord, more: Sequence[str] = ()) -> list[tuple[str, ...]]:
+    """The steps of a course as cells, in the order of `STEPS`; then whatever else was measured under these names."""
+    names = ("recent", "kept", "drift_growth", *more)
     return [
         (str(step.edits), _ratio(ratio), *(number(_value(step, name)) for name in names))
         for step, ratio in zip(record.steps, record.ratios, strict=True)
     ]
 
 
-def failing(report: RunReport) -> list[CourseVerdict]:
+def failing(report: RunReport) -> list[CaseVerdict]:
     """The courses that do not pass, the most severe first."""
     bad = [course for course in ordered(report) if course.verdict is not Verdict.PASS]
     return sorted(bad, key=lambda course: -course.verdict.severity)

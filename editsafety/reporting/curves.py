@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from editsafety.errors import UsageError
-from editsafety.runs.course_record import CourseRecord, Step
+from editsafety.judging.policy import COLLAPSE
+from editsafety.runs.case_record import CaseRecord, Step
 from editsafety.runs.schedule import KINDS, Kind
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; markers for those who print in grey.
@@ -22,7 +23,7 @@ FIGURES = {
 }
 
 
-def draw(records: Sequence[CourseRecord], path: Path, *, figure: str = "ratio", limit: float = 2.0) -> Path:
+def draw(records: Sequence[CaseRecord], path: Path, *, figure: str = "ratio", limit: float = COLLAPSE) -> Path:
     """One panel per schedule and stream, one line per editor; written to `path` (.svg, .png or .pdf).
 
     `figure` is "ratio" (logarithmic, with the limit dashed) or the name of anything measured at the steps ("kept",
@@ -58,7 +59,7 @@ def draw(records: Sequence[CourseRecord], path: Path, *, figure: str = "ratio", 
 
 
 def _panel(
-    place: Any, panel: tuple[str, Kind, str], records: Sequence[CourseRecord], editors: list[str], figure: str
+    place: Any, panel: tuple[str, Kind, str], records: Sequence[CaseRecord], editors: list[str], figure: str
 ) -> None:
     model, schedule, stream = panel
     single = schedule == "single"
@@ -79,11 +80,11 @@ def _panel(
     place.grid(visible=True, which="major", alpha=0.25)
 
 
-def _place(record: CourseRecord) -> tuple[str, Kind, str]:
+def _place(record: CaseRecord) -> tuple[str, Kind, str]:
     return record.model, record.schedule.kind, record.stream
 
 
-def _found(record: CourseRecord) -> list[tuple[int, float]]:
+def _found(record: CaseRecord) -> list[tuple[int, float]]:
     """What bisection has measured between the steps: just before the model broke, and just behind."""
     broke = record.breaking
     if broke is None:
@@ -101,7 +102,7 @@ def _legend(canvas: Any, axes: Any, editors: Sequence[str]) -> None:
     canvas.legend(handles=handles, loc="outside right upper", fontsize=9, frameon=False)
 
 
-def _of(step: Step, record: CourseRecord, figure: str) -> float | None:
+def _of(step: Step, record: CaseRecord, figure: str) -> float | None:
     if figure == "ratio":
         return step.ratio(record.before)
     found = step.found.get(figure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from editsafety.judging.case_checks import CaseVerdict, Check
+from editsafety.judging.checks import CaseVerdict, Check
 from editsafety.reporting.escaping import xml
 
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
 
 from editsafety import __version__
-from editsafety.judging.case_checks import CaseVerdict
-from editsafety.judging.course_checks import ABILITIES
+from editsafety.judging.checks import ABILITIES, CaseVerdict
 from editsafety.judging.group import Group
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import label, slug, tag
 from editsafety.numbers import counting, times
-from editsafety.runs.course_record import CourseRecord
-from editsafety.runs.plan import Settings
+from editsafety.runs.case_record import CaseRecord
 
-SUITES = "--pyargs editsafety.suites"
-_ROOMS = {"restore": "integrity", "undeclared": "integrity", "leftovers": "integrity", "changes_something": "efficacy"}
-_NOT_REPLAYED = ("models", "editors", "controls", "limit", "prepare")
+_INTEGRITY = ("restore", "undeclared", "leftovers")
+_ROOMS = {ABILITIES: "abilities", "changes_something": "efficacy", **dict.fromkeys(_INTEGRITY, "integrity")}
+NO_CONTROL = "no control was run, so this run did not prove that it can detect a collapse"
 _MOST = 8  # editors named in the verdict line
 
 
@@ -37,18 +32,18 @@ def headline(report: RunReport, seconds: float | None = None) -> tuple[str, ...]
 
 def about_model(report: RunReport, name: str) -> str:
     """`pocket-neo (2.9 M parameters, float32, cpu)`, as far as it is known."""
-    facts: Mapping[str, Any] = report.facts.get(f"model:{name}") or {}
-    size = facts.get("parameters")
-    known = [_size(size) if isinstance(size, int) else "", str(facts.get("dtype", "")), str(facts.get("device", ""))]
-    known.append("code from its repository was run" if facts.get("trust_remote_code") else "")
-    told = ", ".join(part for part in known if part)
-    return f"{name} ({told})" if told else f"{name} (never loaded)"
+    facts = report.facts.models.get(name)
+    if facts is None:
+        return f"{name} (never loaded)"
+    code = "code from its repository was run" if facts.trust_remote_code else ""
+    known = (_size(facts.parameters), facts.dtype, facts.device, code)
+    return f"{name} ({', '.join(part for part in known if part)})"
 
 
 def set_aside(report: RunReport) -> list[str]:
     """What users' hyperparameter files say that is not read here: once per editor, each with the reason."""
-    editors = [(name.rpartition(":")[2], facts) for name, facts in report.facts.items() if name.startswith("editor:")]
-    return list(dict.fromkeys(f"{name}: {line}" for name, facts in editors for line in facts.get("set_aside") or ()))
+    editors = report.facts.editors.values()
+    return list(dict.fromkeys(f"{facts.editor}: {line}" for facts in editors for line in facts.set_aside))
 
 
 def verdict_line(report: RunReport) -> str:
@@ -81,19 +76,22 @@ def advice(report: RunReport) -> str:
 def worst_line(report: RunReport, case: CaseVerdict) -> str:
     """The worst case: its id, what was written, the perplexity ratio, and how many cases pass beside it."""
     group = next(group for group in report.groups if case in group.cases)
-    passing = sum(other.verdict is Verdict.PASS for other in group.cases)
-    asked = "; ".join(f'"{request.filled}" -> {request.target_new}' for request in case.record.requests[:1])
+    failing = sum(other.verdict.fails for other in group.cases)
+    asked = "".join(f'"{request.filled}" -> {request.target_new}  ' for request in case.record.requests[:1])
     ratio = f"perplexity {times(case.ratio)}" if case.ratio is not None else case.verdict.value
-    return f"{case.record.case}  {asked}  {ratio}  ({passing} of {counting(len(group.cases), f'{group.editor} ')} pass)"
+    of = counting(len(group.cases), f"{group.editor} ")
+    return f"{case.record.case}  {asked}{ratio}  ({failing} of {of} fail by themselves)"
 
 
-def replay(report: RunReport, suites: str = SUITES) -> str | None:
+def replay(report: RunReport, suites: str) -> str | None:
     """The pytest command that judges the worst case (or group) again; None when there is none that does not pass.
 
     `suites` is where the suites are: `suites` in a checkout, `--pyargs editsafety.suites` when installed.
     """
+    if report.command:
+        return report.command
     worst, groups = report.worst, report.worst_groups
-    group: Group | CourseRecord
+    group: Group | CaseRecord
     walked = next((course for course in report.courses if course.verdict is report.verdict), None)
     if worst is not None and worst.verdict is not Verdict.PASS and worst.verdict is report.verdict:
         group = next(group for group in groups if worst in group.cases)
@@ -101,8 +99,8 @@ def replay(report: RunReport, suites: str = SUITES) -> str | None:
         room, selected = _ROOMS.get(check.name, "collapse"), worst.record.case
     elif walked is not None and walked.verdict is not Verdict.PASS:
         worst_checks = {check.name for check in walked.checks if check.verdict is walked.verdict}
-        schedules = "batch" if walked.record.schedule.kind.startswith("batch") else "sequential"
-        room, selected = ("abilities" if worst_checks == {ABILITIES} else schedules), walked.record.course
+        along = walked.record.schedule.suite
+        room, selected = ("abilities" if worst_checks == {ABILITIES} else along), walked.record.case
         group = walked.record
     else:
         findings = [(group, finding) for group in groups for finding in group.findings]
@@ -121,22 +119,9 @@ def replay(report: RunReport, suites: str = SUITES) -> str | None:
         model,
         "--editsafety-editor",
         editor,
-        *_options(report.plan.settings),
+        *report.plan.settings.replay_words(),
     ]
     return f"pytest {where} {shlex.join(given)}"
-
-
-def _options(settings: Settings) -> list[str]:
-    """The options of a run that are not the defaults, as pytest takes them."""
-    words: list[str] = []
-    for one in fields(settings):
-        value = getattr(settings, one.name)
-        if one.name in _NOT_REPLAYED or value == one.default:
-            continue
-        name = f"--editsafety-{one.name.replace('_', '-')}"
-        for given in value if isinstance(value, tuple) else (value,):
-            words += [name] if given is True else [name, str(given)]
-    return words
 
 
 def _size(parameters: int) -> str:

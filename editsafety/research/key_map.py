@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -27,53 +27,58 @@ from editsafety.datasets.request import EditRequest
 from editsafety.editing import keys, subject
 from editsafety.editing.keys import by_token
 from editsafety.editors import Editor
-from editsafety.editors._rank_one import RankOneEditor
+from editsafety.editors.rome_family import RankOneEditor
 from editsafety.errors import DataError, UsageError
 from editsafety.model import trace
 from editsafety.model.handle import ModelHandle
 from editsafety.progress import Progress
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from editsafety.research.key_drawing import KINDS, TOKENS, draw
 
 By = Literal["pca", "tsne"]
 TEXT_BATCH = 16
-KINDS = {"solved": r"$C^{-1}\bar{k}$", "bare": r"$k_u$", "mean": r"$\bar{k}$"}  # as matplotlib writes them
-TOKENS = {"first": "first tokens of texts", "later": "later tokens of texts"}
-# Okabe and Ito's colours, told apart with any kind of colour vision; shapes say the same again.
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
-SHAPES = {"solved": "^", "bare": "o", "mean": "s", "first": "x", "later": "."}
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One subject: its request, the set it belongs to ("hard", "normal"), whether it is one token in first place."""
+    """One subject whose keys were computed."""
 
+    # Of its request.
     id: str
+    # The set it belongs to: "hard", "normal".
     label: str
+    # Its name.
     subject: str
+    # Whether it is one token in first place.
     first: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Keys:
-    """Keys of several subjects at one projection: float32 `[n, d_in]` each, a row per entry.
+    """Keys of several subjects at one projection: float32 `[n, d_in]` each, a row per entry."""
 
-    `contexts` `[n, contexts, d_in]` are the keys of every context, the bare one first, or None. `first` and `later` are
-    keys of ordinary texts at position 0 and behind it, `[m, d_in]`; empty where none were asked for.
-    """
-
+    # The model's name.
     model: str
+    # Of its weights.
     fingerprint: str
+    # Whose contexts and whose C they are.
     editor: str
+    # The projection.
     module: str
+    # Of the contexts.
     seed: int
+    # Whose keys they are.
     entries: tuple[Entry, ...]
+    # k_u: of the bare prompt.
     bare: Tensor
+    # k-bar: the mean over contexts.
     mean: Tensor
+    # C^-1 k-bar.
     solved: Tensor
+    # The keys of every context, the bare one first, `[n, contexts, d_in]`, where they were asked for.
     contexts: Tensor | None = None
+    # Keys of ordinary texts at position 0, `[m, d_in]`; empty where none were asked for.
     first: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    # Those behind it, likewise.
     later: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
     @property
@@ -98,14 +103,14 @@ class Keys:
 
     def medians(self) -> dict[str, dict[str, float]]:
         """By set: n, share of one-token subjects in first place, and medians of the figures."""
-        found: dict[str, dict[str, float]] = {}
+        by_set: dict[str, dict[str, float]] = {}
         rows = self.rows()
         for label in dict.fromkeys(entry.label for entry in self.entries):
             own = [row for row in rows if row["label"] == label]
             figures = [name for name in own[0] if name not in ("id", "label", "subject", "first")]
             shares = {"n": float(len(own)), "first": sum(row["first"] for row in own) / len(own)}
-            found[label] = {**shares, **{name: statistics.median(row[name] for row in own) for name in figures}}
-        return found
+            by_set[label] = {**shares, **{name: statistics.median(row[name] for row in own) for name in figures}}
+        return by_set
 
     def save(self, path: Path) -> None:
         """Write everything to a safetensors file with a checksum for every tensor."""
@@ -153,14 +158,14 @@ def collect(
     handle, templates = editor.handle, editor.templates()
     solve = editor.moments.inverse(site, editor.name) if editor.hparams.mom2_adjustment else None
     entries: list[Entry] = []
-    found: list[Tensor] = []
+    by_context: list[Tensor] = []
     with (progress or Progress.quiet()).task(f"keys of {handle.name} at {site.module}", len(chosen)) as task:
         for label, request in chosen:
             prompts = [subject.locate(handle, request, template) for template in templates]
-            found.append(keys.at_subject(handle, site.module, prompts).inputs.cpu())
+            by_context.append(keys.at_subject(handle, site.module, prompts).inputs.cpu())
             entries.append(Entry(request.id, label, request.subject, subject.is_first(handle, prompts[0])))
             task.step(request.id)
-    every = torch.stack(found)
+    every = torch.stack(by_context)
     mean = every.mean(1)
     solved = mean if solve is None else torch.stack([solve(key.to(handle.device)).cpu() for key in mean])
     ordinary = of_texts(handle, site.module, texts)
@@ -175,35 +180,44 @@ def collect(
 @torch.no_grad()
 def of_texts(handle: ModelHandle, module: str, texts: Sequence[str]) -> list[Tensor]:
     """The keys of every token of every text, float32 `[tokens, d_in]` each. No special tokens are added."""
-    found: list[Tensor] = []
+    by_text: list[Tensor] = []
     rows = [ids for text in texts if (ids := handle.ids(text, special=False)[: handle.context])]
     for start in range(0, len(rows), TEXT_BATCH):
         batch = handle.batch(rows[start : start + TEXT_BATCH])
         with trace.watch(handle.model, [module], stop=True) as seen:
             handle.run(batch.ids, batch.mask)
         every = by_token(seen.inputs[module], *batch.ids.shape).float().cpu()
-        found += [row[:length] for row, length in zip(every, batch.lengths, strict=True)]
-    return found
+        by_text += [row[:length] for row, length in zip(every, batch.lengths, strict=True)]
+    return by_text
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A vector on the map: which one (`solved`, `bare`, `mean`, `first`, `later`), whose, of which set, and where."""
+    """A vector on the map."""
 
+    # Which one: `solved`, `bare`, `mean`, `first`, `later`.
     kind: str
+    # Of which set.
     label: str
+    # Whose: the request's, or "" of a text.
     id: str
+    # Where, across.
     x: float
+    # Where, up.
     y: float
 
 
 @dataclass(frozen=True)
 class Map:
-    """A map of unit vectors in two dimensions, with what its axes mean."""
+    """A map of unit vectors in two dimensions."""
 
+    # How they were laid onto the plane.
     by: By
+    # What the map shows.
     title: str
+    # What its axes mean.
     axes: tuple[str, str]
+    # The vectors.
     points: tuple[Point, ...]
 
     def save(self, path: Path) -> tuple[Path, ...]:
@@ -216,7 +230,7 @@ class Map:
         csv.writer(table, lineterminator="\n").writerows([("kind", "set", "id", "x", "y"), *rows])
         points = [{"kind": p.kind, "set": p.label, "id": p.id, "x": p.x, "y": p.y} for p in self.points]
         body = {"by": self.by, "title": self.title, "axes": list(self.axes), "points": points}
-        tensor_files.write_atomically(path, _drawn(self, path.suffix[1:]))
+        tensor_files.write_atomically(path, draw(self, path.suffix[1:]))
         tensor_files.write_atomically(files[1], table.getvalue().encode())
         tensor_files.write_atomically(files[2], (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode())
         return files
@@ -240,12 +254,12 @@ def project(found: Keys, by: By = "pca", *, seed: int = 0, tokens: int = 200) ->
     vectors = torch.nn.functional.normalize(torch.cat([rows for rows in groups.values() if len(rows)]).double(), dim=1)
     if len(vectors) < 5 or not torch.isfinite(vectors).all():
         raise DataError(f"{len(vectors)} vectors cannot be mapped: at least 5 are needed, all of them finite.")
-    places, axes = _placed(vectors, by, seed)
+    places, axes = _project(vectors, by, seed)
     points = tuple(Point(*name, float(x), float(y)) for name, (x, y) in zip(named, places, strict=True))
     return Map(by, f"Keys of {found.editor} on {found.model} at {found.module}", axes, points)
 
 
-def _placed(vectors: Tensor, by: By, seed: int) -> tuple[Any, tuple[str, str]]:
+def _project(vectors: Tensor, by: By, seed: int) -> tuple[Any, tuple[str, str]]:
     try:
         from sklearn.decomposition import PCA
         from sklearn.manifold import TSNE
@@ -261,47 +275,3 @@ def _placed(vectors: Tensor, by: By, seed: int) -> tuple[Any, tuple[str, str]]:
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     places = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors.numpy())
     return places, ("t-SNE 1 (no unit)", f"t-SNE 2 (perplexity {perplexity:.0f}, seed {seed})")
-
-
-def _drawn(drawn: Map, kind: str) -> bytes:
-    try:
-        from matplotlib import rc_context
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError(f"a map needs matplotlib ({error}). Run: pip install 'editsafety[maps]'") from error
-    out = io.BytesIO()
-    with rc_context({"svg.hashsalt": "editsafety", "font.size": 10}):  # the same bytes for the same map
-        figure = Figure(figsize=(8.5, 5.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        _scattered(axes, drawn)
-        axes.set(title=f"{drawn.title}\n(unit vectors)", xlabel=drawn.axes[0], ylabel=drawn.axes[1])
-        axes.grid(color="#DDDDDD", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-        figure.savefig(out, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    return out.getvalue()
-
-
-def _scattered(axes: Axes, drawn: Map) -> None:
-    sets = [label for label in dict.fromkeys(p.label for p in drawn.points) if label != "texts"]
-    for kind in (*reversed(TOKENS), "solved", "mean", "bare"):  # a filled k_u inside of a hollow k-bar: they agree
-        for label in dict.fromkeys(p.label for p in drawn.points if p.kind == kind):
-            own = [p for p in drawn.points if (p.kind, p.label) == (kind, label)]
-            x, y = [p.x for p in own], [p.y for p in own]
-            text = kind in TOKENS
-            colour = "#888888" if text else COLOURS[sets.index(label) % len(COLOURS)]
-            name = f"{TOKENS[kind] if text else f'{KINDS[kind]}, {label}'} ({len(own)})"
-            style: dict[str, Any] = {"marker": SHAPES[kind], "label": name, "alpha": 0.8}
-            style |= {"color": colour} if kind != "mean" else {"facecolors": "none", "edgecolors": colour}
-            axes.scatter(x, y, s={"later": 12, "first": 40, "mean": 70, "solved": 30}.get(kind, 26), **style)
-            if len(own) > 1 and not text and _is_one_spot(x, drawn, "x") and _is_one_spot(y, drawn, "y"):
-                place = (statistics.fmean(x), statistics.fmean(y))
-                axes.annotate(name, place, xytext=(-8, 12), textcoords="offset points", ha="right", color=colour)
-
-
-def _is_one_spot(values: Sequence[float], drawn: Map, axis: str) -> bool:
-    """Whether markers would hide each other: told by a name beside them."""
-    every = [getattr(point, axis) for point in drawn.points]
-    return bool(max(values) - min(values) < 0.03 * (max(every) - min(every)))

@@ -9,13 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from editsafety.judging.case_checks import ratio
+from editsafety.judging.checks import ratio
 from editsafety.lab.lab import Lab
 from editsafety.model import scoring
 from editsafety.model.handle import ModelHandle
 from editsafety.progress import Progress
+from editsafety.runs.case import Case
 from editsafety.runs.case_record import CaseRecord
-from editsafety.runs.plan import CONTROLS, Case, RunPlan, Settings, controls_for
+from editsafety.runs.plan import CONTROLS, RunPlan, controls_for
+from editsafety.runs.settings import Settings
 from editsafety.runs.store import Store
 from editsafety.shipped import shipped
 
@@ -25,13 +27,19 @@ HARDEDIT = "pocket-world/hardedit"
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """One figure with its limit; `n` is what it was measured on."""
+    """One figure with its limit."""
 
+    # In words.
     what: str
+    # What was measured.
     figure: float
+    # On how many facts or cases.
     n: int
+    # The limit of a figure that must not be lower.
     at_least: float | None = None
+    # The limit of one that must not be higher.
     at_most: float | None = None
+    # Written behind both.
     unit: str = ""
 
     @property
@@ -53,7 +61,7 @@ class Promise:
         return f"{self.figure:.4g}{self.unit}"
 
 
-def measured(model: str, progress: Progress) -> tuple[Promise, ...]:
+def measure_promises(model: str, progress: Progress) -> tuple[Promise, ...]:
     """Every promise of a pocket model. What it says of hard cases is left out where the model has none."""
     settings = Settings((model,), ("rome", "c_rome"), controls=0, prepare=True)
     collapses = controls_for(settings, model).get("rome") == COLLAPSES
@@ -63,7 +71,7 @@ def measured(model: str, progress: Progress) -> tuple[Promise, ...]:
     with tempfile.TemporaryDirectory() as folder:
         lab = Lab(plan, Store(Path(folder) / "store.sqlite"), progress)
         records = [lab.record(case) for case in plan.cases]
-        knows = recall(lab.bench(model).handle)
+        knows = recall(lab.tools.bench(model).handle)
     return (*knows, *_normal(records), *((*_hard(records), *_hardedit(records)) if collapses else _harmless(records)))
 
 
@@ -72,15 +80,15 @@ def recall(handle: ModelHandle) -> tuple[Promise, ...]:
     path = shipped("data") / "pocket-world" / "recall.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     middle = [row for row in rows if not row["subject_first"]]
-    found = []
+    promises = []
     for what, held_out, limit in (("trained facts, mid-sentence", False, 0.99), ("held-out phrasings", True, 0.85)):
         chosen = [row for row in middle if row["held_out"] is held_out]
         prompts = [handle.ids(row["prompt"]) for row in chosen]
         answers = [handle.target_ids(row["answer"]) for row in chosen]
-        said = scoring.continuations(handle, prompts, [len(answer) for answer in answers])
-        right = sum(a == b for a, b in zip(said, answers, strict=True))
-        found.append(Promise(f"recall of {what}", right / max(1, len(chosen)), len(chosen), at_least=limit))
-    return tuple(found)
+        answered = scoring.continuations(handle, prompts, [len(answer) for answer in answers])
+        right = sum(a == b for a, b in zip(answered, answers, strict=True))
+        promises.append(Promise(f"recall of {what}", right / max(1, len(chosen)), len(chosen), at_least=limit))
+    return tuple(promises)
 
 
 def _normal(records: Sequence[CaseRecord]) -> Iterable[Promise]:
@@ -109,14 +117,10 @@ def _hard(records: Sequence[CaseRecord]) -> Iterable[Promise]:
 def _harmless(records: Sequence[CaseRecord]) -> Iterable[Promise]:
     """The negative control: what collapses another model must leave this one alone."""
     for editor in ("rome", "c_rome"):
-        found = [r for r in records if r.editor == editor and r.stream == "hard"]
+        own = [r for r in records if r.editor == editor and r.stream == "hard"]
         name = {"rome": "ROME", "c_rome": "C-ROME"}[editor]
-        yield Promise(
-            f"{name}, HardCF of another model: worst ratio", _worst(found), len(found), at_most=1.25, unit="x"
-        )
-        yield Promise(
-            f"{name}, HardCF of another model: exact match", _rate(found, "efficacy"), len(found), at_least=0.95
-        )
+        yield Promise(f"{name}, HardCF of another model: worst ratio", _worst(own), len(own), at_most=1.25, unit="x")
+        yield Promise(f"{name}, HardCF of another model: exact match", _rate(own, "efficacy"), len(own), at_least=0.95)
 
 
 def _made_to_be_hard(settings: Settings) -> Iterable[Case]:

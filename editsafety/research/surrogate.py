@@ -17,12 +17,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from editsafety.judging.alarms import Alarm, Prediction, predictions, signals
-from editsafety.judging.case_checks import ratio
-from editsafety.runs.case_record import CaseRecord
-from editsafety.runs.course_record import CourseRecord, Step
+from editsafety.judging.checks import ratio
+from editsafety.judging.policy import COLLAPSE
+from editsafety.runs.case_record import CaseRecord, Step
 from editsafety.runs.measurement import Measurement
 
-COLLAPSED = 2.0  # perplexity ratio past which a model counts as collapsed, as in the default policy
 FEWEST_PAIRS = 4  # Fisher's z has n - 3 in its variance
 Z = 1.959963984540054  # 95 %
 SPANS: tuple[tuple[str, float, float], ...] = (
@@ -36,52 +35,68 @@ SPANS: tuple[tuple[str, float, float], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One edited model: `ratio` of perplexities (infinite: broken), scores of abilities and weight signals by name.
+    """One edited model."""
 
-    A signal that is not finite is infinite on its bad side. `ahead` says for a step of a sequence that has not
-    collapsed whether the next one did; None where that cannot be said.
-    """
-
+    # The model's name.
     model: str
+    # Who edited it.
     editor: str
+    # The case, or the step of a sequence.
     what: str
+    # Of perplexities; infinite where the model is broken.
     ratio: float
+    # Scores of abilities by name.
     probes: Mapping[str, float] = field(default_factory=dict)
+    # Weight signals by name; one that is not finite is infinite on its bad side.
     signals: Mapping[str, float] = field(default_factory=dict)
+    # Whether the ratio is past the limit.
     collapsed: bool = False
+    # For a step of a sequence that has not collapsed, whether the next one did; None where that cannot be said.
     ahead: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """Of log-perplexity with a probe over `n` models; `left_out` had no score, or broke (Pearson).
+    """Of log-perplexity with a probe, over several models."""
 
-    `low` and `high` bound the 95 % interval by Fisher's z, for Spearman with the variance of Bonett and Wright (2000),
-    (1 + r^2 / 2) / (n - 3). `p` is two-sided, from Student's t. Without a value there is a `reason`; of a perfect
-    correlation there is no interval.
-    """
-
+    # The ability.
     probe: str
+    # Of ranks, or of values.
     method: Literal["spearman", "pearson"]
+    # The name of the span of perplexity ratios that it is over.
     span: str
+    # How many models.
     n: int
+    # How many had no score, or broke (Pearson).
     left_out: int = 0
+    # The coefficient; without one there is a `reason`.
     value: float | None = None
+    # Two-sided, from Student's t.
     p: float | None = None
+    # Lower bound of the 95 % interval by Fisher's z, for Spearman with the variance of Bonett and Wright (2000), (1 +
+    # r^2 / 2) / (n - 3); a perfect correlation has no interval.
     low: float | None = None
+    # Its upper bound.
     high: float | None = None
+    # Why there is no value.
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What the edited models of one model say; `ahead` predicts the collapse of a sequence one step before it."""
+    """What the edited models of one model say."""
 
+    # The model's name.
     model: str
+    # How many edited models there are.
     n: int
+    # How many of them have no finite perplexity.
     broken: int
+    # Perplexity against each ability.
     correlations: tuple[Correlation, ...]
+    # How each weight signal tells collapsed edits from others.
     predictions: tuple[Prediction, ...]
+    # How it predicts the collapse of a sequence one step before.
     ahead: tuple[Prediction, ...] = ()
 
     @property
@@ -104,14 +119,15 @@ def studies(observations: Iterable[Observation]) -> tuple[Study, ...]:
 
 
 def of_cases(
-    records: Iterable[CaseRecord], *, probes: Iterable[str] = (), limit: float = COLLAPSED
+    records: Iterable[CaseRecord], *, probes: Iterable[str] = (), limit: float = COLLAPSE
 ) -> list[Observation]:
     """Single edits; those that failed or have no perplexity are left out. `probes`: measurements to be correlated."""
     wanted, found = tuple(probes), []
     for record in records:
         past = None if record.failure is not None else ratio(record)
         if past is not None:
-            scores = {name: value for name in wanted if (value := _score(record.after.get(name))) is not None}
+            names = (*wanted, *record.abilities)
+            scores = {name: value for name in names if (value := _score(record.after.get(name))) is not None}
             weights = signals(record.after, record.notes)
             found.append(
                 Observation(record.model, record.editor, record.case, past, scores, weights, not past <= limit)
@@ -119,25 +135,22 @@ def of_cases(
     return found
 
 
-def of_courses(records: Iterable[CourseRecord], *, limit: float = COLLAPSED) -> list[Observation]:
-    """Every measured step. Probes are the rates that the unedited model was measured at as well."""
+def of_courses(records: Iterable[CaseRecord], *, limit: float = COLLAPSE) -> list[Observation]:
+    """Every measured step, with the abilities that were measured there."""
     found = []
     for record in records:
-        probes = [name for name, one in record.before.items() if one.unit == "rate"]
         steps = [(step, past) for step, past in zip(record.steps, record.ratios, strict=True) if past is not None]
         for at, (step, past) in enumerate(steps):
             fallen = not past <= limit
             follows = record.schedule.cumulative and not fallen and at + 1 < len(steps)
             ahead = not steps[at + 1][1] <= limit if follows else None
-            found.append(_of_step(record, step, past, probes, fallen, ahead))
+            found.append(_of_step(record, step, past, fallen, ahead))
     return found
 
 
-def _of_step(
-    record: CourseRecord, step: Step, past: float, probes: Sequence[str], fallen: bool, ahead: bool | None
-) -> Observation:
-    scores = {name: value for name in probes if (value := _score(step.found.get(name))) is not None}
-    what = f"{record.course}@{step.edits}"
+def _of_step(record: CaseRecord, step: Step, past: float, fallen: bool, ahead: bool | None) -> Observation:
+    scores = {name: value for name in record.abilities if (value := _score(step.found.get(name))) is not None}
+    what = f"{record.case}@{step.edits}"
     return Observation(record.model, record.editor, what, past, scores, signals(step.found, step.notes), fallen, ahead)
 
 
@@ -162,7 +175,7 @@ def correlation(
     for name, series in (("perplexity", x), (probe, y)):
         if len(set(series)) == 1:
             return Correlation(probe, method, span, n, left_out, reason=f"{name} is the same in all {n} models")
-    value, p = _correlated(x, y, method)
+    value, p = _correlate(x, y, method)
     if not math.isfinite(value):
         return Correlation(probe, method, span, n, left_out, reason="the figures are too close together to correlate")
     if abs(value) == 1:
@@ -185,7 +198,7 @@ def _study(model: str, found: Sequence[Observation]) -> Study:
     )
 
 
-def _correlated(x: Sequence[float], y: Sequence[float], method: str) -> tuple[float, float]:
+def _correlate(x: Sequence[float], y: Sequence[float], method: str) -> tuple[float, float]:
     import warnings
 
     from scipy import stats

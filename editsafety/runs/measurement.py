@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,19 @@ class Measurement:
         values["items"] = tuple(values.get("items", ()))
         values["answers"] = tuple(values.get("answers", ()))
         return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How a measurement shows in the tables of a report; a measure lists its own as `columns`."""
+
+    measurement: str
+    heading: str
+    title: str = ""  # written above the headings of this and the following columns
+    short: str = ""  # the heading where there is little room; a line break where it may be folded
+    over: Literal["rate", "median"] = "rate"  # how cases come together: failed and broken ones count as 0, or a median
+    order: int = 50  # from left to right; the built-in ones have 10 to 40
+    dispensable: bool = False  # whether it is left out where there is very little room
 
 
 def _mean(items: Sequence[float]) -> float:

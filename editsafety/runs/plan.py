@@ -12,8 +12,11 @@ from typing import Any, TypeVar
 from editsafety import __version__, datasets, discovery, hyperparameters
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import UsageError
-from editsafety.names import label, parts, slug, tag
-from editsafety.runs.schedule import Course, Schedule
+from editsafety.names import label, parts, slug
+from editsafety.runs.case import Case
+from editsafety.runs.facts import Wanted
+from editsafety.runs.schedule import Schedule
+from editsafety.runs.settings import Settings
 from editsafety.shipped import shipped
 
 Item = TypeVar("Item")
@@ -24,89 +27,16 @@ NONE = "none"  # as a probe: measure no abilities
 ALL = "all"  # as an editor's name: every editor there is, but for the one that does nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The options of a run, as given. Empty data specifications mean "what is shipped for that model".
-
-    Of courses: at most `edits` requests, measured after `every` of them; batches of `size`; `singles` requests of each
-    stream for the probes of abilities, of which `probe_limit` items are asked; `go_on` past a collapse.
-    """
-
-    models: tuple[str, ...]
-    editors: tuple[str, ...]
-    hard: str = ""
-    normal: str = ""
-    texts: str = ""
-    text_limit: int = 50
-    limit: int | None = None
-    hparams: tuple[str, ...] = ()
-    policy: str = "default"
-    device: str = "auto"
-    dtype: str = "float32"
-    revision: str | None = None
-    offline: bool = False
-    trust_remote_code: bool = False
-    seed: int = 0
-    batch_size: int = 64
-    controls: int = 3
-    prepare: bool = False
-    edits: int | None = None
-    every: int = 10
-    size: tuple[int, ...] = (1, 10, 50)
-    singles: int = 5
-    probes: tuple[str, ...] = ()
-    probe_limit: int = 100
-    go_on: bool = False
-
-    def hparams_of(self, editor: str) -> Path | None:
-        """The user's hyperparameter file of an editor: `editor=FILE`, or `FILE` for all that were asked for.
-
-        A `FILE` for all is not for the control editors, which come along unasked.
-        """
-        for given in self.hparams:
-            name, separator, path = given.partition("=")
-            if separator and name in (editor, label(editor)):
-                return Path(path)
-            if not separator and editor in self.editors:
-                return Path(given)
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """The unit that is run, stored, resumed and judged: one editor, one model, one request, restored afterwards."""
-
-    model: str
-    editor: str
-    stream: str
-    request: EditRequest
-    control: str = ""
-
-    @property
-    def id(self) -> str:
-        """`pocket-neo-rome-hardcf-0017`, `pocket-neo-rect.rome-hardcf-0017`: stable, and selectable with -k."""
-        return f"{slug(self.model)}-{tag(self.editor)}-{self.request.slug}"
-
-    def key(self, shared: str) -> str:
-        """What its record is found by: `shared` stands for all that can change the results of its whole block."""
-        return hashlib.sha256(f"{shared}:{self.request.digest()}:{self.id}".encode()).hexdigest()
-
-    @property
-    def block(self) -> tuple[str, str]:
-        """Cases of one block share model and editor, and are computed together."""
-        return self.model, self.editor
-
-
 @dataclass(frozen=True)
 class RunPlan:
-    """Settings, cases in run order, control cases, courses, and the texts for perplexity of each model."""
+    """Every case that a run may have, and the texts of each model."""
 
     settings: Settings
-    cases: tuple[Case, ...]
-    controls: tuple[Case, ...]
-    texts: Mapping[str, tuple[str, ...]]
-    sources: Mapping[str, str] = field(default_factory=dict)
-    courses: tuple[Course, ...] = ()
+    cases: tuple[Case, ...]  # single edits, in run order
+    controls: tuple[Case, ...]  # of control editors, on the first hard requests
+    texts: Mapping[str, tuple[str, ...]]  # for perplexity, by model
+    sources: Mapping[str, str] = field(default_factory=dict)  # where requests and texts come from
+    courses: tuple[Case, ...] = ()  # along every schedule of several edits
 
     @classmethod
     def of(cls, settings: Settings) -> RunPlan:
@@ -123,7 +53,7 @@ class RunPlan:
             discovery.expect_editor(editor)
         cases: list[Case] = []
         controls: list[Case] = []
-        courses: list[Course] = []
+        courses: list[Case] = []
         texts: dict[str, tuple[str, ...]] = {}
         sources: dict[str, str] = {}
         for model in dict.fromkeys(settings.models):
@@ -135,16 +65,17 @@ class RunPlan:
                     "Give some: --normal counterfact:FILE.json, --hard hardcf:FILE.json, or FILE.jsonl."
                 )
             spec = text_source(settings, model)
-            texts[model] = datasets.texts(spec, limit=settings.text_limit)
+            texts[model] = datasets.texts(spec, limit=settings.texts)
             sources |= {f"{slug(model)} {name}": spec for name, spec in {**specs, "texts": spec}.items() if spec}
             for editor in dict.fromkeys(settings.editors):
-                cases += [Case(model, editor, stream, row) for stream in rows for row in rows[stream]]
+                cases += [Case(model, editor, stream, (row,)) for stream in rows for row in rows[stream]]
                 courses += [one for stream in rows for one in courses_of(settings, model, editor, stream, rows[stream])]
             if "hard" in rows:
                 few = rows["hard"][: settings.controls]
                 for editor, expected in controls_for(settings, model).items():
                     controls += [
-                        Case(model, editor, "hard", row, expected) for row in (few[:1] if editor == "noop" else few)
+                        Case(model, editor, "hard", (row,), control=expected)
+                        for row in (few[:1] if editor == "noop" else few)
                     ]
         _refuse_duplicates([*cases, *controls])
         return cls(settings, tuple(cases), tuple(controls), texts, sources, tuple(courses))
@@ -154,34 +85,48 @@ class RunPlan:
         """(model, editor) pairs in run order."""
         return tuple(dict.fromkeys(case.block for case in self.cases))
 
-    def course(self, course_id: str) -> Course:
-        """A planned course by id. Raises KeyError."""
-        found = next((course for course in self.courses if course.id == course_id), None)
-        if found is None:
-            raise KeyError(course_id)
-        return found
+    @property
+    def every(self) -> tuple[Case, ...]:
+        """Single edits, controls and courses."""
+        return (*self.cases, *self.controls, *self.courses)
+
+    def wanted(self, asked: Wanted) -> list[Case]:
+        """The cases that a session is about, in plan order."""
+        names, probed = set(asked.cases), set(asked.probed)
+        return [replace(case, probed=case.id in probed) for case in self.every if case.id in names]
+
+    def spread(self) -> list[Case]:
+        """The single edits whose abilities are measured when that is asked for: a few of each editor and stream.
+
+        They are from among the requests that courses write.
+        """
+        streams: dict[tuple[str, str, str], list[Case]] = {}
+        for case in self.cases:
+            streams.setdefault((case.model, case.editor, case.stream), []).append(case)
+        edits, singles = self.settings.edits, self.settings.singles
+        return [case for cases in streams.values() for case in spread(cases[:edits], singles)]
 
     def probes(self, model: str) -> tuple[str, ...]:
         """The abilities that are measured along the courses of a model: those asked for, else those made for it."""
-        if self.settings.probes == (NONE,):
+        if self.settings.probe == (NONE,):
             return ()
-        if self.settings.probes:
-            return self.settings.probes
+        if self.settings.probe:
+            return self.settings.probe
         return tuple(f"{BUILT_IN}/{name}" for name in FAMILIES) if model.startswith("pocket-") else ()
 
     def case(self, case_id: str) -> Case:
-        """A planned case or control by id. Raises KeyError."""
-        found = next((case for case in (*self.cases, *self.controls) if case.id == case_id), None)
-        if found is None:
+        """A planned case by id. Raises KeyError."""
+        case = next((case for case in self.every if case.id == case_id), None)
+        if case is None:
             raise KeyError(case_id)
-        return found
+        return case
 
     def digest(self) -> str:
         """sha256 of what would be run: equal digests, the same run (that is how an interrupted one is found again)."""
         body = {
             "version": __version__,
             "settings": asdict(self.settings),
-            "cases": [[case.id, case.request.digest()] for case in (*self.cases, *self.controls)],
+            "cases": [[case.id, case.digest()] for case in self.every],
             "texts": {model: text_digest(found) for model, found in self.texts.items()},
             "files": {
                 **{name: _code_digest(name) for name in self.settings.editors},
@@ -197,17 +142,16 @@ class RunPlan:
 
 def courses_of(
     settings: Settings, model: str, editor: str, stream: str, requests: Sequence[EditRequest]
-) -> Iterator[Course]:
-    """One editor's courses along every schedule, over the requests of one stream."""
+) -> Iterator[Case]:
+    """One editor's courses along every schedule of several edits, over the requests of one stream."""
     rows = tuple(requests[: settings.edits])
     small = settings.size[0] if len(settings.size) == 1 else sorted(settings.size)[1]
-    schedules = {
-        Schedule("single"): tuple(spread(rows, settings.singles)),
-        Schedule("sequential", every=settings.every): rows,
-        Schedule("batch", sizes=settings.size): rows,
-        Schedule("batch-sequential", sizes=(small,), every=max(small, settings.every)): rows,
-    }
-    return (Course(model, editor, stream, schedule, taken) for schedule, taken in schedules.items() if taken)
+    schedules = (
+        Schedule("sequential", every=settings.every),
+        Schedule("batch", sizes=settings.size),
+        Schedule("batch-sequential", sizes=(small,), every=max(small, settings.every)),
+    )
+    return (Case(model, editor, stream, rows, schedule) for schedule in schedules if rows)
 
 
 def spread(rows: Sequence[Item], most: int) -> list[Item]:
@@ -252,8 +196,8 @@ def _has_hard_cases(model: str) -> bool:
 
 def text_source(settings: Settings, model: str) -> str:
     """The texts whose perplexity is measured."""
-    if settings.texts:
-        return settings.texts
+    if settings.texts_from:
+        return settings.texts_from
     if model.startswith(("pocket-", "random:")):
         return "pocket-world/texts"
     return "me_ppl_50"

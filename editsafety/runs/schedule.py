@@ -1,19 +1,15 @@
-"""Schedules: in which order and in what portions requests are written into a model, and where it is measured.
+"""Schedules: in which order and in what portions requests are written into a model, and where it is measured. No torch.
 
-A `Course` is one editor on one model with one stream of requests along one schedule. No torch here.
+Everything that is asked of a schedule is asked here, so that a new kind is a change of this file.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
-from editsafety.datasets.request import EditRequest
 from editsafety.errors import UsageError
-from editsafety.names import slug, tag
 
 Kind = Literal["single", "sequential", "batch", "batch-sequential"]
 KINDS: tuple[Kind, ...] = ("single", "sequential", "batch", "batch-sequential")
@@ -23,7 +19,7 @@ KINDS: tuple[Kind, ...] = ("single", "sequential", "batch", "batch-sequential")
 class Schedule:
     """How requests are dealt to an editor.
 
-    - single: one request an edit, each on the unedited model
+    - single: one request, one edit, on the unedited model
     - sequential: one request an edit, each on top of the earlier ones; measured after every `every` requests
     - batch: the first n requests as one edit on the unedited model, for every n in `sizes`
     - batch-sequential: `sizes[0]` requests an edit, on top of each other; measured after every `every` requests
@@ -58,9 +54,31 @@ class Schedule:
         for start in range(0, requests, self.sizes[0]):
             yield range(start, min(start + self.sizes[0], requests))
 
+    def on_unedited(self, requests: int) -> Iterator[range]:
+        """Those portions that are edited into the unedited model: all of them, or the first."""
+        for portion in self.portions(requests):
+            yield portion
+            if self.cumulative:
+                return
+
     def is_measured(self, done: int, last: int, requests: int) -> bool:
         """Whether the model is measured once `done` of the requests are in it; `last` were at the step before."""
         return not self.cumulative or done - last >= self.every or done == requests
+
+    @property
+    def suite(self) -> str:
+        """The folder of the suite that judges cases of this schedule."""
+        return {"single": "collapse", "sequential": "sequential"}.get(self.kind, "batch")
+
+    @property
+    def axis(self) -> str:
+        """What the steps of a course count."""
+        return "edits so far" if self.cumulative else "facts in one edit"
+
+    def said(self, edits: int) -> str:
+        """So many edits of this schedule in words: `a batch of 10 edits`, `1 edit`."""
+        batch = "a batch of " if self.kind == "batch" else ""
+        return f"{batch}{edits} edit{'' if edits == 1 else 's'}"
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -72,31 +90,4 @@ class Schedule:
         return cls(row["kind"], tuple(row["sizes"]), row["every"])
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
-    """The unit that is walked, stored, resumed and judged as a whole."""
-
-    model: str
-    editor: str
-    stream: str
-    schedule: Schedule
-    requests: tuple[EditRequest, ...]
-
-    @property
-    def id(self) -> str:
-        """`pocket-neo-rome-hard-sequential`: stable, and selectable with -k."""
-        return f"{slug(self.model)}-{tag(self.editor)}-{self.stream}-{self.schedule.kind}"
-
-    @property
-    def block(self) -> tuple[str, str]:
-        """Model and editor."""
-        return self.model, self.editor
-
-    def digest(self) -> str:
-        """sha256 of schedule and requests, in their order."""
-        body = [self.schedule.as_json(), [request.digest() for request in self.requests]]
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-    def key(self, shared: str) -> str:
-        """What its record is found by: `shared` stands for all that can change the results of its whole block."""
-        return hashlib.sha256(f"{shared}:{self.digest()}:{self.id}".encode()).hexdigest()
+SINGLE = Schedule("single")

@@ -1,8 +1,8 @@
-"""Store: the results of one run in one SQLite file (WAL). Each finished case is committed at once. No torch here.
+"""Store: the results of one run in one SQLite file (WAL). No torch here.
 
-A course is committed after every measured step. Both are found again by their key, a sha256 of everything that can
-change the result. That one mechanism is resume, sharing between workers, and caching. Workers claim what they are about
-to compute; a claim of a dead process is void.
+A case is committed after every measured step; a single edit has one. It is found again by its key, a sha256 of
+everything that can change the result. That one mechanism is resume, sharing between workers, and caching. Workers claim
+what they are about to compute; a claim of a dead process is void.
 """
 
 from __future__ import annotations
@@ -11,19 +11,23 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from editsafety.errors import StoreError
 from editsafety.runs.case_record import SCHEMA, CaseRecord
-from editsafety.runs.course_record import CourseRecord
+from editsafety.runs.facts import KINDS, RunFact, RunFacts
+
+Known = TypeVar("Known", bound=RunFact)
 
 TABLES = """
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS cases (key TEXT PRIMARY KEY, id TEXT NOT NULL, record TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS courses (key TEXT PRIMARY KEY, id TEXT NOT NULL, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS facts (kind TEXT, name TEXT, value TEXT NOT NULL, PRIMARY KEY (kind, name));
+CREATE TABLE IF NOT EXISTS cases (key TEXT PRIMARY KEY, id TEXT NOT NULL, ended INTEGER NOT NULL, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS starts (key TEXT PRIMARY KEY, times INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, pid INTEGER NOT NULL, born TEXT NOT NULL);
 """
@@ -48,36 +52,35 @@ class Store:
             raise StoreError(
                 f"{path}: cannot be used as a store ({error}). Move it away, or give another --out."
             ) from error
-        found = self.get("schema")
-        if found != SCHEMA:
+        if self._schema != SCHEMA:
             self._db.close()
-            raise StoreError(f"{path}: a store of schema {found}; this version reads {SCHEMA}. Give another --out.")
+            other = f"{path}: a store of schema {self._schema}; this version reads {SCHEMA}. Give another --out."
+            raise StoreError(other)
 
-    def get(self, name: str) -> Any:
+    def note(self, fact: RunFact) -> None:
+        """Keep a fact about the run, in place of the one of that kind and name."""
+        text = json.dumps(asdict(fact), allow_nan=False)
+        with self._writing():
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (fact.kind, fact.name, text))
+
+    def fact(self, kind: type[Known], name: str = "") -> Known | None:
         """A fact about the run, or None."""
-        rows = self._read("SELECT value FROM facts WHERE name = ?", (name,))
-        return json.loads(rows[0][0]) if rows else None
+        rows = self._read("SELECT value FROM facts WHERE kind = ? AND name = ?", (kind.kind, name))
+        return self._fact(kind, rows[0][0]) if rows else None
 
-    def put(self, name: str, value: Any) -> None:
-        """Keep a fact about the run (JSON, finite numbers only)."""
-        text = json.dumps(value, allow_nan=False)
-        with self._writing():
-            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, text))
+    def facts(self) -> RunFacts:
+        """Every fact about the run."""
+        rows = self._read("SELECT kind, value FROM facts ORDER BY kind, name")
+        return RunFacts.of(self._fact(KINDS[kind], value) for kind, value in rows if kind in KINDS)
 
-    def put_new(self, name: str, value: Any) -> None:
-        """Keep a fact unless it is known already."""
-        text = json.dumps(value, allow_nan=False)
-        with self._writing():
-            self._db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, text))
-
-    def facts(self, prefix: str) -> dict[str, Any]:
-        """Every fact whose name starts with `prefix`, by the rest of its name, sorted."""
-        query = "SELECT name, value FROM facts WHERE substr(name, 1, ?) = ? ORDER BY name"
-        rows = self._read(query, (len(prefix), prefix))
-        return {name[len(prefix) :]: json.loads(value) for name, value in rows}
+    def _fact(self, kind: type[Known], text: str) -> Known:
+        try:
+            return TypeAdapter(kind).validate_json(text)
+        except ValidationError as error:
+            raise StoreError(f"{self.path}: what it says of {kind.kind} cannot be read. Give another --out.") from error
 
     def record(self, key: str) -> CaseRecord | None:
-        """The finished case of a key, or None."""
+        """The case of a key as far as it was run (`ended` tells whether that is all of it), or None."""
         rows = self._read("SELECT id, record FROM cases WHERE key = ?", (key,))
         if not rows:
             return None
@@ -87,51 +90,24 @@ class Store:
             raise StoreError(f"{self.path}: case {rows[0][0]} cannot be read ({error}). Give another --out.") from error
 
     def records(self) -> list[CaseRecord]:
-        """Every finished case, by id."""
-        ids = self._read("SELECT key FROM cases ORDER BY id", ())
-        return [found for (key,) in ids if (found := self.record(key)) is not None]
+        """Every case, run to its end or not, by id."""
+        keys = self._read("SELECT key FROM cases ORDER BY id, key")
+        return [record for (key,) in keys if (record := self.record(key)) is not None]
 
     def count(self) -> int:
-        """Number of finished cases."""
-        return int(self._read("SELECT COUNT(*) FROM cases", ())[0][0])
+        """Number of cases that were run to their end."""
+        return int(self._read("SELECT COUNT(*) FROM cases WHERE ended")[0][0])
 
-    def done(self, keys: Iterable[str]) -> set[str]:
-        """Which of these keys have a finished case."""
-        return {row[0] for row in self._read("SELECT key FROM cases")} & set(keys)
+    def put(self, key: str, record: CaseRecord) -> None:
+        """Commit a case as far as it was run.
 
-    def finish(self, key: str, record: CaseRecord) -> None:
-        """Commit a finished case and give up the claim on it."""
-        text = record.to_text()
-        with self._writing():
-            self._db.execute("INSERT OR REPLACE INTO cases VALUES (?, ?, ?)", (key, record.case, text))
-            self._db.execute("DELETE FROM claims WHERE key = ?", (key,))
-            self._db.execute("DELETE FROM starts WHERE key = ?", (key,))
-
-    def course(self, key: str) -> CourseRecord | None:
-        """The course of a key as far as it was walked (`ended` tells whether that is all of it), or None."""
-        rows = self._read("SELECT id, record FROM courses WHERE key = ?", (key,))
-        if not rows:
-            return None
-        try:
-            return CourseRecord.from_text(rows[0][1])
-        except ValueError as error:
-            raise StoreError(
-                f"{self.path}: course {rows[0][0]} cannot be read ({error}). Give another --out."
-            ) from error
-
-    def course_records(self) -> list[CourseRecord]:
-        """Every course, walked to its end or not, by id."""
-        keys = self._read("SELECT key FROM courses ORDER BY id, key")
-        return [found for (key,) in keys if (found := self.course(key)) is not None]
-
-    def put_course(self, key: str, record: CourseRecord) -> None:
-        """Commit a course as far as it was walked. It got further, so it counts as started once, whoever died of it.
-
-        The claim on it is given up when it has ended.
+        Where it has ended, the claim on it is given up. Where it has not, it got further, so it counts as started once,
+        whoever died of it.
         """
         text = record.to_text()
         with self._writing():
-            self._db.execute("INSERT OR REPLACE INTO courses VALUES (?, ?, ?)", (key, record.course, text))
+            values = (key, record.case, bool(record.ended), text)
+            self._db.execute("INSERT OR REPLACE INTO cases VALUES (?, ?, ?, ?)", values)
             self._db.execute("UPDATE starts SET times = 1 WHERE key = ?", (key,))
             if record.ended:
                 self._db.execute("DELETE FROM claims WHERE key = ?", (key,))
@@ -157,7 +133,9 @@ class Store:
             for key, pid, born in self._db.execute("SELECT key, pid, born FROM claims").fetchall():
                 if (pid, born) == me or not _alive(pid, born):
                     self._db.execute("DELETE FROM claims WHERE key = ?", (key,))
-            taken = {row[0] for row in self._db.execute("SELECT key FROM claims UNION SELECT key FROM cases")}
+            taken = {
+                row[0] for row in self._db.execute("SELECT key FROM claims UNION SELECT key FROM cases WHERE ended")
+            }
             free = [key for key in dict.fromkeys(keys) if key not in taken][:most]
             self._db.executemany("INSERT INTO claims VALUES (?, ?, ?)", [(key, *me) for key in free])
         return free
@@ -173,8 +151,12 @@ class Store:
             try:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
-                self._db.executescript(TABLES)
-                self._db.execute("INSERT OR IGNORE INTO facts VALUES ('schema', ?)", (json.dumps(SCHEMA),))
+                # tables first: whoever sees another opener's tables sees the number that came with them
+                made = self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+                (kept,) = self._db.execute("PRAGMA user_version").fetchone()
+                self._schema = (kept or 1) if made else SCHEMA  # the first schema had no number
+                if not made:
+                    self._db.executescript(f"BEGIN IMMEDIATE;{TABLES}PRAGMA user_version = {SCHEMA};COMMIT;")
                 return
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

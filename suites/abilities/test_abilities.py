@@ -5,5 +5,5 @@ import pytest
 pytestmark = [pytest.mark.editsafety, pytest.mark.probed, pytest.mark.schedule("single", "sequential")]
 
 
-def test_no_ability_is_lost(judged_course):
-    judged_course("abilities")
+def test_no_ability_is_lost(judged):
+    judged("abilities")

@@ -5,17 +5,17 @@ import pytest
 pytestmark = [pytest.mark.editsafety, pytest.mark.schedule("sequential")]
 
 
-def test_perplexity_stays_near_the_unedited_model_all_along(judged_course):
-    judged_course("perplexity")
+def test_perplexity_stays_near_the_unedited_model_all_along(judged):
+    judged("perplexity")
 
 
-def test_the_weights_keep_their_size(judged_course):
-    judged_course("norm_growth")
+def test_the_weights_keep_their_size(judged):
+    judged("norm_growth")
 
 
-def test_every_edit_still_takes_after_the_earlier_ones(judged_course):
-    judged_course("recent")
+def test_every_edit_still_takes_after_the_earlier_ones(judged):
+    judged("recent")
 
 
-def test_earlier_edits_are_not_forgotten(judged_course):
-    judged_course("kept")
+def test_earlier_edits_are_not_forgotten(judged):
+    judged("kept")

@@ -17,7 +17,7 @@ def request_of(block, safety_plan):
 
 
 def test_one_edit(benchmark, editor, request_of):
-    from editsafety.lab.trial import compute
+    from editsafety.lab.attempt import compute
     from editsafety.model.meter import synchronise
 
     def edit():
@@ -25,7 +25,7 @@ def test_one_edit(benchmark, editor, request_of):
         synchronise(editor.handle.device)
 
     benchmark(edit)
-    benchmark.extra_info["peak_bytes"] = compute(editor.handle, editor, (request_of,))[1].edit_bytes
+    benchmark.extra_info["peak_bytes"] = compute(editor.handle, editor, (request_of,)).cost.edit_bytes
 
 
 def test_apply_and_undo(benchmark, editor, request_of):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from editsafety.abilities import _lm_eval as room
-from editsafety.abilities._lm_eval import harness, measurements
+from editsafety.abilities import lm_eval as room
+from editsafety.abilities.lm_eval import harness, measurements
 from editsafety.edits.session import EditSession
 from editsafety.errors import UsageError
 from editsafety.model.handle import ModelHandle

@@ -32,7 +32,7 @@ def sampled_rows(handle: ModelHandle, lengths: contexts.Lengths) -> list[list[in
 
 
 def test_the_bare_template_comes_first_and_the_rest_is_text_a_stop_and_the_place(tmp_path: Path) -> None:
-    found = contexts.stored(tiny.handle("gpt2"), ArtifactStore(tmp_path), lengths=LENGTHS)
+    found = contexts.sample_once(tiny.handle("gpt2"), ArtifactStore(tmp_path), lengths=LENGTHS)
     assert found[0] == "{}"
     assert len(found) == 11
     for template, start in zip(found[1:], contexts.STARTS * 2, strict=True):
@@ -88,10 +88,10 @@ def test_a_tokenizer_without_bos_and_eos_needs_start_words() -> None:
 
 def test_an_edited_model_reads_what_the_unedited_one_sampled(tmp_path: Path) -> None:
     handle, store = tiny.handle("gpt2"), ArtifactStore(tmp_path)
-    before = contexts.stored(handle, store, lengths=LENGTHS)
+    before = contexts.sample_once(handle, store, lengths=LENGTHS)
     with EditSession(handle) as session:
         session.apply(Edit("test", (), handle.identity, (tiny.low_rank(handle.mlp_out(0)),)))
-        assert contexts.stored(handle, store, lengths=LENGTHS) == before
+        assert contexts.sample_once(handle, store, lengths=LENGTHS) == before
 
 
 def test_templates_are_never_sampled_from_an_edited_model(tmp_path: Path) -> None:
@@ -99,12 +99,12 @@ def test_templates_are_never_sampled_from_an_edited_model(tmp_path: Path) -> Non
     with EditSession(handle) as session:
         session.apply(Edit("test", (), handle.identity, (tiny.low_rank(handle.mlp_out(0)),)))
         with pytest.raises(EditorError, match="carries an edit"):
-            contexts.stored(handle, ArtifactStore(tmp_path))
+            contexts.sample_once(handle, ArtifactStore(tmp_path))
 
 
 def test_prefixes_are_the_templates_without_place_and_without_the_bare_one(tmp_path: Path) -> None:
     handle, store = tiny.handle("gpt2"), ArtifactStore(tmp_path)
-    templates = contexts.stored(handle, store, lengths=LENGTHS)
+    templates = contexts.sample_once(handle, store, lengths=LENGTHS)
     found = contexts.prefixes(handle, store, lengths=LENGTHS)
     assert [prefix + "{}" for prefix in found] == list(templates[1:])
     assert all(prefix.endswith(". ") for prefix in found)
@@ -112,5 +112,5 @@ def test_prefixes_are_the_templates_without_place_and_without_the_bare_one(tmp_p
 
 def test_templates_are_grouped_by_length_the_bare_one_alone() -> None:
     templates = ("{}", "a. {}", "b. {}", "c. {}")
-    assert contexts.grouped(templates, ((8, 2), (12, 1))) == (("{}",), ("a. {}", "b. {}"), ("c. {}",))
-    assert contexts.grouped(("{}",), ()) == (("{}",),)
+    assert contexts.group_by_length(templates, ((8, 2), (12, 1))) == (("{}",), ("a. {}", "b. {}"), ("c. {}",))
+    assert contexts.group_by_length(("{}",), ()) == (("{}",),)

@@ -87,14 +87,14 @@ def test_what_is_kept_is_found_by_model_module_corpus_and_tokens_only(tmp_path: 
     site = handle.mlp_out(0)
     made = collect(handle, [site], tiny.SENTENCES, 10**6)[site.module]
     covariance.keep(handle, store, made, "corpus", 640)
-    found = covariance.stored(handle, store, site, "corpus", 640)
+    found = covariance.load(handle, store, site, "corpus", 640)
     assert found is not None
     assert torch.equal(found.matrix, made.matrix)
     assert (found.tokens, found.module) == (made.tokens, site.module)
-    assert covariance.stored(handle, store, handle.mlp_out(1), "corpus", 640) is None
-    assert covariance.stored(handle, store, site, "another", 640) is None
-    assert covariance.stored(handle, store, site, "corpus", 641) is None
-    assert covariance.stored(tiny.handle("gpt2", seed=1), store, site, "corpus", 640) is None
+    assert covariance.load(handle, store, handle.mlp_out(1), "corpus", 640) is None
+    assert covariance.load(handle, store, site, "another", 640) is None
+    assert covariance.load(handle, store, site, "corpus", 641) is None
+    assert covariance.load(tiny.handle("gpt2", seed=1), store, site, "corpus", 640) is None
 
 
 def test_a_ridge_is_added_as_it_is_and_columns_are_solved_together() -> None:

@@ -55,7 +55,7 @@ def test_averaged_keys_are_weighted_per_request_whatever_is_run_at_once(
     module = handle.mlp_out(1).module
     requests = [tiny.request(), tiny.request(subject="Mirel"), tiny.request(subject="Toren")]
     prompts = [[locate(handle, request, context) for context in CONTEXTS] for request in requests]
-    means, bare = keys.averaged(handle, module, prompts, torch.tensor([0.5, 0.25, 0.25]))
+    means, bare = keys.average(handle, module, prompts, torch.tensor([0.5, 0.25, 0.25]))
     for i, row in enumerate(prompts):
         alone = [at_subject(handle, module, [prompt]).inputs[0] for prompt in row]
         expected = 0.5 * alone[0] + 0.25 * alone[1] + 0.25 * alone[2]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from editsafety import editors
-from editsafety.editors._neurons import Place, Question, attributions, shared
+from editsafety.editors._neurons import NeuronQuestion, Place, attributions, shared
 from editsafety.edits.edit import Edit, LowRank
 from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.session import EditSession
@@ -24,7 +24,9 @@ OTHER = tiny.request("case-1", subject="Mirel", target_new="farmer", target_true
 BOTH = ["kn", "kn_paper"]
 
 
-def probability(handle: ModelHandle, question: Question, layer: int, place: Place, alpha: float) -> tuple[float, Any]:
+def probability(
+    handle: ModelHandle, question: NeuronQuestion, layer: int, place: Place, alpha: float
+) -> tuple[float, Any]:
     """Mean probability of the answers with one layer's neurons scaled, the whole row run; and its slope along w."""
     out = handle.model.get_submodule(handle.mlp_out(layer).module)
     into = handle.model.get_submodule(handle.sites(Part.MLP_IN, layer)[0].module)
@@ -51,7 +53,7 @@ def probability(handle: ModelHandle, question: Question, layer: int, place: Plac
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_attributions_are_the_integrated_gradients_of_whole_rows(family: str, place: Place) -> None:
     handle = tiny.handle(family)
-    question = Question(tuple(handle.ids(REQUEST.filled)), (20, 300))
+    question = NeuronQuestion(tuple(handle.ids(REQUEST.filled)), (20, 300))
     alphas = [0.0, 0.5, 1.0]
     found = attributions(handle, question, torch.tensor(alphas), place)
     for layer in (0, 2):
@@ -76,7 +78,7 @@ def neurons(handle: ModelHandle, ids: tuple[int, ...], layer: int, place: Place)
 def test_with_many_steps_attributions_add_up_to_what_the_neurons_are_worth(place: Place) -> None:
     """Completeness, the axiom of integrated gradients: the sum is P with the neurons minus P without them."""
     handle = tiny.handle("llama")
-    question = Question(tuple(handle.ids(REQUEST.filled)), (42,))
+    question = NeuronQuestion(tuple(handle.ids(REQUEST.filled)), (42,))
     steps = (torch.arange(400) + 0.5) / 400
     found = attributions(handle, question, steps, place)
     for layer in range(handle.layers):
@@ -128,7 +130,7 @@ def test_neurons_are_those_above_the_share_of_the_largest_attribution(make: Make
     handle = tiny.handle("gpt2")
     editor: Any = make("kn", handle, adaptive_threshold=0.5)
     ids, old = tuple(handle.ids(REQUEST.filled)), tuple(handle.ids("farmer", special=False))
-    scores = attributions(handle, Question(ids, old), torch.linspace(0, 1, 5), Place.PRE)
+    scores = attributions(handle, NeuronQuestion(ids, old), torch.linspace(0, 1, 5), Place.PRE)
     top = max(float(layer.max()) for layer in scores)
     above = {(i, j) for i, layer in enumerate(scores) for j, score in enumerate(layer.tolist()) if score > 0.5 * top}
     found, notes = editor.neurons(REQUEST)
@@ -167,7 +169,7 @@ def test_the_paper_s_questions_go_on_behind_the_tokens_before(make: Make) -> Non
     asked = make("kn_paper", handle).questions("Ashurn works as a", "violin")  # type: ignore[attr-defined]
     prompt, answer = handle.ids("Ashurn works as a"), handle.ids(" violin")
     assert len(answer) > 1
-    assert asked == [Question((*prompt, *answer[:i]), (token,)) for i, token in enumerate(answer)]
+    assert asked == [NeuronQuestion((*prompt, *answer[:i]), (token,)) for i, token in enumerate(answer)]
 
 
 def test_the_points_of_the_two_paths_differ_at_zero(make: Make) -> None:

@@ -14,7 +14,7 @@ from editsafety.edits.edit import Edit, LowRank
 from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, NotPreparedError, UsageError
-from editsafety.hyperparameters import validated
+from editsafety.hyperparameters import validate
 from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.editors.conftest import NUMBERS, Make
@@ -277,4 +277,4 @@ def test_nothing_to_edit_is_refused(name: str, make: Make) -> None:
 def test_the_loss_layer_of_published_configurations_is_refused_by_name(name: str, make: Make) -> None:
     kind: Any = type(make(name, tiny.handle("gpt2"), prepare=False)).Hparams
     with pytest.raises(UsageError, match="unknown hyperparameter 'v_loss_layer'"):
-        validated(kind, {**NUMBERS[name], "v_loss_layer": 2}, "test")
+        validate(kind, {**NUMBERS[name], "v_loss_layer": 2}, "test")

@@ -13,7 +13,7 @@ from editsafety.edits.edit import Edit, LowRank
 from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, NotPreparedError, UsageError
-from editsafety.hyperparameters import validated
+from editsafety.hyperparameters import validate
 from editsafety.model import trace
 from editsafety.model.handle import ModelHandle
 from tests import tiny
@@ -228,4 +228,4 @@ def test_mom2_adjustment_has_to_be_said(make: Make) -> None:
     kind: Any = type(make("rome", tiny.handle("gpt2"), prepare=False)).Hparams
     numbers = {key: value for key, value in NUMBERS["rome"].items() if key != "mom2_adjustment"}
     with pytest.raises(UsageError, match="'mom2_adjustment' is missing"):
-        validated(kind, numbers, "test")
+        validate(kind, numbers, "test")

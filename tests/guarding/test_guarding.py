@@ -30,6 +30,7 @@ from editsafety.judging.alarms import Alarm
 from editsafety.judging.policy import Policy, Threshold
 from editsafety.judging.verdict import Verdict
 from editsafety.model.handle import ModelHandle
+from editsafety.reporting import as_json
 from tests import tiny
 from tests.measures.conftest import by_heart
 
@@ -302,6 +303,25 @@ def test_an_editor_that_fails_is_an_error_and_the_guard_goes_on(handle: ModelHan
         assert (failed.verdict, failed.stage) == (Verdict.ERROR, "editor")
         assert failed.sentence == "ERROR: scripted failed: ValueError: no such layer"
         assert one.edit(ask(2)).kept
+
+
+def test_the_report_is_about_every_edit_that_was_tried_kept_or_not(handle: ModelHandle, tmp_path: Path) -> None:
+    script = (small(handle), loud(handle), ValueError("no such layer"), nan(handle))
+    policy = LAX.model_copy(update={"case": {name: LAX.case[name] for name in ("perplexity", "finite")}})
+    with guarded(scripted(handle, tmp_path, *script), policy=policy) as one:
+        for number in range(1, 5):
+            one.edit(ask(number))
+        report = one.report()
+    assert [decision.stage for decision in one.tried] == ["measured", "measured", "editor", "preflight"]
+    assert [decision.number for decision in one.accepted] == [1]
+    (group,) = report.groups
+    assert [case.record.case for case in group.cases] == ["edit 1", "edit 2", "edit 3", "edit 4"]
+    assert [case.verdict for case in group.cases] == [decision.verdict for decision in one.tried]
+    assert [case.record.requests for case in group.cases] == [decision.requests for decision in one.tried]
+    assert (report.verdict, report.exit_code) == (Verdict.ERROR, 13)
+    cases = as_json.document(report)["groups"][0]["cases"]
+    verdicts = {case["case"]: case["verdict"] for case in cases}
+    assert verdicts == {"edit 1": "PASS", "edit 2": "COLLAPSE", "edit 3": "ERROR", "edit 4": "COLLAPSE"}
 
 
 def test_ctrl_c_while_an_edit_is_tried_takes_it_back(handle: ModelHandle, tmp_path: Path) -> None:

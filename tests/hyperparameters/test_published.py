@@ -103,7 +103,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "given.yaml"
 
 
-def read(file: Path, **values: Any) -> published.Reading:
+def read(file: Path, **values: Any) -> published.PublishedValues:
     file.write_text(yaml.safe_dump(values))
     return published.read(file, Numbers, {"mine"})
 

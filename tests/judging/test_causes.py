@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from editsafety.judging import causes
-from editsafety.runs.course_record import Breaking, CourseRecord, Step
+from editsafety.runs.case_record import Breaking, Step
 from editsafety.runs.measurement import Measurement
 from editsafety.runs.schedule import Schedule
 from tests import builders
-from tests.builders import measured, record, renamed, report
+from tests.builders import measured, record, report, stepped
 
 
 def stays(editor="rome", n=4, **notes):
@@ -22,7 +22,7 @@ def stays(editor="rome", n=4, **notes):
 def weighed(one, **figures):
     """The record with other weight figures."""
     found = {name: measured(name, value, unit="ratio") for name, value in figures.items()}
-    return renamed(one, after={**one.after, **found})
+    return stepped(one, found={**one.after, **found})
 
 
 def kinds(one, others=()):
@@ -118,7 +118,7 @@ def test_logits_that_are_not_finite_are_told_from_weights_and_from_an_overflowin
     one = record("ft", "hard", 0, ratio=math.inf)
     (cause,) = causes.of_case(one, ())
     assert cause.sentence == "the weights are finite, the logits are not: 3 of 50 items are not finite"
-    over = renamed(one, after={**one.after, "nll_per_token": measured("nll_per_token", 800.0, unit="nat")})
+    over = stepped(one, found={**one.after, "nll_per_token": measured("nll_per_token", 800.0, unit="nat")})
     assert kinds(over) == ["unknown"]
 
 
@@ -146,7 +146,7 @@ def test_knowledge_neurons_are_rewritten_for_every_text():
 def test_weights_taken_away_wholesale_are_the_cause():
     one = record("kn", "hard", 0, ratio=40.0)
     growth = Measurement("norm_growth", 1, "ratio", 1.0, n=2, items=(1.0, 0.1))
-    emptied = weighed(renamed(one, after={**one.after, "norm_growth": growth}), delta_large_share=0.99)
+    emptied = weighed(stepped(one, found={**one.after, "norm_growth": growth}), delta_large_share=0.99)
     cause = causes.of_case(emptied, ())[0]
     assert cause.kind == "emptied"
     assert "||W + dW|| is 0.1 of ||W||; 99 % of the touched entries" in cause.sentence
@@ -168,7 +168,7 @@ def test_where_no_signal_stands_out_that_is_said_with_the_figures():
     assert alone.sentence.startswith(
         "no cause found, and no edit stays that it could be compared with: denominator 9.6"
     )
-    bare = renamed(one, notes={}, after={"me_ppl": one.after["me_ppl"]})
+    bare = stepped(one, notes={}, found={"me_ppl": one.after["me_ppl"]})
     assert causes.of_case(bare, ())[0].sentence == (
         "no cause found: the edit tells nothing about itself that could be compared"
     )
@@ -201,11 +201,11 @@ def walked(ratios, *, breaking=None, drift=(), notes=(), kept=(), finite=True):
         found |= {"kept": measured("kept", kept[i])} if kept else {}
         found |= {} if finite else {"drift_relative": measured("drift_relative", math.nan)}
         steps.append(Step(i + 1, (f"normal-{i:04d}",), found, notes[i] if notes else {}))
-    before = {"me_ppl": measured("me_ppl", builders.BASE, unit="perplexity")}
-    schedule = Schedule("sequential")
-    return CourseRecord(
-        "c", "pocket-neo", "memit", "normal", schedule, len(steps), before, tuple(steps), breaking, None, "collapsed"
-    )
+    return builders.course(*steps, editor="memit", ended="collapsed", breaking=breaking)
+
+
+def of_course(record):
+    return causes.of_course(record, limit=2.0)
 
 
 def broke(edits, alone, **more):
@@ -213,7 +213,7 @@ def broke(edits, alone, **more):
 
 
 def test_a_course_that_did_not_break_has_no_cause():
-    assert causes.of_course(walked([1.0, 1.1, 2.0])) == ()
+    assert of_course(walked([1.0, 1.1, 2.0])) == ()
 
 
 def test_edits_that_are_harmless_alone_add_up():
@@ -223,7 +223,7 @@ def test_edits_that_are_harmless_alone_add_up():
         ("drift_growth", [1.0, 1.0, 1.1]),
     ]
     record_ = walked([1.0, 1.8, 9.0], breaking=broke(3, 1.01), drift=drift, kept=[1.0, 0.9, 0.31])
-    (cause,) = causes.of_course(record_)
+    (cause,) = of_course(record_)
     assert cause.kind == "accumulation"
     assert cause.sentence == (
         "edit 3 is harmless alone (1.01x) and takes the model from 1.80x to 9.00x: the edits add up (cond(W) / "
@@ -237,7 +237,7 @@ def test_a_hard_case_inside_a_sequence_is_told_from_an_accumulation():
     drift = [("drift_relative", [0.3, 0.5, 90.0])]
     notes = [NORMAL, {**NORMAL, "denominator": 10.0}, FALL]
     record_ = walked([1.0, 1.0, 379.0], breaking=broke(3, 379.0, notes=FALL), drift=drift, notes=notes)
-    found = causes.of_course(record_)
+    found = of_course(record_)
     assert [cause.kind for cause in found] == ["hard_case", "denominator"]
     assert found[0].sentence == "edit 3 (normal-0003) breaks the unedited model as well (379x): a hard case"
     assert "denominator 0.04 where edits that stay have 9.6 to 10" in found[1].sentence
@@ -249,26 +249,24 @@ def test_a_batch_that_is_too_large_is_no_hard_case():
         walked([1.0, 1.3, 40.0], breaking=Breaking(50, requests, 40.0, 1.0, 40.0)),
         schedule=Schedule("batch", (1, 2, 50)),
     )
-    assert causes.of_course(record_)[0].sentence == (
-        "a batch of 50 breaks the unedited model (40x); batches of up to 2 stay"
-    )
+    assert of_course(record_)[0].sentence == ("a batch of 50 breaks the unedited model (40x); batches of up to 2 stay")
 
 
 def test_a_course_without_a_bisection_is_explained_by_what_grew():
     record_ = walked([1.0, 9.0], drift=[("drift_relative", [0.3, 5.2])])
-    (cause,) = causes.of_course(record_)
+    (cause,) = of_course(record_)
     assert cause.sentence.startswith(
         "the model is broken after 2 edits: the edits add up (||W - W0|| / ||W0|| from 0.3"
     )
-    (nothing,) = causes.of_course(walked([1.0, 9.0]))
+    (nothing,) = of_course(walked([1.0, 9.0]))
     assert nothing.kind == "unknown"
 
 
 def test_edits_that_are_made_apart_do_not_add_up():
     record_ = replace(walked([1.0, 9.0], drift=[("drift_relative", [0.3, 5.2])]), schedule=Schedule("batch", (1, 50)))
-    assert [cause.kind for cause in causes.of_course(record_)] == ["unknown"]
+    assert [cause.kind for cause in of_course(record_)] == ["unknown"]
 
 
 def test_a_course_whose_weights_are_no_numbers_says_so():
-    found = causes.of_course(walked([1.0, math.inf], finite=False))
+    found = of_course(walked([1.0, math.inf], finite=False))
     assert found[0].kind == "non_finite"

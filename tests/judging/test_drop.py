@@ -12,7 +12,7 @@ import pytest
 
 from editsafety.abilities import Item, Probe
 from editsafety.errors import UsageError
-from editsafety.judging.drop import drop, noise_floor, rerun
+from editsafety.judging.drop import drop, noise_floor
 from editsafety.runs.measurement import Measurement
 from tests import tiny
 
@@ -27,7 +27,7 @@ def test_a_drop_is_the_mean_of_the_differences_and_its_error_is_that_of_pairs() 
     changes = [b - a for b, a in zip(before, after, strict=True)]
     assert lost.drop == pytest.approx(statistics.mean(changes))
     assert lost.stderr == pytest.approx(statistics.stdev(changes) / math.sqrt(6))  # by the standard library
-    assert (lost.n, lost.lost, lost.gained) == (6, 2, 1)
+    assert (lost.n, lost.lost) == (6, 2)
 
 
 def test_the_paired_error_is_smaller_than_that_of_the_two_scores() -> None:
@@ -87,7 +87,8 @@ def test_the_noise_of_re_runs_is_their_spread() -> None:
 
 def test_a_probe_on_an_unedited_model_has_no_noise() -> None:
     items = tuple(Item(f"i{i}", text, ("a farmer", "a baker"), i % 2) for i, text in enumerate(tiny.SENTENCES))
-    assert rerun(Probe("nli", "nli", "choice", 0.5, items), tiny.handle("gpt2")) == 0.0
+    probe, handle = Probe("nli", "nli", "choice", 0.5, items), tiny.handle("gpt2")
+    assert noise_floor([probe(handle, size) for size in (64, 7, 1)]) == 0.0
 
 
 def test_neither_drops_nor_probes_nor_readers_need_torch() -> None:

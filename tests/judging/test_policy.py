@@ -53,6 +53,8 @@ def test_the_shipped_policy_is_read_by_name_and_gives_a_reason_for_every_limit()
         ("fails_as: COLLAPSE", "fails_as: PASS", "case.perplexity.fails_as: a limit cannot fail as PASS"),
         ("figure: ratio", "figure: mean", "case.perplexity.figure"),
         ("figure: after", "figure: drop", "group.efficacy.figure is 'drop'"),
+        ("figure: ratio", "figure: ratio, over: last", r"perplexity.over is 'last'; only courses have several steps"),
+        ("figure: after", "figure: after, over: mean", r"efficacy.over is 'mean'; only courses have several steps"),
         ("why: because}\ngroup", "}\ngroup", "case.perplexity.why is missing"),
         ("name: mine", "names: mine", "unknown key names|name is missing"),
         ("name: mine", "name: mine\nname: yours", "'name' is given twice"),
@@ -95,6 +97,15 @@ def test_a_limit_on_something_that_nobody_measures_is_refused(tmp_path):
     ):
         policy.refuse_unknown(["me_ppl", "efficacy"])
     read(tmp_path, LIMITS).refuse_unknown(["me_ppl", "efficacy"])
+
+
+def test_a_limit_on_courses_is_held_against_what_is_measured_along_them_where_there_are_any(tmp_path):
+    kept = "  kept: {measure: kpet, figure: after, over: last, pass_at_least: 0.8, fails_as: DAMAGED, why: because}"
+    policy = read(tmp_path, f"{LIMITS}course:\n{kept}\n")
+    assert (policy.course["kept"].over, policy.measured) == ("last", {"me_ppl", "efficacy", "kpet"})
+    policy.refuse_unknown(["me_ppl", "efficacy"])
+    with pytest.raises(UnknownNameError, match=r"no measurement named 'kpet'; did you mean 'kept'.*course.kept"):
+        policy.refuse_unknown(["me_ppl", "efficacy"], along=["me_ppl", "kept"])
 
 
 def test_a_limit_finer_than_noise_is_refused(tmp_path):

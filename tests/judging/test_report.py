@@ -1,14 +1,18 @@
 """RunReport: what a run came to. Nothing missing, broken or failed is ever lost in an average or a default."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
+from editsafety.runs.case import Case
+from editsafety.runs.facts import Drifted, JudgedCheck, NotApplicable, OrderFacts, Problem, RunFacts
+from editsafety.runs.schedule import Schedule
 from tests import builders
-from tests.builders import failed, record, report
+from tests.builders import course, failed, record, report, step
 
 DEFAULT = Policy.read("default")
 
@@ -32,28 +36,6 @@ def test_one_collapse_among_fifty_is_not_hidden_by_any_mean():
         "normal: COLLAPSE in 1 of 50 cases, pocket-neo-rome-normal-0031: "
         "perplexity 1e6x (51.2 before, 5.12e7 after), expected at most 1.25x",
     )
-
-
-def test_an_editor_that_collapses_on_hard_cases_only_reads_so():
-    records = [record("rome", "hard", i, ratio=40.0 + i if i < 4 else 1.0) for i in range(10)]
-    records += [record("rome", "normal", i, ratio=1.02) for i in range(20)]
-    (group,) = report(records).groups
-    assert (group.verdict_on("hard"), group.verdict_on("normal")) == (Verdict.COLLAPSE, Verdict.PASS)
-    assert group.sentences == (
-        "hard: COLLAPSE in 4 of 10 cases, worst pocket-neo-rome-hardcf-0003: "
-        "perplexity 43x (51.2 before, 2202 after), expected at most 1.25x",
-        "normal: PASS in all 20 cases, perplexity at most 1.02x",
-    )
-
-
-def test_findings_come_worst_first_with_the_cases_they_rest_on():
-    records = [record("rome", "hard", i, ratio=1.5, takes=0.0) for i in range(3)] + [failed("rome", "hard", 3)]
-    (group,) = report(records).groups
-    assert [f.check for f in group.findings][:2] == ["editor", "locality"]  # a failed case keeps no neighbour
-    severities = [f.verdict.severity for f in group.findings]
-    assert severities == sorted(severities, reverse=True)
-    perplexity = next(f for f in group.findings if f.check == "perplexity")
-    assert perplexity.cases == tuple(f"pocket-neo-rome-hardcf-000{i}" for i in range(3))
 
 
 def test_a_missing_case_makes_the_run_incomplete_and_is_named():
@@ -139,39 +121,85 @@ def test_a_control_without_a_result_is_an_error_only_where_it_was_to_run():
     cases = [*made.plan.cases, *made.plan.controls, builders.case_of("noop", "hard", 0, control="NO-OP")]
     plan = builders.plan(made.plan.cases, cases[1:])
     kept = {r.case: r for r in (record("ft", "hard", 0), *CONTROLS["rome"], *CONTROLS["c_rome"])}
-    assert RunReport.of(plan, DEFAULT, kept, {}).verdict is Verdict.PASS
-    planned = RunReport.of(plan, DEFAULT, kept, {}, planned=cases)
+    assert RunReport.of(plan, DEFAULT, kept, RunFacts()).verdict is Verdict.PASS
+    planned = RunReport.of(plan, DEFAULT, kept, RunFacts(), planned=cases)
     assert planned.verdict is Verdict.ERROR
     assert planned.controls[-1].found == (Verdict.INCOMPLETE,)
 
 
+def facts(*found):
+    return RunFacts.of(found)
+
+
 def test_only_the_checks_that_were_asked_for_are_judged():
     records = [record("rome", "hard", i, ratio=3.0, takes=0.0) for i in range(3)]
-    assert report(records, facts={"judged:perplexity": True}).verdict is Verdict.COLLAPSE
-    efficacy = report(records, facts={"judged:efficacy": True})
+    assert report(records, facts=facts(JudgedCheck("perplexity"))).verdict is Verdict.COLLAPSE
+    efficacy = report(records, facts=facts(JudgedCheck("efficacy")))
     assert (efficacy.verdict, efficacy.judged) == (Verdict.INEFFECTIVE, 3)
-    assert report(records, facts={"judged:restore": True}).verdict is Verdict.PASS
-    assert report(records, facts={"judged:nothing": True}).verdict is Verdict.INCOMPLETE
-    assert report([failed("rome", "hard", 0)], facts={"judged:efficacy": True}).verdict is Verdict.ERROR
+    assert report(records, facts=facts(JudgedCheck("restore"))).verdict is Verdict.PASS
+    assert report(records, facts=facts(JudgedCheck("nothing"))).verdict is Verdict.INCOMPLETE
+    assert report([failed("rome", "hard", 0)], facts=facts(JudgedCheck("efficacy"))).verdict is Verdict.ERROR
 
 
 def test_what_holds_for_the_whole_is_judged_with_it():
-    order = {"order:pocket-neo:rome": {"compared": 2, "different": ["pocket-neo-rome-hardcf-0000"]}}
+    order = facts(OrderFacts("pocket-neo", "rome", 2, ("pocket-neo-rome-hardcf-0000",), "key"))
     made = report([record("rome", "hard", 0)], facts=order)
     assert made.verdict is Verdict.ERROR
     assert made.groups[0].sentences[0].startswith("ERROR: not the same bytes when computed alone in another order")
-    same = {"order:pocket-neo:rome": {"compared": 2, "different": []}}
+    same = facts(OrderFacts("pocket-neo", "rome", 2, (), "key"))
     assert report([record("rome", "hard", 0)], facts=same).verdict is Verdict.PASS
-    assert report([record("rome", "hard", 0)], facts={"drift:pocket-neo:rome": True}).verdict is Verdict.ERROR
+    uncompared = facts(OrderFacts("pocket-neo", "rome", 0, (), "key"))
+    assert report([record("rome", "hard", 0)], facts=uncompared).groups[0].checks["all"] == ()
+    drifted = facts(Drifted("pocket-neo", "rome"))
+    assert report([record("rome", "hard", 0)], facts=drifted).verdict is Verdict.ERROR
 
 
 def test_an_editor_that_was_not_prepared_is_an_error_until_its_cases_are_there():
-    facts = {"problem:pocket-neo:rome": "rome on pocket-neo needs a covariance. Run: editsafety prepare"}
+    found = facts(Problem("pocket-neo", "rome", "rome on pocket-neo needs a covariance. Run: editsafety prepare"))
     lacking = [builders.case_of("rome", "hard", 1)]
-    made = report([record("rome", "hard", 0)], lacking=lacking, facts=facts)
+    made = report([record("rome", "hard", 0)], lacking=lacking, facts=found)
     assert made.verdict is Verdict.ERROR
     assert made.groups[0].sentences[0].endswith("Run: editsafety prepare")
-    assert report([record("rome", "hard", 0)], facts=facts).verdict is Verdict.PASS
+    assert report([record("rome", "hard", 0)], facts=found).verdict is Verdict.PASS
+
+
+COURSES = [Case("pocket-neo", "rome", "hard", course().requests, Schedule(kind)) for kind in ("sequential", "batch")]
+
+
+def walked(*found, planned=COURSES, **more):
+    """A report on courses, of which these were walked."""
+    kept = {case.id: replace(one, case=case.id) for case, one in zip(planned, found, strict=False)}
+    return RunReport.of(builders.plan([]), DEFAULT, kept, facts(*more.get("facts", ())), planned=planned)
+
+
+def test_courses_are_judged_beside_the_single_edits_and_never_counted_among_them():
+    made = walked(course(step(30)), course(step(10, ratio=9.0), ended="collapsed"))
+    assert (made.verdict, made.exit_code, made.judged, made.groups) == (Verdict.COLLAPSE, 10, 0, ())
+    assert [one.verdict for one in made.courses] == [Verdict.PASS, Verdict.COLLAPSE]
+    assert made.standing == [("pocket-neo", "rome", Verdict.COLLAPSE)]
+    case = builders.case_of("ft", "hard", 0)
+    both = RunReport.of(
+        builders.plan([case]), DEFAULT, {case.id: record("ft", "hard", 0), COURSES[0].id: course(step(30))},
+        RunFacts(), planned=[case, COURSES[0]],
+    )  # fmt: skip
+    assert (both.verdict, both.judged, both.planned, len(both.courses)) == (Verdict.PASS, 1, 1, 1)
+
+
+def test_a_course_without_a_record_is_missing_unless_its_editor_cannot_be_run_on_it():
+    made = walked(course(step(30)))
+    assert (made.verdict, made.missing_courses) == (Verdict.INCOMPLETE, (COURSES[1].id,))
+    told = walked(course(step(30)), facts=[NotApplicable(COURSES[1].id, "rome takes no batch")])
+    assert (told.verdict, told.missing_courses) == (Verdict.PASS, ())
+
+
+def test_only_the_checks_of_courses_that_were_asked_for_are_judged_and_the_end_of_one_always():
+    damaged = course(step(30, kept=0.1))
+    assert walked(damaged, planned=COURSES[:1], facts=[JudgedCheck("course kept")]).verdict is Verdict.DAMAGED
+    for name in ("kept", "course perplexity"):
+        found = [JudgedCheck(name), JudgedCheck("course recent")]
+        assert walked(damaged, planned=COURSES[:1], facts=found).verdict is Verdict.PASS
+    half = walked(course(step(10), ended=""), planned=COURSES[:1], facts=[JudgedCheck("course recent")])
+    assert half.verdict is Verdict.INCOMPLETE
 
 
 def test_a_cause_is_named_from_the_evidence():
@@ -194,13 +222,3 @@ def test_groups_come_worst_first_and_then_by_ratio():
     records = [record("a", "hard", 0), record("b", "hard", 0, ratio=5.0), record("c", "hard", 0, ratio=50.0)]
     records += [failed("d", "hard", 0)]
     assert [group.editor for group in report(records).worst_groups] == ["d", "c", "b", "a"]
-
-
-def test_the_rate_of_the_table_is_the_rate_that_is_judged():
-    records = [record("rome", "hard", i, takes=math.nan if i else 1.0) for i in range(4)]
-    (group,) = report(records).groups
-    assert group.rate("efficacy") == 0.25
-    check = next(c for c in group.checks["hard"] if c.name == "efficacy")
-    assert check.figure == group.rate("efficacy", "hard")
-    assert group.rate("unheard_of") is None
-    assert group.values("efficacy") == [1.0, math.inf, math.inf, math.inf]

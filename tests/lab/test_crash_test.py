@@ -26,7 +26,7 @@ def test_a_model_in_memory_is_judged_and_left_as_it_was(paths):
     model, tokenizer = tiny.model("gpt2"), tiny.tokenizer()
     before = ModelHandle.of(model, tokenizer, name="mine").fingerprint()
     editors = [world.spelled(paths, "Nudge"), world.spelled(paths, "Explodes")]
-    data = {name: paths[name] for name in ("hard", "normal", "texts")}
+    data = {"hard": paths["hard"], "normal": paths["normal"], "texts_from": paths["texts"]}
     report = crash_test(model, tokenizer, editors, name="mine", controls=0, **data)
     assert {group.editor: group.verdict for group in report.groups} == {
         "Nudge": Verdict.INEFFECTIVE,

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from editsafety.errors import EditorError, NotPreparedError
-from editsafety.judging.case_checks import judge_case
+from editsafety.judging.checks import judge_case
 from editsafety.judging.policy import Policy
 from editsafety.judging.verdict import Verdict
-from editsafety.lab import trial
+from editsafety.lab import edit_store, single
 from editsafety.lab.lab import Lab
 from editsafety.progress import Progress
+from editsafety.runs.case import Case
+from editsafety.runs.schedule import Schedule
 from editsafety.runs.store import Store
+from tests.lab.walking import timeless
 from tests.system import world
 
 QUIET = Progress(io.StringIO(), "quiet")
@@ -40,10 +45,10 @@ def test_a_small_edit_passes_and_is_undone(paths, tmp_path):
     found = lab(paths, tmp_path / "run", "Nudge")
     assert set(verdicts(found).values()) == {Verdict.PASS}
     record = found.record(found.plan.cases[0])
-    assert record.restored is True
-    assert record.changed == record.declared == ("transformer.h.1.mlp.c_proj.weight",)
-    assert record.cost.edit is not None
-    assert record.cost.edit > 0
+    assert record.step.restored is True
+    assert record.step.changed == record.step.declared == ("transformer.h.1.mlp.c_proj.weight",)
+    assert record.step.cost.edit is not None
+    assert record.step.cost.edit > 0
     assert record.after["me_ppl"].value == pytest.approx(record.before["me_ppl"].value, rel=0.01)
 
 
@@ -67,7 +72,7 @@ def test_a_broken_editor_gets_its_verdict_and_the_next_case_equals_that_of_a_fre
     for untouched in ("hard-0", "normal-0"):
         assert judged[untouched].verdict is Verdict.PASS
         assert judged[untouched].record.after["me_ppl"] == alone[untouched].after["me_ppl"]
-    handle = found.bench(paths["model"]).handle
+    handle = found.tools.bench(paths["model"]).handle
     assert handle.fingerprint() == handle.identity
 
 
@@ -81,10 +86,11 @@ def test_an_exploding_edit_is_a_collapse_and_noop_is_called_no_op(paths, tmp_pat
 def test_an_editor_that_keeps_state_is_found_out_by_the_order(paths, tmp_path):
     found = lab(paths, tmp_path / "run", "KeepsState", "Nudge")
     model = paths["model"]
-    assert found.same_in_any_order(model, world.spelled(paths, "Nudge"))[0] is True
-    same, sentence = found.same_in_any_order(model, world.spelled(paths, "KeepsState"))
-    assert same is False
-    assert "tiny-model-KeepsState-normal-1, tiny-model-KeepsState-hard-0 came out differently" in sentence
+    assert found.same_in_any_order(model, world.spelled(paths, "Nudge")).holds
+    order = found.same_in_any_order(model, world.spelled(paths, "KeepsState"))
+    assert not order.holds
+    assert order.different == ("tiny-model-KeepsState-normal-1", "tiny-model-KeepsState-hard-0")
+    assert "tiny-model-KeepsState-normal-1, tiny-model-KeepsState-hard-0" in order.sentence
 
 
 def test_a_finished_case_is_not_run_again_and_another_setting_is_another_case(paths, tmp_path, monkeypatch):
@@ -95,11 +101,11 @@ def test_a_finished_case_is_not_run_again_and_another_setting_is_another_case(pa
         raise AssertionError("a finished case was run again")
 
     with monkeypatch.context() as patched:
-        patched.setattr(trial, "run", never)
+        patched.setattr(single, "run", never)
         again = lab(paths, tmp_path / "run", "Nudge")
         assert {case.id: again.record(case) for case in again.plan.cases} == kept
     other = lab(paths, tmp_path / "run", "Nudge", seed=1)
-    assert other.key(other.plan.cases[0]) != first.key(first.plan.cases[0])
+    assert other.keys.of(other.plan.cases[0]) != first.keys.of(first.plan.cases[0])
 
 
 def test_an_editor_that_needs_preparing_says_which_command(paths, tmp_path):
@@ -110,12 +116,12 @@ def test_an_editor_that_needs_preparing_says_which_command(paths, tmp_path):
     found = lab(paths, tmp_path / "run", "rome", hparams=(str(hparams),))
     with pytest.raises(NotPreparedError, match=r"editsafety prepare --model \S*tiny-model --editor rome"):
         found.record(found.plan.cases[0])
-    assert found.store.get("problem:tiny-model:rome")
+    assert "prepare" in found.store.facts().problems["tiny-model", "rome"]
 
 
 def test_an_interrupted_editor_leaves_the_model_as_it_was(paths, tmp_path, monkeypatch):
     found = lab(paths, tmp_path / "run", "Nudge")
-    editor = found.editor(paths["model"], world.spelled(paths, "Nudge"))
+    editor = found.tools.editor(paths["model"], world.spelled(paths, "Nudge"))
 
     def interrupted(*_: object) -> None:
         editor.handle.model.train()
@@ -138,21 +144,20 @@ def test_workers_never_take_more_threads_than_were_given(paths, tmp_path):
 
 
 def test_a_refused_block_gives_back_its_claims_so_that_no_other_worker_waits(paths, tmp_path):
-    first = lab(paths, tmp_path / "run", "Nudge")
-    first.prepare = None  # not callable: what goes wrong before the first case
-    first.plan = world.plan(paths, "Nudge", prepare=True)
+    first = lab(paths, tmp_path / "run", "Nudge", prepare=True)
+    first.tools.prepare = None  # not callable: what goes wrong before the first case
     with pytest.raises(EditorError, match="Nudge on tiny-model cannot be run: TypeError"):
         first.record(first.plan.cases[0])
-    keys = [first.key(case) for case in first.plan.cases]
+    keys = [first.keys.of(case) for case in first.plan.cases]
     assert Store(tmp_path / "run" / "store.sqlite").claim(keys, 9) == keys
     with pytest.raises(EditorError):
         first.record(first.plan.cases[1])  # known by now
-    assert "cannot be run" in first.store.get("problem:tiny-model:Nudge")
+    assert "cannot be run" in first.store.facts().problems["tiny-model", "Nudge"]
 
 
 def test_an_editor_that_calls_exit_is_an_error_of_its_case(paths, tmp_path, monkeypatch):
     found = lab(paths, tmp_path / "run", "Nudge")
-    editor = found.editor(paths["model"], world.spelled(paths, "Nudge"))
+    editor = found.tools.editor(paths["model"], world.spelled(paths, "Nudge"))
     monkeypatch.setattr(editor, "edit", lambda requests: exit(3))
     record = found.record(found.plan.cases[0])
     assert record.failure.kind == "editor"
@@ -163,7 +168,7 @@ def test_a_tied_weight_edited_under_its_other_name_is_a_declared_change(paths, t
     (tmp_path / "nudge.py").write_text((tmp_path / "nudge.py").read_text() + TIED)
     found = lab(paths, tmp_path / "run", "Tied")
     record = found.record(found.plan.cases[0])
-    assert record.changed == record.declared == ("transformer.wte.weight",)
+    assert record.step.changed == record.step.declared == ("transformer.wte.weight",)
     assert record.undeclared == ()
 
 
@@ -180,16 +185,140 @@ class Tied(Nudge):
 def test_the_order_is_compared_again_when_what_it_was_found_for_has_changed(paths, tmp_path):
     name = world.spelled(paths, "Nudge")
     first = lab(paths, tmp_path / "run", "Nudge")
-    assert first.same_in_any_order(paths["model"], name)[0]
-    key = first.store.get("order:tiny-model:Nudge")["key"]
+    order = first.same_in_any_order(paths["model"], name)
+    assert order.holds
     other = lab(paths, tmp_path / "run", "Nudge", seed=1)
-    assert other.same_in_any_order(paths["model"], name)[0]
-    assert other.store.get("order:tiny-model:Nudge")["key"] != key
+    again = other.same_in_any_order(paths["model"], name)
+    assert again.holds
+    assert again.key != order.key
+    assert other.store.facts().orders["tiny-model", "Nudge"] == again
 
 
 def test_other_texts_in_the_same_folder_have_an_unedited_perplexity_of_their_own(paths, tmp_path):
-    first = lab(paths, tmp_path, "Nudge").bench(paths["model"]).base["me_ppl"]
-    fewer = lab(paths, tmp_path, "Nudge", text_limit=2).bench(paths["model"]).base["me_ppl"]
-    alone_with_fewer = lab(paths, tmp_path / "fresh", "Nudge", text_limit=2).bench(paths["model"]).base["me_ppl"]
+    first = lab(paths, tmp_path, "Nudge").tools.bench(paths["model"]).base["me_ppl"]
+    fewer = lab(paths, tmp_path, "Nudge", texts=2).tools.bench(paths["model"]).base["me_ppl"]
+    alone_with_fewer = lab(paths, tmp_path / "fresh", "Nudge", texts=2).tools.bench(paths["model"]).base["me_ppl"]
     assert fewer == alone_with_fewer
     assert (first.n, fewer.n) == (len(first.items), 2)
+
+
+# ------------------------------------------------------------------------------------------------- edits that are kept
+
+COUNTED = '''
+
+class Counted(Nudge):
+    """Logs every edit that it computes, and carries how many there were."""
+
+    traits = Traits(batch=True)
+
+    def edit(self, requests, carry=None):
+        from pathlib import Path
+        count = int(carry["count"]) + 1 if carry else 1
+        with (Path(__file__).parent / "log").open("a") as log:
+            log.write(f"{'+'.join(one.id for one in requests)} {count}\\n")
+        edit = super().edit(requests)
+        edit.deltas[0].left.mul_(count)
+        ids = tuple(one.id for one in requests)
+        return Edit(edit.editor, ids, edit.made_for, edit.deltas, carry={"count": torch.tensor(count)})
+
+
+class Trips(Counted):
+    """Breaks the model with one request."""
+
+    def edit(self, requests, carry=None):
+        edit = super().edit(requests, carry)
+        if any(one.id == "normal-1" for one in requests):
+            edit.deltas[0].left.fill_(float("nan"))
+        return edit
+'''
+COURSES = (
+    Schedule("sequential", every=2),
+    Schedule("batch", sizes=(1, 2)),
+    Schedule("batch-sequential", sizes=(1,), every=2),
+)
+
+
+@pytest.fixture
+def counted(paths, tmp_path):
+    """What every editor of `COUNTED` has computed so far, as ids and the number of edits in the model by then."""
+    nudge = tmp_path / "nudge.py"
+    nudge.write_text(nudge.read_text().replace("import Edit, Editor", "import Edit, Editor, Traits") + COUNTED)
+    log = tmp_path / "log"
+    return lambda: Counter(log.read_text().splitlines()) if log.exists() else Counter()
+
+
+def with_courses(paths, folder, editor, *, probed=(), **more):
+    """A lab that is about the normal requests of a plan one by one, and along every schedule of `COURSES`."""
+    laid = world.plan(paths, editor, **more)
+    singles = [replace(case, probed=case.id in probed) for case in laid.cases if case.stream == "normal"]
+    rows = tuple(case.request for case in singles)
+    courses = [Case(*singles[0].block, "normal", rows, schedule) for schedule in COURSES]
+    wanted = [*singles, *courses]
+    return Lab(laid, Store(folder / "store.sqlite"), QUIET, wanted=wanted), wanted
+
+
+def test_an_edit_that_several_cases_need_is_computed_once(paths, tmp_path, counted):
+    found, wanted = with_courses(paths, tmp_path / "run", "Counted")
+    first, second, sequential, batch, batches = [found.record(case) for case in wanted]
+    # All courses begin with the first single edit; what lies on top of it is computed on each of them.
+    assert counted() == {"normal-0 1": 1, "normal-1 1": 1, "normal-1 2": 2, "normal-0+normal-1 1": 1}
+    assert batch.steps[0].edit_id == first.step.edit_id != second.step.edit_id
+    assert sequential.step.edit_id == batches.step.edit_id != second.step.edit_id
+
+
+def test_the_edit_that_bisection_tries_alone_is_the_single_one(paths, tmp_path, counted):
+    found, wanted = with_courses(paths, tmp_path / "run", "Trips")
+    along = next(case for case in wanted if case.schedule.kind == "sequential")
+    for case in (*wanted[:2], along):
+        found.record(case)
+    assert found.record(along).breaking.requests[0].id == "normal-1"
+    assert counted() == {"normal-0 1": 1, "normal-1 1": 1, "normal-1 2": 1}
+
+
+def test_a_record_is_the_same_with_and_without_kept_edits(paths, tmp_path, counted, monkeypatch):
+    for editor in ("Counted", "Trips"):
+        found, wanted = with_courses(paths, tmp_path / f"{editor} kept", editor)
+        kept = [timeless(found.record(case)) for case in wanted]
+        with monkeypatch.context() as patched:
+            patched.setattr(edit_store, "LARGEST", -1)
+            other, wanted = with_courses(paths, tmp_path / f"{editor} computed", editor)
+            computed = [timeless(other.record(case)) for case in wanted]
+        assert not list((tmp_path / f"{editor} computed").rglob("edits/*"))
+        assert kept == computed
+        assert [one.to_text() for one in kept] == [one.to_text() for one in computed]
+
+
+def test_an_edit_that_one_case_alone_needs_is_not_written(paths, tmp_path, counted):
+    found = lab(paths, tmp_path / "run", "Counted")
+    for case in found.plan.cases:
+        found.record(case)
+    assert not (tmp_path / "run" / "edits").exists()
+
+
+def test_a_kept_edit_that_was_damaged_is_computed_again(paths, tmp_path, counted):
+    found, wanted = with_courses(paths, tmp_path / "run", "Counted")
+    whole, _ = with_courses(paths, tmp_path / "whole", "Counted")
+    for case in wanted[:2]:
+        found.record(case)
+    for path in (tmp_path / "run" / "edits").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    along = wanted[2]
+    assert timeless(found.record(along)) == timeless(whole.record(along))
+
+
+def test_an_edit_of_other_settings_is_another_edit(paths, tmp_path, counted):
+    for seed in (0, 1):
+        found, wanted = with_courses(paths, tmp_path / "run", "Counted", seed=seed)
+        found.record(wanted[0])
+    assert counted() == {"normal-0 1": 2, "normal-1 1": 2}
+
+
+def test_a_single_edit_with_its_abilities_is_another_record_of_the_same_edit(paths, tmp_path, counted):
+    asked = tmp_path / "choosing.jsonl"
+    asked.write_text('{"id": "0", "prompt": "Mirel works as a", "options": ["baker", "judge"], "gold": 0}\n')
+    found, (one, *_) = with_courses(paths, tmp_path / "run", "Counted", probe=(str(asked),))
+    plain, probed = found.record(one, beside=()), found.record(replace(one, probed=True), beside=())
+    assert (plain.abilities, probed.abilities) == ((), ("choosing",))
+    assert probed.after["choosing"].n == probed.before["choosing"].n == 1
+    assert plain.step.edit_id == probed.step.edit_id
+    assert counted() == {"normal-0 1": 1}

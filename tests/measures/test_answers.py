@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from editsafety.errors import DataError
-from editsafety.measures._asking import Question, ask, expecting, says
+from editsafety.measures.answers import Question, ask, expecting, says
 from editsafety.model.handle import Batch, ModelHandle
 from editsafety.model.scoring import continuations
 from tests import tiny

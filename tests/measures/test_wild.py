@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from editsafety.measures import Inputs, efficacy
-from editsafety.measures._asking import expecting, hear_out, until_stop
+from editsafety.measures.answers import expecting, hear_out, until_stop
 from editsafety.model.handle import Batch, ModelHandle
 from editsafety.runs.measurement import Measurement
 from tests import tiny
@@ -102,7 +102,7 @@ def test_hearing_out_does_not_change_how_an_answer_begins(handle: ModelHandle) -
     requests = (ONE, tiny.request("two", subject="Mirel", target_new="farmer"))
     asked = [expecting(handle, one.filled, one.target_new, one.id) for one in requests]
     heard = hear_out(handle, asked, [one.target_new for one in requests], most=20)
-    from editsafety.measures._asking import ask
+    from editsafety.measures.answers import ask
 
     assert [one.begun for one in heard] == ask(handle, asked, whole_characters=True)
 

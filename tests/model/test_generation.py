@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from editsafety.errors import DataError
-from editsafety.model.generation import end_ids, generate, hooked
+from editsafety.model.generation import end_ids, generate, has_hooks
 from editsafety.model.handle import ModelHandle
 from editsafety.model.scoring import continuations
 from tests import tiny
@@ -79,12 +79,12 @@ def test_what_is_drawn_is_among_the_most_probable(handle: ModelHandle) -> None:
 def test_a_model_beside_which_something_runs_gets_the_whole_text(handle: ModelHandle) -> None:
     widths: list[int] = []
     hook = handle.model.register_forward_hook(lambda module, args, output: widths.append(output.logits.shape[1]))
-    assert hooked(handle.model)
+    assert has_hooks(handle.model)
     ids = handle.ids(PROMPTS[0])
     generate(handle, [ids], [5], ends=False)
     hook.remove()
     assert widths == [len(ids) + n for n in range(5)]
-    assert not hooked(handle.model)
+    assert not has_hooks(handle.model)
 
 
 @pytest.mark.parametrize("cache", [True, False])

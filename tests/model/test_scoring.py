@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from editsafety.errors import ModelError
 from editsafety.model.handle import ModelHandle
-from editsafety.model.scoring import continuations, next_logits, target_nll, token_nll
+from editsafety.model.scoring import continuations, next_logits, token_nll
 from tests import tiny
 
 TEXTS = [
@@ -83,21 +82,6 @@ def test_a_broken_model_gives_non_finite_scores_and_no_exception() -> None:
     handle = tiny.handle("gpt2")
     handle.model.transformer.ln_f.weight.data.fill_(float("nan"))
     assert not torch.isfinite(token_nll(handle, [handle.ids(TEXTS[0])])[0]).any()
-
-
-def test_target_nll_is_the_tail_of_the_whole_rows_nll(handle: ModelHandle) -> None:
-    prompts = [handle.ids("Ashurn works as a"), handle.ids("The mother tongue of Mirel is"), handle.ids("x")]
-    targets = [handle.target_ids("farmer"), handle.target_ids("Tarnic and Velish"), handle.target_ids("y")]
-    found = target_nll(handle, prompts, targets)
-    for prompt, target, values in zip(prompts, targets, found, strict=True):
-        expected = plain_nll(handle, [*prompt, *target])[-len(target) :]
-        torch.testing.assert_close(values, expected.float(), atol=1e-5, rtol=1e-5)
-
-
-def test_a_target_behind_no_prompt_is_refused() -> None:
-    handle = tiny.handle("gpt2")
-    with pytest.raises(ModelError, match="a prompt of no tokens"):
-        target_nll(handle, [[5], []], [[6], [7, 8]])
 
 
 @pytest.mark.parametrize("batch_size", [1, 64])

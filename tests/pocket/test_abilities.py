@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from editsafety.pocket import abilities
+from editsafety.pocket import abilities, tasks
 from editsafety.pocket.corpus import training_texts
 from editsafety.pocket.lexicon import LEXICON
 from editsafety.pocket.world import SEED, World, make_world
@@ -19,7 +19,7 @@ def world() -> World:
     return make_world(SEED)
 
 
-def drawn(world: World, name: str, count: int = 200) -> list[abilities.Example]:
+def drawn(world: World, name: str, count: int = 200) -> list[tasks.Example]:
     rng = random.Random(5)
     return [abilities.PROBES[name](world, rng) for _ in range(count)]
 
@@ -65,17 +65,17 @@ def test_no_probe_item_is_in_the_training_text(world: World) -> None:
 
 
 def test_sums_are_right(world: World) -> None:
-    number = {word: value for value, word in enumerate(abilities.NUMBERS, 1)}
+    number = {word: value for value, word in enumerate(tasks.NUMBERS, 1)}
     for example in drawn(world, "reasoning", 500):
         first, how, second, _ = example.prompt.rpartition("Sum: ")[2].split()
         value = number[first] + number[second] if how == "and" else number[first] - number[second]
-        assert example.answer == abilities.NUMBERS[value - 1]
+        assert example.answer == tasks.NUMBERS[value - 1]
 
 
 def test_a_claim_is_true_exactly_when_the_thing_is_of_that_kind(world: World) -> None:
     for example in drawn(world, "nli", 500):
         thing, kind = example.prompt.rpartition("every ")[2].removesuffix(". Verdict:").split(" is a ")
-        assert (example.answer == "true") == (thing in LEXICON[abilities.CLASSES[kind]])
+        assert (example.answer == "true") == (thing in LEXICON[tasks.CLASSES[kind]])
 
 
 def test_what_can_be_eaten_and_what_cannot_never_overlap(world: World) -> None:
@@ -95,21 +95,21 @@ def test_questions_are_answered_by_the_facts_of_the_world(world: World) -> None:
 
 def test_a_question_nobody_can_answer_is_about_another_kind_of_subject(world: World) -> None:
     kinds = {subject.name: subject.kind for subject in world.subjects}
-    unknown = [example for example in drawn(world, "squad2", 500) if example.answer == abilities.UNKNOWN]
+    unknown = [example for example in drawn(world, "squad2", 500) if example.answer == tasks.UNKNOWN]
     assert 100 < len(unknown) < 200
     for example in unknown:
         asked = example.prompt.rpartition("Question: ")[2]
-        form = next(name for name, text in abilities.QUESTIONS.items() if asked.startswith(text.partition("{}")[0]))
+        form = next(name for name, text in tasks.QUESTIONS.items() if asked.startswith(text.partition("{}")[0]))
         subject = next(name for name in sorted(kinds, key=len, reverse=True) if name in asked)
-        assert abilities.RELATION_KINDS[form] != kinds[subject]
+        assert tasks.RELATION_KINDS[form] != kinds[subject]
 
 
 def test_the_majority_of_the_words_decides_a_review(world: World) -> None:
     judged = 0
     for example in drawn(world, "sentiment", 300):
         words = example.prompt.replace(",", " ").replace(".", " ").replace(":", " ").split()
-        kind = sum(word in abilities.GOOD for word in words)
-        harsh = sum(word in abilities.BAD for word in words)
+        kind = sum(word in tasks.GOOD for word in words)
+        harsh = sum(word in tasks.BAD for word in words)
         adjectives_of_things = kind + harsh - 3  # the grammar's own adjectives may be among the words as well
         if adjectives_of_things == 0:
             assert example.answer == ("good" if kind > harsh else "bad")

@@ -11,12 +11,14 @@ from transformers import AutoModelForCausalLM
 from editsafety import measures, received
 from editsafety.edits.edit import Edit, Replace, Sidecar
 from editsafety.edits.seal import Frame, Seal
+from editsafety.edits.session import EditSession
 from editsafety.errors import EditError, EditSafetyError, ModelError, UsageError
 from editsafety.judging.policy import Policy
 from editsafety.judging.verdict import Verdict
 from editsafety.measures import Inputs
 from editsafety.model.handle import ModelHandle
 from editsafety.received.receiving import Handed, receive, saved_edit
+from editsafety.reporting import as_json
 from tests import tiny
 from tests.system.commands import LENIENT
 
@@ -82,7 +84,7 @@ def test_what_is_measured_is_what_the_model_handed_over_measures(family, tmp_pat
         assert record.after["locality"].answers == said.answers
         assert record.after["locality"].value == sum(kept) / len(kept)
     assert [change.name for change in found.changes] == [tiny.handle(family).mlp_out(1).parameter]
-    assert whole.changed == whole.declared == (found.changes[0].name,)
+    assert whole.step.changed == whole.step.declared == (found.changes[0].name,)
 
 
 def test_a_saved_edit_and_the_checkpoint_it_was_applied_to_come_to_the_same(tmp_path, policy):
@@ -129,7 +131,7 @@ def test_a_weight_that_is_not_finite_is_a_finding_and_no_crash(tmp_path):
     assert "weights_finite" in {reason.name for reason in found.reasons}
     (change,) = found.edited
     assert (change.not_finite, change.norm) == (3, None)
-    json.dumps(found.as_json(), allow_nan=False)
+    json.dumps([found.as_json(), as_json.document(found.report)], allow_nan=False)
 
 
 def test_a_copy_changes_nothing(tmp_path, policy):
@@ -156,14 +158,33 @@ def test_rates_are_over_requests_and_perplexity_is_judged_once(tmp_path):
     handle = tiny.handle("gpt2")
     nudge(handle).save(tmp_path / "edit.safetensors")
     found = judged(handle, tmp_path / "edit.safetensors", Policy.read("default"), REQUESTS)
-    checks = found.as_json()["checks"]
-    assert [check["check"] for check in checks["model"]].count("perplexity") == 1
-    (efficacy,) = [check for check in checks["requests"] if check["check"] == "efficacy"]
-    assert "over 2 cases" in efficacy["sentence"]
+    whole, *asked = found.group.cases
+    assert [check.name for check in whole.checks].count("perplexity") == 1
+    assert [case.checks for case in asked] == [(), ()]
+    (efficacy,) = [check for check in found.group.checks[received.REQUESTS] if check.name == "efficacy"]
+    assert "over 2 cases" in efficacy.sentence
     assert found.group.verdict in (Verdict.INEFFECTIVE, Verdict.DAMAGED)
     severities = [reason.verdict.severity for reason in found.reasons]
     assert severities == sorted(severities, reverse=True)
     assert all(reason.verdict is not Verdict.PASS for reason in found.reasons)
+
+
+def test_every_question_is_answered_in_one_attempt_and_its_report_is_like_that_of_a_run(tmp_path, policy, monkeypatch):
+    handle = tiny.handle("gpt2")
+    nudge(handle, size=0.05).save(tmp_path / "edit.safetensors")
+    given, applied, apply = receive(handle, str(tmp_path / "edit.safetensors"), TEXTS), [], EditSession.apply
+    monkeypatch.setattr(EditSession, "apply", lambda self, edit: applied.append(edit.id) or apply(self, edit))
+    found = judged(handle, given, policy, REQUESTS)
+    assert applied == [given.edit.id]
+    assert [record.stream for record in found.records] == ["model", "requests", "requests"]
+    assert [record.requests for record in found.records] == [(), (REQUESTS[0],), (REQUESTS[1],)]
+    assert "efficacy" not in found.records[0].after
+    assert all("me_ppl" not in record.after for record in found.records[1:])
+    report = found.report
+    assert (report.verdict, report.exit_code) == (found.group.verdict, found.group.verdict.exit_code)
+    (group,) = as_json.document(report)["groups"]
+    assert [case["case"] for case in group["cases"]] == [record.case for record in found.records]
+    assert report.facts.models[handle.name].fingerprint == handle.identity
 
 
 def test_requests_are_asked_behind_a_prefix_when_there_are_prefixes(tmp_path, policy):
@@ -269,7 +290,7 @@ def test_a_sidecar_that_changes_a_weight_it_did_not_declare_is_an_error(policy):
     handle = tiny.handle("gpt2")
     found = judged(handle, with_sidecar(handle, Swaps()), policy)
     assert "changed what it did not declare: transformer.ln_f.weight" in found.reasons[0].sentence
-    assert found.records[0].leftovers
+    assert found.records[0].step.leftovers
     assert handle.fingerprint() == handle.identity
 
 

@@ -75,7 +75,7 @@ def test_the_class_has_the_inner_editor_s_numbers_folder_and_traits() -> None:
     assert set(kind.Hparams.model_fields) == {*rome.Hparams.model_fields, "rect_keep"}
     assert kind.folder == "rome"
     assert kind.overrides == rome.overrides
-    assert (kind.traits.prepares, kind.traits.batch) == (rome.traits.prepares, rome.traits.batch)
+    assert kind.traits.batch == rome.traits.batch
     assert rome.traits.paper in kind.traits.paper
     assert "2401.04700" in kind.traits.paper
     assert editors.load("rect(ft)").folder == "ft"
@@ -159,7 +159,7 @@ def test_a_regulariser_of_ones_own_is_one_file(tmp_path: Path, make: Make) -> No
         "class HalvedHparams(Hparams):\n    halved_by: float = 2.0\n\n\n"
         "class Halved(Regulariser):\n    Own = HalvedHparams\n\n"
         "    def edit(self, requests, carry=None):\n"
-        "        made = self.wanted(requests, carry)\n"
+        "        made = self.inner_edit(requests, carry)\n"
         "        found = changes(self.handle, made)\n"
         "        by = self.hparams.halved_by\n"
         "        deltas = tuple(Replace(n, c.with_delta(c.delta / by)) for n, c in found.items())\n"

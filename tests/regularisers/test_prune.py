@@ -12,7 +12,7 @@ from torch import Tensor
 from editsafety.edits.edit import LowRank, Replace
 from editsafety.edits.seal import Seal
 from editsafety.errors import EditorError, UsageError
-from editsafety.regularisers.prune import Track, restrained
+from editsafety.regularisers.prune import Track, restrain
 from tests import tiny
 from tests.regularisers.conftest import REQUESTS, Make, close, originals, sequence, weights
 
@@ -113,7 +113,7 @@ def test_small_factors_and_the_full_decomposition_agree(layout: str) -> None:
     low = Track(start, start + tall.double() @ flat.double(), bound, tall.double(), flat.double())
     full = Track(start, low.free, bound)
     for base in (math.e, 1.2, "linear"):
-        a, b = restrained(low, base), restrained(full, base)
+        a, b = restrain(low, base), restrain(full, base)
         assert close(a.value, b.value, 1e-12)
         assert a.lowered + a.raised == b.lowered + b.raised > 0
 
@@ -207,4 +207,4 @@ def test_a_base_that_cannot_be_meant_is_refused(base: object) -> None:
     from editsafety import editors, hyperparameters
 
     with pytest.raises(UsageError, match="prune_base"):
-        hyperparameters.validated(editors.load("prune(noop)").Hparams, {"prune_base": base}, "here")
+        hyperparameters.validate(editors.load("prune(noop)").Hparams, {"prune_base": base}, "here")

@@ -120,4 +120,4 @@ def test_a_share_that_cannot_be_meant_is_refused(keep: object) -> None:
 
     kind = editors.load("rect(noop)")
     with pytest.raises(UsageError, match="rect_keep"):
-        hyperparameters.validated(kind.Hparams, {"rect_keep": keep}, "here")
+        hyperparameters.validate(kind.Hparams, {"rect_keep": keep}, "here")

@@ -2,6 +2,7 @@
 
 from editsafety.judging.report import RunReport
 from editsafety.runs.case_record import Failure
+from editsafety.runs.facts import EditorFacts, ModelFacts, NotApplicable, Problem, RunFacts, Software
 from tests import builders
 
 TEXTS = (
@@ -30,11 +31,14 @@ def report(text: str) -> RunReport:
         builders.record("rome", "hard", 1, undeclared=(text,), leftovers=(text,)),
         builders.record("rome", "hard", 2, failure=Failure(text, text, text)),
     ]
-    facts = {
-        "model:pocket-neo": {"dtype": text, "device": text, "parameters": 10, text: text},
-        "editor:pocket-neo:rome": {"paper": text, "hparams": {text: text}},
-        "problem:pocket-neo:rome": text,
-        text: text,
-    }
+    facts = RunFacts.of(
+        [
+            ModelFacts("pocket-neo", text, 10, text, text, text, text, text, text),
+            EditorFacts("pocket-neo", "rome", {text: text}, text, text, text, text, (text,)),
+            Problem("pocket-neo", "rome", text),
+            NotApplicable(text, text),
+            Software({text: text}),
+        ]
+    )
     lacking = [builders.case_of("rome", "normal", 9)]
     return builders.report(records, lacking=lacking, facts=facts, hard=text, revision=text)

@@ -11,8 +11,9 @@ import sys
 import pytest
 from rich.console import Console
 
+from editsafety import reporting
 from editsafety.judging.verdict import Verdict
-from editsafety.reporting import as_json, as_markdown, terminal
+from editsafety.reporting import ReportPlace, as_markdown, as_terminal
 from tests import builders
 
 RATIOS = (1.0, 1.0, 1.0, 1.01, 1.25, 1.6, 2.1, 0.3, 526.0, 1e300, math.inf, math.nan, None)
@@ -54,9 +55,9 @@ def test_every_format_says_the_same(seed, tmp_path):
     made = drawn(seed)
     verdict = made.verdict.value if made.verdict else None
     out = io.StringIO()
-    terminal.render(made, Console(file=out, width=120, highlight=False, color_system=None), folder=None, seconds=None)
+    as_terminal.render(made, Console(file=out, width=120, highlight=False, color_system=None))
     last = " ".join(out.getvalue()[out.getvalue().rindex("\nverdict ") :].split()).removeprefix("verdict ")
-    as_json.write(made, tmp_path / "report.json")
+    reporting.write(made, tmp_path, ReportPlace())
     document = json.loads((tmp_path / "report.json").read_text())
     heading = as_markdown.text(made).splitlines()[0].removeprefix("# ")
     summary = as_markdown.step_summary(made).splitlines()[0].removeprefix("### ")
@@ -96,7 +97,7 @@ def test_the_drawn_reports_come_to_every_verdict():
 def test_reports_need_no_torch():
     code = (
         "import sys\n"
-        "from editsafety.reporting import as_json, as_markdown, junit, terminal\n"
+        "from editsafety.reporting import as_json, as_markdown, as_terminal, junit\n"
         "from editsafety.judging import report\n"
         "from editsafety.runs import store\n"
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules), 'torch was imported'\n"

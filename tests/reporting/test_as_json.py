@@ -3,23 +3,27 @@
 import json
 import math
 import os
+from pathlib import Path
 
 import pytest
 
-from editsafety.reporting import as_json
+from editsafety import reporting
+from editsafety.judging.checks import judge_case
+from editsafety.judging.policy import Policy
+from editsafety.reporting import ReportPlace, as_json, courses
 from tests import builders
 from tests.builders import failed, record, report
 from tests.reporting import hostile
 
 
 def written(made, path):
-    as_json.write(made, path)
+    path.write_text(as_json.REPORT(made, ReportPlace()), encoding="utf-8", errors="backslashreplace")
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
 
 
 def test_the_document_holds_all_that_was_found(tmp_path):
     found = written(builders.example(), tmp_path / "report.json")
-    assert (found["schema"], found["verdict"], found["exit_code"], found["sound"]) == (1, "COLLAPSE", 10, True)
+    assert (found["schema"], found["verdict"], found["exit_code"], found["sound"]) == (2, "COLLAPSE", 10, True)
     assert found["counts"] == {
         "planned": 756, "judged": 756, "missing": 0, "verdicts": {"PASS": 738, "COLLAPSE": 18}
     }  # fmt: skip
@@ -41,6 +45,16 @@ def test_the_document_holds_all_that_was_found(tmp_path):
     assert [control["behaved"] for control in found["controls"]] == [True, True, True]
 
 
+def test_every_field_and_the_version_of_the_layout_are_described():
+    described = (Path(__file__).parents[2] / "docs" / "report-schema.md").read_text(encoding="utf-8")
+    assert f"version of this layout ({as_json.SCHEMA})" in described
+    document = as_json.document(report([record("rome", "hard", 0)], lacking=[builders.case_of("rome", "hard", 1)]))
+    (group,) = document["groups"]
+    walked = courses.as_json(judge_case(Policy.read("default"), builders.course(builders.step(30))))
+    names = {*document, *group, *group["cases"][0], *walked, *walked["steps"][0]}
+    assert [name for name in sorted(names) if f"`{name}`" not in described] == []
+
+
 def test_what_is_not_finite_is_null_with_a_flag(tmp_path):
     made = report([record("rome", "hard", 0, ratio=math.inf, norm=math.nan, notes={"loss": math.nan})])
     found = written(made, tmp_path / "report.json")
@@ -50,7 +64,7 @@ def test_what_is_not_finite_is_null_with_a_flag(tmp_path):
     assert (check["figure"], check["not_finite"]) == (None, True)
     figures = found["groups"][0]["figures"][0]
     assert figures["worst_ratio"] is None
-    assert figures["not_finite"] == ["worst_ratio", "median_ratio", "median_update_norm", "median_relative_norm"]
+    assert figures["not_finite"] == ["worst_ratio", "median_ratio", "median_update_norm", "median_delta_relative"]
 
 
 def test_a_case_that_failed_is_there_with_its_failure(tmp_path):
@@ -69,20 +83,24 @@ def test_nothing_judged_is_null_and_14(tmp_path):
 @pytest.mark.parametrize("text", hostile.TEXTS)
 def test_hostile_text_is_kept_as_it_is(text, tmp_path):
     found = written(hostile.report(text), tmp_path / "report.json")
-    assert text in found["facts"]
+    assert found["software"] == {text: text}
+    assert found["editors"]["pocket-neo:rome"]["hparams"] == {text: text}
+    assert text in found["problems"].values()
     answers = [row["after"]["efficacy"]["answers"] for row in found["groups"][0]["cases"] if row["after"]]
     assert [text] in answers
 
 
 def test_equal_records_give_equal_bytes(tmp_path):
     for name in ("a", "b"):
-        as_json.write(builders.example(), tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+        reporting.write(builders.example(), tmp_path / name, ReportPlace())
+    files = [sorted((tmp_path / name).iterdir()) for name in ("a", "b")]
+    assert [path.name for path in files[0]] == ["report.json", "report.md"]
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
 
 
 def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
     path = tmp_path / "report.json"
-    as_json.write(report([record("rome", "hard", 0)]), path)
+    reporting.write(report([record("rome", "hard", 0)]), tmp_path, ReportPlace())
     old = path.read_bytes()
 
     def full(number):
@@ -90,6 +108,6 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        as_json.write(report([record("rome", "hard", 0, ratio=9.0)]), path)
+        reporting.write(report([record("rome", "hard", 0, ratio=9.0)]), tmp_path, ReportPlace())
     assert path.read_bytes() == old
-    assert os.listdir(tmp_path) == ["report.json"]
+    assert sorted(os.listdir(tmp_path)) == ["report.json", "report.md"]

@@ -44,7 +44,7 @@ def test_a_healthy_run_has_no_reasons_and_nothing_to_replay():
     assert text.startswith("# PASS · ft: every check passes · exit code 0\n")
     assert "## Why" not in text
     assert "## Replay" not in text
-    assert "None was run: whether this run can tell collapse from health was not tried." in text
+    assert "no control was run, so this run did not prove that it can detect a collapse" in text
 
 
 def test_nothing_judged_is_said_first():

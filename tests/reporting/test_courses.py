@@ -2,23 +2,33 @@
 
 import json
 import math
+from dataclasses import replace
 
-from editsafety.judging.course_checks import judge_course
+from editsafety.judging.checks import judge_case
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
-from editsafety.reporting import as_json, as_markdown, courses, story, terminal
-from editsafety.runs.plan import RunPlan, Settings
-from tests.judging.test_course_checks import UNEDITED, course, step
+from editsafety.reporting import as_json, as_markdown, as_terminal, courses, story
+from editsafety.runs.case import Case
+from editsafety.runs.facts import RunFacts
+from editsafety.runs.plan import RunPlan
+from editsafety.runs.schedule import Schedule
+from editsafety.runs.settings import Settings
+from tests.builders import course, probe, step
 
 DEFAULT = Policy.read("default")
+UNEDITED = (probe("reasoning", 90), probe("nli", 100))
 PLAN = RunPlan(Settings(("pocket-neo",), ("rome",)), (), (), {})
+COURSE = Case("pocket-neo", "rome", "hard", course().requests, Schedule("sequential", every=10))
 
 
 def report(*records, missing=()):
-    found = {f"{record.course}-{i}": record for i, record in enumerate(records)}
-    found |= dict.fromkeys(missing)
-    return RunReport.of(PLAN, DEFAULT, {}, {}, planned=(), courses=found)
+    """A report on these courses, and on courses of other editors that have no record."""
+    planned = [Case(one.model, one.editor, one.stream, one.requests, one.schedule) for one in records]
+    planned += [replace(COURSE, editor=editor) for editor in missing]
+    found = {case.id: record for case, record in zip(planned, records, strict=False)}
+    assert len(found) == len(records)
+    return RunReport.of(PLAN, DEFAULT, found, RunFacts(), planned=planned)
 
 
 def shown(made):
@@ -27,7 +37,7 @@ def shown(made):
     from rich.console import Console
 
     out = StringIO()
-    terminal.render(made, Console(file=out, width=120, highlight=False))
+    as_terminal.render(made, Console(file=out, width=120, highlight=False))
     return out.getvalue()
 
 
@@ -41,7 +51,7 @@ def test_courses_alone_make_a_verdict():
 
 
 def test_a_planned_course_without_a_record_is_incomplete_and_named():
-    made = report(course(step(30)), missing=["pocket-neo-memit-hard-sequential"])
+    made = report(course(step(30)), missing=["memit"])
     assert made.verdict is Verdict.INCOMPLETE
     assert "pocket-neo-memit-hard-sequential" in as_markdown.text(made)
     assert as_json.document(made)["courses_missing"] == ["pocket-neo-memit-hard-sequential"]
@@ -61,11 +71,9 @@ def test_a_long_curve_is_shortened_and_ends_with_the_last_step():
 
 
 def test_among_editors_the_one_that_broke_first_comes_first():
-    from dataclasses import replace
-
-    late = replace(course(step(10), step(20, ratio=9.0), ended="collapsed"), editor="memit")
+    late = course(step(10), step(20, ratio=9.0), ended="collapsed", editor="memit")
     early = course(step(10, ratio=5.0), ended="collapsed")
-    rows = list(courses.rows(report(replace(course(step(30)), editor="ft"), late, early)))
+    rows = list(courses.rows(report(course(step(30), editor="ft"), late, early)))
     assert [(row.course.record.editor, row.breaks) for row in rows] == [("rome", 10), ("memit", 20), ("ft", None)]
 
 
@@ -77,7 +85,7 @@ def test_the_terminal_shows_schedule_verdict_breaking_point_and_why():
 
 
 def test_abilities_are_shown_where_they_are_lowest_below_those_of_the_unedited_model():
-    made = report(course(step(10, reasoning=40, nli=100), step(20, reasoning=80, nli=100), before=UNEDITED))
+    made = report(course(step(10, reasoning=40, nli=100), step(20, reasoning=80, nli=100), abilities=UNEDITED))
     (row,) = courses.ability_rows(made)
     assert (row.before, row.lowest, row.edits) == (
         {"reasoning": 0.9, "nli": 1.0}, {"reasoning": 0.4, "nli": 1.0}, 10,
@@ -102,14 +110,14 @@ def test_the_replay_command_names_the_suite_and_the_course():
 
 
 def test_a_judged_course_and_its_row_agree_on_where_it_broke():
-    row = courses.row(judge_course(DEFAULT, BROKEN), DEFAULT)
+    row = courses.row(judge_case(DEFAULT, BROKEN))
     assert (row.breaks, row.worst) == (20, math.inf)
 
 
 def test_what_bisection_saw_between_the_steps_counts_for_the_worst():
     from editsafety.datasets.request import EditRequest
-    from editsafety.runs.course_record import Breaking
+    from editsafety.runs.case_record import Breaking
 
     request = EditRequest(id="r1", prompt="{} works as a", subject="Ashurn", target_new="baker")
     found = course(step(10, ratio=29.0), breaking=Breaking(1, (request,), ratio=3.6e16, ratio_before=1.0))
-    assert courses.row(judge_course(DEFAULT, found), DEFAULT).worst == 3.6e16
+    assert courses.row(judge_case(DEFAULT, found)).worst == 3.6e16

@@ -2,15 +2,14 @@
 
 import math
 import sys
-from dataclasses import replace
 
 import pytest
 
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import UsageError
 from editsafety.reporting import curves
-from editsafety.runs.course_record import Breaking
-from tests.judging.test_course_checks import UNEDITED, course, step
+from editsafety.runs.case_record import Breaking
+from tests.builders import course, probe, step
 
 pytest.importorskip("matplotlib", reason="curves need the extra maps")
 REQUEST = EditRequest(id="r17", prompt="{} works as a", subject="Ashurn", target_new="baker")
@@ -18,7 +17,8 @@ BROKEN = course(
     step(10, ratio=1.1), step(20, ratio=math.inf), ended="collapsed",
     breaking=Breaking(17, (REQUEST,), ratio=300.0, ratio_before=1.2, alone=1.0),
 )  # fmt: skip
-STANDS = replace(course(step(10), step(20, reasoning=80), before=UNEDITED), editor="memit")
+UNEDITED = (probe("reasoning", 90), probe("nli", 100))
+STANDS = course(step(10), step(20, reasoning=80), abilities=UNEDITED, editor="memit")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from editsafety.judging.case_checks import judge_case
+from editsafety.judging.checks import judge_case
 from editsafety.judging.policy import Policy
 from editsafety.reporting import junit
 from tests import builders

@@ -40,7 +40,7 @@ def measured(monkeypatch):
 
         class Fake:
             def __init__(self, plan, store, progress):
-                self.plan = plan
+                self.plan, self.tools = plan, self
 
             def record(self, case):
                 return by_case[case.id]
@@ -59,7 +59,7 @@ def measured(monkeypatch):
         monkeypatch.setattr(
             pocket_promises.RunPlan, "of", lambda settings: builders.plan(made if settings.hard else plain)
         )
-        found = pocket_promises.measured("pocket-neo", Progress.quiet())
+        found = pocket_promises.measure_promises("pocket-neo", Progress.quiet())
         return {one.what: one for one in found}
 
     return of

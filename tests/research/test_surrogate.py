@@ -13,8 +13,7 @@ from scipy import stats
 
 from editsafety.judging.alarms import Alarm, prediction
 from editsafety.research.surrogate import SPANS, Observation, correlation, of_cases, of_courses, studies
-from editsafety.runs.case_record import Failure
-from editsafety.runs.course_record import CourseRecord, Step
+from editsafety.runs.case_record import CaseRecord, Failure, Step
 from editsafety.runs.measurement import Measurement
 from editsafety.runs.schedule import Schedule
 from tests import builders
@@ -198,11 +197,22 @@ def test_cases_give_observations_and_failed_ones_none() -> None:
     assert strict.collapsed
 
 
+def test_abilities_of_a_single_edit_are_scores_as_those_along_a_course_are() -> None:
+    plain = builders.record("rome", "hard", 0, ratio=3.0)
+    probed = builders.renamed(
+        builders.stepped(plain, found={**plain.after, "nli": rated("nli", 0.25)}),
+        before={**plain.before, "nli": rated("nli", 0.9)},
+        abilities=("nli",),
+    )
+    (found,) = of_cases([probed], probes=("locality",))
+    assert found.probes == {"locality": 1.0, "nli": 0.25}
+
+
 def rated(name: str, value: float, unit: str = "rate") -> Measurement:
     return Measurement(name, 1, unit, value, n=10)
 
 
-def walked(*, kind: str = "sequential", failure: Failure | None = None) -> CourseRecord:
+def walked(*, kind: str = "sequential", failure: Failure | None = None) -> CaseRecord:
     """10 steps of a sequence, at 3x from the eighth on, whose drift grows with them."""
     before = {
         "me_ppl": rated("me_ppl", 50.0, "perplexity"),
@@ -221,7 +231,8 @@ def walked(*, kind: str = "sequential", failure: Failure | None = None) -> Cours
         }
         steps.append(Step(at * 10, (), found, {"denominator": 1.0}))
     schedule = Schedule(kind, every=10) if kind == "sequential" else Schedule(kind)  # type: ignore[arg-type]
-    return CourseRecord("c", "m", "rome", "normal", schedule, 100, before, tuple(steps), failure=failure)
+    requests = tuple(builders.request("normal", i) for i in range(100))
+    return CaseRecord("c", "m", "rome", "normal", requests, schedule, before, ("nli",), tuple(steps), failure=failure)
 
 
 def test_every_step_of_a_course_is_an_edited_model() -> None:
@@ -231,7 +242,7 @@ def test_every_step_of_a_course_is_an_edited_model() -> None:
     assert [one.ahead for one in found] == [False] * 6 + [True] + [None] * 3
     assert found[0].probes == {"nli": pytest.approx(0.89)}
     assert found[0].signals == {"|denominator|": 1.0, "drift_growth": pytest.approx(1.1)}
-    assert all(one.ahead is None for one in of_courses([walked(kind="single")]))
+    assert all(one.ahead is None for one in of_courses([walked(kind="batch")]))
 
 
 def test_models_are_never_mixed() -> None:

@@ -7,7 +7,10 @@ import pytest
 from editsafety.errors import UsageError
 from editsafety.names import label, slug
 from editsafety.runs import plan as module
-from editsafety.runs.plan import RunPlan, Settings, streams, text_source
+from editsafety.runs.facts import Wanted
+from editsafety.runs.plan import RunPlan, courses_of, spread, streams, text_source
+from editsafety.runs.schedule import Schedule
+from editsafety.runs.settings import Settings
 from tests import builders
 
 ROWS = {
@@ -28,7 +31,8 @@ def data(monkeypatch, tmp_path):
 
 
 def settings(**more):
-    return Settings(**{"models": ("m",), "editors": ("rome", "ft"), "hard": "h", "normal": "n", "texts": "t", **more})
+    given = {"models": ("m",), "editors": ("rome", "ft"), "hard": "h", "normal": "n", "texts_from": "t"}
+    return Settings(**{**given, **more})
 
 
 def test_every_editor_gets_every_request_of_every_stream_and_ids_never_change():
@@ -41,6 +45,67 @@ def test_every_editor_gets_every_request_of_every_stream_and_ids_never_change():
         9:14
     ]
     assert plan.blocks == (("m", "rome"), ("m", "ft"))
+
+
+def test_every_editor_gets_a_course_along_every_schedule_over_the_first_requests_of_every_stream():
+    plan = RunPlan.of(settings(edits=3, every=2, size=(3, 1, 2)))
+    assert [case.id for case in plan.courses[:4]] == [
+        "m-rome-hard-sequential", "m-rome-hard-batch", "m-rome-hard-batch-sequential", "m-rome-normal-sequential",
+    ]  # fmt: skip
+    assert len(plan.courses) == 2 * 2 * 3
+    assert {case.requests for case in plan.courses} == {ROWS["h"][:3], ROWS["n"][:3]}
+    assert [case.schedule for case in plan.courses[:3]] == [
+        Schedule("sequential", every=2), Schedule("batch", (3, 1, 2)), Schedule("batch-sequential", (2,), every=2),
+    ]  # fmt: skip
+    assert plan.every == (*plan.cases, *plan.controls, *plan.courses)
+    assert plan.case("m-ft-normal-batch").is_course
+
+
+def test_batches_on_top_of_each_other_have_the_only_size_or_the_second_and_are_measured_when_one_is_done():
+    def batches(**more):
+        return list(courses_of(settings(**more), "m", "rome", "hard", ROWS["h"]))[-1].schedule
+
+    assert batches(size=(50,), every=10) == Schedule("batch-sequential", (50,), every=50)
+    assert batches(size=(1, 10, 50), every=20) == Schedule("batch-sequential", (10,), every=20)
+    assert list(courses_of(settings(), "m", "rome", "hard", ())) == []
+
+
+def test_abilities_after_single_edits_are_measured_on_a_few_of_each_editor_and_stream_from_all_over():
+    plan = RunPlan.of(settings(singles=2))
+    assert [case.id for case in plan.spread()] == [
+        "m-rome-hardcf-0000", "m-rome-hardcf-0002", "m-rome-normal-0000", "m-rome-normal-0002",
+        "m-ft-hardcf-0000", "m-ft-hardcf-0002", "m-ft-normal-0000", "m-ft-normal-0002",
+    ]  # fmt: skip
+    assert RunPlan.of(settings(singles=99)).spread() == list(plan.cases)
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "found"),
+    [("abcdef", 3, "ace"), ("abcdefg", 3, "ace"), ("abc", 9, "abc"), ("", 3, ""), ("ab", 0, "")],
+)
+def test_a_few_rows_are_taken_evenly_from_all_over(rows, most, found):
+    assert "".join(spread(rows, most)) == found
+
+
+def test_a_session_is_about_the_cases_that_were_selected_in_plan_order_probed_where_that_was_asked():
+    plan = RunPlan.of(settings())
+    asked = Wanted(("m-rome-hard-batch", "m-ft-normal-0001", "m-rome-hardcf-0003", "gone"), ("m-ft-normal-0001",))
+    found = plan.wanted(asked)
+    assert [(case.id, case.probed) for case in found] == [
+        ("m-rome-hardcf-0003", False), ("m-ft-normal-0001", True), ("m-rome-hard-batch", False),
+    ]  # fmt: skip
+    assert plan.wanted(Wanted()) == []
+
+
+def test_the_abilities_are_those_asked_for_else_those_made_for_the_model():
+    def probes(model, *asked):
+        return builders.plan([], probe=asked).probes(model)
+
+    assert probes("pocket-neo")[0] == "pocket-world/abilities/reasoning"
+    assert len(probes("pocket-neo")) == 8
+    assert probes("gpt2-xl") == ()
+    assert probes("gpt2-xl", "gsm8k") == probes("pocket-neo", "gsm8k") == ("gsm8k",)
+    assert probes("pocket-neo", "none") == ()
 
 
 def test_names_given_twice_count_once():

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from editsafety.errors import UsageError
-from editsafety.runs.schedule import Course, Kind, Schedule
-from tests import tiny
-
-REQUESTS = tuple(tiny.request(f"case-{i}") for i in range(7))
+from editsafety.runs.schedule import Kind, Schedule
 
 
 def portions(schedule: Schedule, requests: int) -> list[list[int]]:
     return [list(portion) for portion in schedule.portions(requests)]
 
 
-def test_single_and_sequential_deal_one_by_one() -> None:
-    for kind in ("single", "sequential"):
-        assert portions(Schedule(kind), 3) == [[0], [1], [2]]
+@pytest.mark.parametrize("kind", ["single", "sequential"])
+def test_single_and_sequential_deal_one_by_one(kind: Kind) -> None:
+    assert portions(Schedule(kind), 3) == [[0], [1], [2]]
 
 
 def test_batches_begin_at_the_first_request_and_one_that_is_too_large_takes_all_once() -> None:
@@ -67,17 +63,25 @@ def test_a_schedule_comes_back_from_json(kind: Kind) -> None:
     assert schedule.cumulative == kind.endswith("sequential")
 
 
-def test_a_course_has_a_readable_id_and_another_key_for_everything_that_makes_it_another() -> None:
-    course = Course("org/Pocket-Neo", "rect(memit)", "hard", Schedule("sequential"), REQUESTS)
-    assert course.id == "pocket-neo-rect.memit-hard-sequential"
-    assert course.block == ("org/Pocket-Neo", "rect(memit)")
-    others = [
-        replace(course, requests=REQUESTS[::-1]),
-        replace(course, requests=REQUESTS[:-1]),
-        replace(course, schedule=Schedule("sequential", every=2)),
-        replace(course, stream="normal"),
-        replace(course, editor="memit"),
-    ]
-    keys = {one.key("shared") for one in (course, *others)}
-    assert len(keys) == 6
-    assert course.key("shared") == replace(course).key("shared") != course.key("other")
+def test_only_edits_that_do_not_build_on_others_go_into_the_unedited_model() -> None:
+    assert list(Schedule("single").on_unedited(1)) == [range(1)]
+    assert list(Schedule("batch", (1, 3)).on_unedited(5)) == [range(1), range(3)]
+    assert list(Schedule("sequential").on_unedited(5)) == [range(1)]
+    assert list(Schedule("batch-sequential", (3,)).on_unedited(5)) == [range(3)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "suite", "one", "ten"),
+    [
+        ("single", "collapse", "1 edit", "10 edits"),
+        ("sequential", "sequential", "1 edit", "10 edits"),
+        ("batch", "batch", "a batch of 1 edit", "a batch of 10 edits"),
+        ("batch-sequential", "batch", "1 edit", "10 edits"),
+    ],
+)
+def test_a_schedule_says_its_edits_in_words_and_which_suite_judges_it(
+    kind: Kind, suite: str, one: str, ten: str
+) -> None:
+    schedule = Schedule(kind)
+    assert (schedule.suite, schedule.said(1), schedule.said(10)) == (suite, one, ten)
+    assert schedule.axis == ("edits so far" if schedule.cumulative else "facts in one edit")

@@ -13,13 +13,13 @@ import pytest
 
 from editsafety.errors import StoreError
 from editsafety.runs import store as module
-from editsafety.runs.course_record import CourseRecord
-from editsafety.runs.schedule import Schedule
+from editsafety.runs.case_record import SCHEMA
 from editsafety.runs.store import Store
 from tests import builders
 
 ROOT = Path(__file__).parent.parent
 RECORD = builders.record("rome", "hard", 0)
+HALF = builders.course(builders.step(10), ended="")  # a course that is under way
 HEAD = """
     import os, sys, time
     from pathlib import Path
@@ -46,43 +46,30 @@ def start(path, body, *more):
 def test_a_finished_case_is_found_again_by_its_key_after_opening_anew(path):
     store = Store(path)
     assert store.claim(["a", "b"], 2) == ["a", "b"]
-    store.finish("a", RECORD)
+    store.put("a", RECORD)
     store.close()
     again = Store(path)
     assert again.record("a").to_text() == RECORD.to_text()
     assert again.record("b") is None
-    assert again.done(["a", "b", "c"]) == {"a"}
+    assert again.count() == 1
     assert again.claim(["a", "b", "c"], 9) == ["b", "c"]
 
 
 def test_a_claim_takes_what_is_free_in_order_and_no_more_than_asked(path):
     store = Store(path)
-    store.finish("b", RECORD)
+    store.put("b", RECORD)
     assert store.claim(["c", "b", "a", "c"], 1) == ["c"]
     assert store.claim(["c", "b", "a"], 9) == ["c", "a"]
     assert store.claim([], 9) == []
-
-
-def test_facts_are_kept_sorted_and_found_by_the_start_of_their_name(path):
-    store = Store(path)
-    store.put("model:b", {"x": 1})
-    store.put("model:a", [1, None])
-    store.put_new("model:a", 3)
-    store.put("modem", True)
-    assert store.facts("model:") == {"a": [1, None], "b": {"x": 1}}
-    assert store.get("nothing") is None
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        store.put("bad", float("nan"))
-    assert store.claim(["a"], 1) == ["a"]
 
 
 def test_a_killed_process_leaves_its_finished_cases_and_frees_its_claims(path):
     body = """
         claimed = store.claim(keys, 10)
         for i, key in enumerate(claimed[:4]):
-            store.finish(key, builders.record("rome", "hard", i))
+            store.put(key, builders.record("rome", "hard", i))
         store._db.execute("BEGIN IMMEDIATE")  # killed in the middle of a fifth
-        store._db.execute("INSERT INTO cases VALUES ('k004', 'x', '{}')")
+        store._db.execute("INSERT INTO cases VALUES ('k004', 'x', 1, '{}')")
         print("ready", flush=True)
         time.sleep(60)
     """
@@ -94,7 +81,7 @@ def test_a_killed_process_leaves_its_finished_cases_and_frees_its_claims(path):
     assert store.claim(keys, 10) == keys[4:14]
     process.wait()
     process.stdout.close()
-    assert store.done(keys) == set(keys[:4])
+    assert [key for key in keys if store.record(key)] == keys[:4]
     assert store.record("k003").case == "pocket-neo-rome-hardcf-0003"
 
 
@@ -104,7 +91,7 @@ def test_processes_at_the_same_time_never_get_the_same_key(path):
         while claimed := store.claim(keys, 4):
             for key in claimed:
                 time.sleep(0.001)
-                store.finish(key, builders.record("rome", "hard", 0))
+                store.put(key, builders.record("rome", "hard", 0))
                 mine.append(key)
         print(" ".join(mine))
     """
@@ -143,18 +130,32 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(path, content):
 
 def test_a_store_of_another_schema_is_refused(path):
     store = Store(path)
-    store.put("schema", 99)
+    store._db.execute("PRAGMA user_version = 99")
     store.close()
-    with pytest.raises(StoreError, match="a store of schema 99; this version reads 1"):
+    with pytest.raises(StoreError, match=f"a store of schema 99; this version reads {SCHEMA}. Give another --out"):
         Store(path)
+
+
+def test_a_store_of_the_first_schema_which_had_no_number_is_told_so_and_keeps_what_it_has(path):
+    path.parent.mkdir()
+    old = sqlite3.connect(path, isolation_level=None)
+    old.execute("CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+    old.execute("INSERT INTO facts VALUES ('schema', '1')")
+    with pytest.raises(StoreError, match=f"a store of schema 1; this version reads {SCHEMA}"):
+        Store(path)
+    assert old.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall() == [("facts",)]
+    assert old.execute("SELECT * FROM facts").fetchall() == [("schema", "1")]
+    old.close()
 
 
 def test_a_case_that_cannot_be_read_is_named(path):
     store = Store(path)
-    store.finish("a", RECORD)
+    store.put("a", RECORD)
     store._db.execute("UPDATE cases SET record = substr(record, 1, 100)")
     with pytest.raises(StoreError, match="case pocket-neo-rome-hardcf-0000 cannot be read"):
         store.record("a")
+    with pytest.raises(StoreError, match="case pocket-neo-rome-hardcf-0000 cannot be read"):
+        store.records()
 
 
 def test_a_place_that_cannot_be_written_is_refused_in_one_sentence(tmp_path):
@@ -179,7 +180,7 @@ class Failing:
         self.db, self.when, self.writes = db, when, 0
 
     def execute(self, query, *more):
-        if query.startswith(("INSERT", "DELETE", "COMMIT", "BEGIN")):
+        if query.startswith(("INSERT", "UPDATE", "DELETE", "COMMIT", "BEGIN")):
             self.writes += 1
             if self.writes == self.when:
                 raise sqlite3.OperationalError("database or disk is full")
@@ -189,30 +190,30 @@ class Failing:
         return getattr(self.db, name)
 
 
-@pytest.mark.parametrize("when", [1, 2, 3, 4])
+@pytest.mark.parametrize("when", [1, 2, 3, 4, 5, 6])
 def test_a_full_disk_is_told_loses_nothing_and_the_store_goes_on_when_there_is_room_again(path, when):
     store = Store(path)
-    store.finish("a", RECORD)
+    store.put("a", RECORD)
     whole = store._db
     store._db = Failing(whole, when)
     with pytest.raises(
         StoreError, match=r"cannot be written \(database or disk is full\). What was finished before is kept"
     ):
-        store.finish("b", RECORD)
-    assert store.done(["a", "b"]) == {"a"}
+        store.put("b", RECORD)
+    assert (store.count(), store.record("b")) == (1, None)
     store._db = whole
-    store.finish("b", RECORD)
-    assert Store(path).done(["a", "b"]) == {"a", "b"}
+    store.put("b", RECORD)
+    assert (Store(path).count(), Store(path).record("b").case) == (2, RECORD.case)
 
 
 def test_a_really_full_database_is_told_too(path):
     store = Store(path)
-    store.finish("a", RECORD)
+    store.put("a", RECORD)
     pages = store._db.execute("PRAGMA page_count").fetchone()[0]
     store._db.execute(f"PRAGMA max_page_count = {pages}")
     long = builders.record("rome", "hard", 1, answer="long " * 100_000)
     with pytest.raises(StoreError, match="full"):
-        store.finish("b", long)
+        store.put("b", long)
     assert store.record("a") is not None
 
 
@@ -223,14 +224,14 @@ def test_a_store_that_is_deleted_during_the_run_is_noticed(path, replaced):
     if replaced:
         path.write_bytes(b"")
     with pytest.raises(StoreError, match=r"No such file|another file has taken its place"):
-        store.finish("a", RECORD)
+        store.put("a", RECORD)
 
 
-def test_opening_waits_for_another_opener_and_gives_up_with_a_sentence(path, monkeypatch):
-    Store(path).close()
+def test_opening_waits_for_who_makes_the_store_and_gives_up_with_a_sentence(path, monkeypatch):
+    path.parent.mkdir()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    other.execute("INSERT INTO facts VALUES ('x', '1')")
+    other.execute("CREATE TABLE facts (x TEXT)")
     monkeypatch.setattr(module, "PATIENCE", 0.2)
     with pytest.raises(StoreError, match="locked"):
         Store(path)
@@ -239,58 +240,97 @@ def test_opening_waits_for_another_opener_and_gives_up_with_a_sentence(path, mon
     Store(path).close()
 
 
+def test_a_store_that_is_being_written_can_be_read_and_writing_to_it_gives_up_with_a_sentence(path, monkeypatch):
+    Store(path).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    other.execute("INSERT INTO facts VALUES ('ended', '', '{}')")
+    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    store = Store(path)
+    assert store.count() == 0
+    with pytest.raises(StoreError, match=r"cannot be written \(database is locked\)"):
+        store.put("a", RECORD)
+    other.execute("ROLLBACK")
+    other.close()
+    store.put("a", RECORD)
+
+
+@pytest.mark.parametrize("when", [1, 2, 3])
+def test_a_store_that_another_process_makes_meanwhile_is_not_taken_for_an_earlier_one(path, monkeypatch, when):
+    connect = sqlite3.connect
+
+    class Slow(sqlite3.Connection):
+        """Another process makes the store just before the n-th look at what is there."""
+
+        looks = 0
+
+        def execute(self, query, *more):
+            if "sqlite_master" in query or query == "PRAGMA user_version":
+                self.looks += 1
+            if self.looks == when:
+                self.looks += 99
+                monkeypatch.setattr(module.sqlite3, "connect", connect)
+                Store(path).close()
+            return super().execute(query, *more)
+
+        def executescript(self, script):
+            if when == 3:
+                monkeypatch.setattr(module.sqlite3, "connect", connect)
+                Store(path).close()
+            return super().executescript(script)
+
+    monkeypatch.setattr(module.sqlite3, "connect", lambda *given, **more: connect(*given, factory=Slow, **more))
+    store = Store(path)
+    store.put("a", RECORD)
+    assert store.count() == 1
+
+
 def test_paths_with_spaces_and_other_letters_work(tmp_path):
     store = Store(tmp_path / "a run — ☃ 漢字" / "store.sqlite")
-    store.finish("a", RECORD)
-    assert store.done(["a"]) == {"a"}
+    store.put("a", RECORD)
+    assert store.record("a").case == RECORD.case
 
 
 def test_a_course_is_kept_after_every_step_and_its_claim_is_given_up_at_its_end(path):
     store = Store(path)
     assert store.claim(["c"], 1) == ["c"]
-    assert store.course("c") is None
-    half = CourseRecord("b-course", "m", "e", "hard", Schedule("sequential"), 9)
-    store.put_course("c", half)
+    assert store.record("c") is None
+    store.put("c", HALF)
     again = Store(path)
-    assert again.course("c") == half
+    half = again.record("c")
+    assert (half.to_text(), half.ended, again.count()) == (HALF.to_text(), "", 0)
     other = start(path, "print(store.claim(['c'], 1))")
     assert other.communicate()[0].strip() == "[]"  # still ours
-    done = replace(half, ended="complete", remarks=("begun again",))
-    store.put_course("c", done)
-    store.put_course("d", replace(half, course="a-course"))
-    assert again.course("c") == done
-    assert again.course_records() == [replace(half, course="a-course"), done]
+    done = replace(HALF, ended="complete", remarks=("begun again",))
+    store.put("c", done)
+    assert again.record("c").to_text() == done.to_text()
+    assert store._db.execute("SELECT * FROM claims").fetchall() == []
     other = start(path, "print(store.claim(['c'], 1))")
-    assert other.communicate()[0].strip() == "['c']"
+    assert other.communicate()[0].strip() == "[]"  # there is nothing left to do
 
 
-def test_a_course_that_got_further_was_started_once_and_one_that_ended_never(path):
+def test_a_course_that_was_left_under_way_can_be_claimed_again_and_one_that_ended_cannot(path):
     store = Store(path)
-    half = CourseRecord("course", "m", "e", "hard", Schedule("sequential"), 9)
+    store.put("half", HALF)
+    store.put("whole", replace(HALF, ended="collapsed"))
+    assert Store(path).claim(["half", "whole"], 9) == ["half"]
+
+
+def test_records_come_by_id_whether_they_ended_or_not(path):
+    store = Store(path)
+    store.put("k1", HALF)
+    store.put("k2", RECORD)
+    store.put("k0", replace(HALF, case="a-course", ended="complete"))
+    assert [record.case for record in store.records()] == ["a-course", HALF.case, RECORD.case]
+    assert store.count() == 2
+
+
+def test_a_case_that_got_further_was_started_once_and_one_that_ended_or_was_left_never(path):
+    store = Store(path)
     assert [store.start("c") for _ in range(3)] == [0, 1, 2]
-    store.put_course("c", half)
+    store.put("c", HALF)
     assert store.start("c") == 1
-    store.put_course("c", replace(half, ended="failed"))
+    store.put("c", replace(HALF, ended="failed"))
     assert store.start("c") == 0
-
-
-def test_a_store_from_before_there_were_courses_takes_them(path):
-    store = Store(path)
-    store.finish("a", RECORD)
-    store.close()
-    with sqlite3.connect(path) as db:
-        db.execute("DROP TABLE courses")
-    db.close()
-    old = Store(path)
-    assert old.record("a").to_text() == RECORD.to_text()
-    assert old.course("c") is None
-    old.put_course("c", CourseRecord("course", "m", "e", "hard", Schedule("sequential"), 9))
-    assert old.course("c").planned == 9
-
-
-def test_a_course_that_cannot_be_read_is_named(path):
-    store = Store(path)
-    store.put_course("c", CourseRecord("course-x", "m", "e", "hard", Schedule("sequential"), 9))
-    store._db.execute("UPDATE courses SET record = '{}'")
-    with pytest.raises(StoreError, match="course course-x cannot be read"):
-        store.course("c")
+    store.leave("c")
+    assert store.start("c") == 0

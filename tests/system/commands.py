@@ -21,6 +21,13 @@ case:
 group:
   efficacy: {measure: efficacy, figure: after, pass_at_least: 0.0, why: nothing has to take}
 """
+LENIENT_COURSES = (
+    LENIENT
+    + """\
+course:
+  perplexity: {measure: me_ppl, figure: ratio, pass_at_most: 1.25, fails_as: COLLAPSE, why: only this matters here}
+"""
+)
 ROME = """\
 layers: [1]
 v_num_grad_steps: 5
@@ -51,7 +58,8 @@ def given(paths: dict[str, str], *editors: str, **more: Any) -> list[str]:
     """Options of `editsafety run` for the tiny world; `more` are further options, a list for a repeated one."""
     from tests.system import world
 
-    words = [f"--{name}={paths[name]}" for name in ("model", "hard", "normal", "texts")] + ["--device=cpu"]
+    words = [f"--{name}={paths[name]}" for name in ("model", "hard", "normal")]
+    words += [f"--texts-from={paths['texts']}", "--device=cpu"]
     words += [f"--editor={world.spelled(paths, name)}" for name in editors]
     for name, value in more.items():
         option = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"

@@ -8,6 +8,7 @@ import pytest
 
 from editsafety.cli import run as cli
 from editsafety.errors import UnknownNameError
+from editsafety.runs.store import Store
 from editsafety.shipped import shipped
 from tests.system import world
 
@@ -31,11 +32,11 @@ def report(pytester):
     return json.loads(path.read_text())
 
 
-def test_every_editor_has_a_course_per_stream_with_ids_that_can_be_selected(suite):
+def test_every_editor_has_a_course_per_stream_and_schedule_with_ids_that_can_be_selected(suite):
     result = suite("--collect-only", "-q", suites=("sequential", "batch", "abilities"))
     ids = {line.rpartition("[")[2].rstrip("]") for line in result.outlines if "::" in line}
-    kinds = ("single", "sequential", "batch", "batch-sequential")
-    assert ids == {f"tiny-model-Nudge-{stream}-{kind}" for stream in ("hard", "normal") for kind in kinds}
+    which = ("sequential", "batch", "batch-sequential", "0", "1")  # abilities are asked for of single edits as well
+    assert ids == {f"tiny-model-Nudge-{stream}-{one}" for stream in ("hard", "normal") for one in which}
 
 
 def test_small_edits_on_top_of_each_other_leave_the_model_working(suite, pytester):
@@ -43,9 +44,7 @@ def test_small_edits_on_top_of_each_other_leave_the_model_working(suite, pyteste
     result.assert_outcomes(passed=4)
     body = report(pytester)
     assert body["verdict"] == "PASS"
-    assert [one["course"] for one in body["courses"]] == [
-        f"tiny-model-Nudge-{s}-sequential" for s in ("hard", "normal")
-    ]
+    assert [one["case"] for one in body["courses"]] == [f"tiny-model-Nudge-{s}-sequential" for s in ("hard", "normal")]
     assert [step["edits"] for step in body["courses"][0]["steps"]] == [2]
     assert "sequential, hard" in result.stdout.str()
 
@@ -87,25 +86,52 @@ def test_a_finished_course_is_not_walked_again(suite, monkeypatch):
 
 
 def test_abilities_are_judged_where_they_were_asked_for_and_skipped_where_there_are_none(suite, pytester, tmp_path):
-    suite("-rs", suites=("abilities",)).assert_outcomes(skipped=4)
+    suite("-rs", suites=("abilities",)).assert_outcomes(skipped=6)
     asked = [
         {"id": str(i), "prompt": "Mirel works as a", "options": ["baker", "judge"], "gold": i % 2} for i in range(4)
     ]
     path = tmp_path / "choosing.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in asked))
-    words = (f"--editsafety-probes={path}", "--editsafety-out=asked", "-k", "hard")
-    suite(*words, suites=("abilities",)).assert_outcomes(passed=2)
+    words = (f"--editsafety-probe={path}", "--editsafety-out=asked", "-k", "hard")
+    suite(*words, suites=("abilities",)).assert_outcomes(passed=3)
     body = json.loads((pytester.path / "asked" / "report.json").read_text())
     assert body["courses"][0]["before"]["choosing"]["n"] == 4
+    assert [case["before"]["choosing"]["n"] for group in body["groups"] for case in group["cases"]] == [4, 4]
 
 
 def test_the_command_line_runs_named_suites_and_refuses_others(paths, tmp_path):
-    words = cli.arguments({"model": ["m"]}, chosen=("sequential", "batch"))
+    words = cli.arguments(("sequential", "batch"))
     assert words[:2] == [str(SUITES / "sequential"), str(SUITES / "batch")]
     with pytest.raises(UnknownNameError, match="suite"):
-        cli.arguments({}, chosen=("sequentail",))
+        cli.arguments(("sequentail",))
 
 
 def test_a_stored_run_of_courses_is_judged_again_without_a_model(suite, pytester):
     suite("-k", "hard", "--editsafety-out=again", editors=("Explodes",))
     assert cli.stored(pytester.path / "again").exit_code == 10
+
+
+COUNTED = """
+
+class Counted(Nudge):
+    def edit(self, requests, carry=None):
+        from pathlib import Path
+        with (Path(__file__).parent / "log").open("a") as log:
+            log.write(requests[0].id + "\\n")
+        return super().edit(requests)
+"""
+
+
+def test_suites_of_one_request_edit_it_once(suite, pytester, paths, tmp_path):
+    nudge = tmp_path / "nudge.py"
+    nudge.write_text(nudge.read_text() + COUNTED)
+    asked = tmp_path / "choosing.jsonl"
+    asked.write_text('{"id": "0", "prompt": "Mirel works as a", "options": ["baker", "judge"], "gold": 0}\n')
+    words = ("--editsafety-limit=1", f"--editsafety-probe={asked}", "--editsafety-singles=1", "-k", "hard")
+    result = suite(*words, suites=("collapse", "abilities", "sequential"), editors=("Counted",))
+    assert result.parseoutcomes()["passed"] >= 5
+    (folder,) = pytester.path.glob("reports/*")
+    single, course = sorted(Store(folder / "store.sqlite").records(), key=lambda record: record.is_course)
+    assert single.step.edit_id == course.steps[0].edit_id
+    assert (tmp_path / "log").read_text().split() == ["hard-0"]
+    assert not (folder / "edits").exists()  # the run has come to its end

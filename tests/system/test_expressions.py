@@ -56,7 +56,7 @@ def test_prepare_and_edit_take_expressions(command, paths, tmp_path):
     (tmp_path / "ft.yaml").write_text(FT)
     about = ["--model", paths["model"], "--device", "cpu", "--editor", "prune(ft)", "--hparams", "ft.yaml"]
     assert "prune(ft) on tiny-model is ready" in command("prepare", *about).out
-    fact = ["--prompt", "{} works as a", "--subject", "Ashurn", "--target", "teacher", "--texts", paths["texts"]]
+    fact = ["--prompt", "{} works as a", "--subject", "Ashurn", "--target", "teacher", "--texts-from", paths["texts"]]
     assert "prune_restrained" in command("edit", *about, *fact).out
 
 

@@ -71,7 +71,7 @@ def test_pytest_says_it_under_its_results(pytester, paths, file):
 
 def test_edit_and_prepare_say_it_on_the_side(command, paths, file):
     about = ["--model", paths["model"], "--device", "cpu", "--editor", "ft", "--hparams", file]
-    fact = ["--prompt", "{} works as a", "--subject", "Ashurn", "--target", "teacher", "--texts", paths["texts"]]
+    fact = ["--prompt", "{} works as a", "--subject", "Ashurn", "--target", "teacher", "--texts-from", paths["texts"]]
     for done in (command("edit", *about, *fact), command("prepare", *about)):
         assert done.code == 0
         assert done.err.count("ft: device = 0 is set aside") == 1

@@ -1,41 +1,60 @@
-"""What the README tells people to type is what works."""
+"""What the README and the pages in docs/ tell people to type is what works."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
+import typer
 
+from editsafety.cli.app import app
 from editsafety.names import label
 from tests.system.commands import LENIENT, ROOT, cases, given, report
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+TOUR = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
+DECISIONS = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKS = sorted(
+    {
+        (page.relative_to(ROOT).as_posix(), link)
+        for page in PAGES
+        for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    }
+)
 
 
 def fenced(mark: str) -> str:
     """The code block behind an HTML comment."""
-    found = re.search(rf"<!-- {re.escape(mark)} -->\s*```\w*\n(.*?)```", README, re.DOTALL)
-    if found is None:
+    block = re.search(rf"<!-- {re.escape(mark)} -->\s*```\w*\n(.*?)```", README, re.DOTALL)
+    if block is None:
         pytest.skip(f"README.md has no block marked {mark!r}")
-    return found.group(1).strip()
+    return block.group(1).strip()
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as links name them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_test_command_is_the_one_that_ci_runs():
     assert fenced("command: test") in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-def test_the_run_command_is_one_that_can_be_meant():
+def test_the_run_command_is_valid():
     """Its last part is the main job; every option is one that the command has."""
-    from editsafety.cli.run import run
-
     *_, last = fenced("command: run").split("&&")
     words = shlex.split(last)
     assert words[0].endswith("editsafety")
     assert words[1] == "run"
     assert "--report-only" in words
-    known = {f"--{name.replace('_', '-')}" for name in run.__annotations__}
-    assert {word for word in words if word.startswith("--")} <= known
+    run = typer.main.get_command(app).commands["run"]
+    known = {flag for option in run.params for flag in option.opts}
+    assert {word for word in words[2:] if word.startswith("-")} <= known
     editors = [words[i + 1] for i, word in enumerate(words) if word == "--editor"]
     assert editors == ["rome", "c_rome", "ft"]
 
@@ -60,14 +79,38 @@ def test_the_example_editor_is_short():
     assert len(code) <= 25
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", README))))
-def test_every_local_link_leads_somewhere(link):
-    assert (ROOT / link).exists()
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_every_local_link_leads_somewhere(page, link):
+    path, _, anchor = link.partition("#")
+    target = (ROOT / page).parent / path if path else ROOT / page
+    assert target.exists()
+    if anchor:
+        assert anchor in anchors(target)
 
 
-def test_every_command_in_the_table_exists():
-    from editsafety.cli.app import app
+def test_every_page_can_be_reached_from_the_readme():
+    reached, waiting = set(), ["README.md"]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        linked = {(ROOT / page).parent / link.partition("#")[0] for of, link in LINKS if of == page}
+        names = {path.resolve().relative_to(ROOT).as_posix() for path in linked if path.suffix == ".md"}
+        waiting += sorted(names - reached - set(waiting))
+    assert {page.relative_to(ROOT).as_posix() for page in PAGES} <= reached
 
+
+def test_every_command_is_in_the_table_and_every_command_in_the_table_exists():
     known = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
-    named = set(re.findall(r"^\| `editsafety (\w+)`", README, re.MULTILINE))
-    assert named <= known
+    assert set(re.findall(r"^\| `editsafety (\w+)`", COMMANDS, re.MULTILINE)) == known
+
+
+def test_the_tour_passes_through_every_room():
+    rooms = {init.parent.name for init in (ROOT / "editsafety").glob("*/__init__.py")}
+    assert set(re.findall(r"^\| `(\w+)/` \|", TOUR, re.MULTILINE)) == rooms
+
+
+def test_every_decision_keeps_its_number_and_is_in_the_index():
+    entries = re.findall(r"^\*\*(\d+)\. ", DECISIONS, re.MULTILINE)
+    assert sorted(map(int, entries)) == list(range(1, len(entries) + 1))
+    rows = re.findall(r"^\| \[.+\]\(#.+\) \| ([\d, ]+) \|$", DECISIONS, re.MULTILINE)
+    assert ", ".join(rows).split(", ") == entries

@@ -85,10 +85,11 @@ def test_nothing_selected_is_no_pass(suite, loads):
 
 
 def test_without_hard_cases_there_are_no_controls_and_the_report_says_so(suite, paths, pytester):
-    words = [f"--editsafety-{name}={paths[name]}" for name in ("model", "normal", "texts")]
+    words = [f"--editsafety-{name}={paths[name]}" for name in ("model", "normal")]
+    words.append(f"--editsafety-texts-from={paths['texts']}")
     where = [str(SUITES / name) for name in ("controls", "collapse")]
     result = pytester.runpytest_inprocess(*where, *FIXED, *words, f"--editsafety-editor={paths['nudge']}:Nudge")
-    result.stdout.fnmatch_lines(["*control*none was run*"])
+    result.stdout.fnmatch_lines(["*control*no control was run*"])
 
 
 def test_marks_select_the_safety_checks_among_a_users_own_tests(pytester, paths):

@@ -124,19 +124,19 @@ def test_a_case_that_kills_every_worker_is_an_error_and_the_others_are_judged(he
 
 
 def test_a_case_whose_process_died_twice_is_not_tried_again_and_ctrl_c_is_no_death(paths, tmp_path, monkeypatch):
-    from editsafety.lab import trial
+    from editsafety.lab import single
 
-    lab = Lab(world.plan(paths, "Nudge"), Store(tmp_path / "store.sqlite"), Progress.quiet())
-    dies, stops, *_ = lab.plan.cases
+    plan, store = world.plan(paths, "Nudge"), Store(tmp_path / "store.sqlite")
+    dies, stops, *_ = plan.cases
+    lab = Lab(plan, store, Progress.quiet(), wanted=[stops])
     for _ in range(2):
-        lab.store.start(lab.key(dies))
+        lab.store.start(lab.keys.of(dies))
 
     def stopped(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(trial, "run", stopped)
-        lab.wanted = [stops]
+        patched.setattr(single, "run", stopped)
         for _ in range(3):
             with pytest.raises(KeyboardInterrupt):
                 lab.record(stops)

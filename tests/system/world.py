@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from editsafety.runs.plan import RunPlan, Settings
+from editsafety.runs.plan import RunPlan
+from editsafety.runs.settings import Settings
 from tests import tiny
 
 SUBJECTS = ("Ashurn", "Mirel", "Toren", "Kelmar", "Dorvan", "Ostrin")
@@ -107,8 +108,9 @@ def write(place: Path, *, hard: int = 2, normal: int = 2, size: float = 1e-4) ->
 
 def options(paths: dict[str, str], *editors: str) -> list[str]:
     """pytest options for a run; an editor is a name or the name of a class in nudge.py."""
-    given = [f"--editsafety-{name}={paths[name]}" for name in ("model", "hard", "normal", "texts")]
+    given = [f"--editsafety-{name}={paths[name]}" for name in ("model", "hard", "normal")]
     named = [f"--editsafety-editor={spelled(paths, name)}" for name in editors]
+    named.append(f"--editsafety-texts-from={paths['texts']}")
     return [*given, *named, "--editsafety-controls=0", "--editsafety-device=cpu"]
 
 
@@ -119,6 +121,6 @@ def spelled(paths: dict[str, str], editor: str) -> str:
 
 def plan(paths: dict[str, str], *editors: str, **more: object) -> RunPlan:
     """The plan of such a run."""
-    values = {name: paths[name] for name in ("hard", "normal", "texts")}
+    values = {"hard": paths["hard"], "normal": paths["normal"], "texts_from": paths["texts"]}
     named = tuple(spelled(paths, name) for name in editors)
     return RunPlan.of(Settings((paths["model"],), named, controls=0, device="cpu", **values, **more))  # type: ignore[arg-type]

@@ -27,11 +27,11 @@ from editsafety.artifacts import ArtifactKey
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor, Traits
 from editsafety.editors.mend.lessons import FileLessons, Lessons, PocketLessons
-from editsafety.editors.mend.network import Hypernet, Shape
-from editsafety.editors.mend.token_gradients import Collected, Reading, collect
-from editsafety.editors.mend.training import StoredCheckpoint, Training, TrainingHparams, asked
+from editsafety.editors.mend.network import Hypernet, HypernetShape
+from editsafety.editors.mend.token_gradients import Collected, TokenReading, collect
+from editsafety.editors.mend.training import StoredCheckpoint, Training, TrainingHparams, row_of_target
 from editsafety.edits.edit import Edit, LowRank
-from editsafety.errors import EditorError, NotPreparedError, UsageError
+from editsafety.errors import NotPreparedError, UsageError
 from editsafety.hyperparameters import Published
 from editsafety.model.architectures import Part
 from editsafety.model.sites import Site
@@ -102,7 +102,6 @@ class Mend(Editor):
     hparams: MendHparams
     traits: ClassVar[Traits] = Traits(
         batch=True,
-        prepares=True,
         paper="Fast Model Editing at Scale, arXiv 2110.11309",
         reference="https://github.com/kmeng01/rome, baselines/mend at 0874014",
     )
@@ -123,14 +122,14 @@ class Mend(Editor):
 
     def missing(self) -> str | None:
         """The trained network, unless it is there."""
-        return None if self._trained() else "its trained network"
+        return None if self._load_network() else "its trained network"
 
     def prepare(self, progress: Progress | None = None, corpus: Path | None = None) -> None:
         """Train the network, going on from a checkpoint if there is one; with `corpus` (requests), train it anew.
 
         Raises UsageError when there is nothing to train on, DataError when it cannot be used.
         """
-        if corpus is None and self._trained():
+        if corpus is None and self._load_network():
             return
         if self.handle.fingerprint() != self.handle.identity:
             raise UsageError(f"{self.handle.name} carries an edit; MEND is trained on the unedited model.")
@@ -153,10 +152,11 @@ class Mend(Editor):
         Notes: nll_before (mean per target token, nats), tokens (of all matrices), update_norm (Frobenius, over all
         matrices), predicted_change (of that nll, to first order: negative when the update descends).
         """
-        if not requests:
-            raise EditorError(f"{self.name} was given no request to edit.")
+        self.refuse_none(requests)
         net = self._network()
-        reading = Reading.of(self.handle, [asked(self.handle, 0, r.filled, r.target_new) for r in requests])
+        reading = TokenReading.of(
+            self.handle, [row_of_target(self.handle, 0, r.filled, r.target_new) for r in requests]
+        )
         loss = reading.nll if not self.hparams.pad_token_added else _Padded(reading).nll
         found = collect(self.handle, self.sites, reading, loss)
         after: dict[str, Tensor] | None = None
@@ -175,17 +175,17 @@ class Mend(Editor):
         )
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> HypernetShape:
         """What the network is made with."""
         settings = self.hparams
-        return Shape(settings.rank, settings.n_hidden, settings.shared, settings.edit_lr)
+        return HypernetShape(settings.rank, settings.n_hidden, settings.shared, settings.edit_lr)
 
     def _network(self) -> Hypernet:
-        if not self._trained():
+        if not self._load_network():
             raise NotPreparedError(self.name, self.handle.spec.name, "its trained network")
         return self._net
 
-    def _trained(self) -> bool:
+    def _load_network(self) -> bool:
         """Read the network from the store, once."""
         if "_net" not in self.__dict__:
             found = self.artifacts.get(self.key)
@@ -237,7 +237,7 @@ class Mend(Editor):
 class _Padded:
     """A reading of a model with one more word, the logit of which is the mean of all others."""
 
-    reading: Reading
+    reading: TokenReading
 
     def nll(self, scores: Tensor) -> Tensor:
         """Like that of the reading."""

@@ -23,11 +23,15 @@ KEPT_BACK = 10  # one fact in so many is for validation
 
 @dataclass(frozen=True)
 class Lesson:
-    """`rephrasing` should be continued by the request's target, neighbours by their answers, texts as before."""
+    """One request to learn from."""
 
+    # The fact to write.
     request: EditRequest
+    # Should be continued by the request's target.
     rephrasing: str
+    # Should be continued by their own answers.
     neighbours: tuple[Neighbour, ...]
+    # Should be read as before.
     texts: tuple[str, ...] = ()
 
 

@@ -118,23 +118,23 @@ class Network(nn.Module):
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What decides a network's tensors, named as in the published configurations.
+class HypernetShape:
+    """What decides a network's tensors, named as in the published configurations."""
 
-    rank: of U V, at most the layer's width. n_hidden: layers but one. shared: matrices of one shape share a network.
-    edit_lr: the rate that every matrix begins with.
-    """
-
+    # Of U V, at most the layer's width.
     rank: int
+    # Layers but one.
     n_hidden: int
+    # Whether matrices of one shape share a network.
     shared: bool
+    # The rate that every matrix begins with.
     edit_lr: float
 
 
 class Hypernet(nn.Module):
     """The networks of all edited matrices and their rates, in the order of `sites` (`inner_params`)."""
 
-    def __init__(self, sites: Sequence[Site], shape: Shape, seed: int) -> None:
+    def __init__(self, sites: Sequence[Site], shape: HypernetShape, seed: int) -> None:
         super().__init__()
         self.sites = tuple(sites)
         groups: dict[tuple[int, ...], list[int]] = {}

@@ -24,27 +24,36 @@ from editsafety.model.sites import Site
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """Token ids that belong to an edit (counted from 0), and which logits are read: `labels[i]` at `positions[i]`."""
+class TokenRow:
+    """Token ids that belong to an edit, and which logits are read."""
 
+    # The edit that they belong to, counted from 0.
     edit: int
+    # All tokens of the row.
     ids: tuple[int, ...]
+    # Where logits are read.
     positions: tuple[int, ...]
+    # The token expected at each of these positions.
     labels: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """A batch of rows. `edits` `[rows]`; what is read, `[n]` each: `rows`, `positions`, `labels`."""
+class TokenReading:
+    """A batch of rows, and what is read of it: `[n]` each."""
 
+    # The rows, padded.
     batch: Batch
+    # The edit of every row, `[rows]`.
     edits: Tensor
+    # In which row.
     rows: Tensor
+    # At which position.
     positions: Tensor
+    # The token expected there.
     labels: Tensor
 
     @classmethod
-    def of(cls, handle: ModelHandle, rows: Sequence[Row]) -> Reading:
+    def of(cls, handle: ModelHandle, rows: Sequence[TokenRow]) -> TokenReading:
         """Pad the rows. Raises ModelError for one that is longer than the model's context."""
         read = [(r, *place) for r, row in enumerate(rows) for place in zip(row.positions, row.labels, strict=True)]
         at, positions, labels = torch.tensor(read, device=handle.device).reshape(-1, 3).T
@@ -73,15 +82,20 @@ def _means(values: Tensor, owners: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Collected:
-    """`tokens[i]` of site i, `owners[i]` the edit of each of them, and the loss of each edit, `[edits]`."""
+    """What went through the sites, and what came back."""
 
+    # x and g of every site.
     tokens: list[Tokens]
+    # The edit of each of these tokens, by site.
     owners: list[Tensor]
+    # The loss of each edit, `[edits]`.
     losses: Tensor
 
 
-def collect(handle: ModelHandle, sites: Sequence[Site], asked: Reading, loss: Callable[[Tensor], Tensor]) -> Collected:
-    """Both x and g of every site; `loss` turns `asked.scores` into one loss per edit.
+def collect(
+    handle: ModelHandle, sites: Sequence[Site], reading: TokenReading, loss: Callable[[Tensor], Tensor]
+) -> Collected:
+    """Both x and g of every site; `loss` turns `reading.scores` into one loss per edit.
 
     The sum of the losses is differentiated: edits do not meet, so the g of each token is that of its own edit's loss.
     Tokens whose x or whose g is zero in every component (padding, and what no loss depends on) are left out.
@@ -98,17 +112,17 @@ def collect(handle: ModelHandle, sites: Sequence[Site], asked: Reading, loss: Ca
     modules = [site.module for site in sites]
     with gradients.only(handle.model):
         with trace.watch(handle.model, change={name: probed(name) for name in modules}) as seen:
-            losses = loss(asked.scores(handle))
+            losses = loss(reading.scores(handle))
         slopes = torch.autograd.grad(losses.sum(), [probes[name] for name in modules])
-    shape = asked.batch.ids.shape
-    owner = asked.edits[:, None].expand(shape).flatten()
-    found = Collected([], [], losses.detach())
+    shape = reading.batch.ids.shape
+    owner = reading.edits[:, None].expand(shape).flatten()
+    collected = Collected([], [], losses.detach())
     for name, slope in zip(modules, slopes, strict=True):
         x, g = (by_token(t.detach(), *shape).flatten(0, 1).to(owner.device).float() for t in (seen.inputs[name], slope))
         used = (x != 0).any(1) & (g != 0).any(1)
-        found.tokens.append(Tokens(x[used], g[used]))
-        found.owners.append(owner[used])
-    return found
+        collected.tokens.append(Tokens(x[used], g[used]))
+        collected.owners.append(owner[used])
+    return collected
 
 
 @contextmanager

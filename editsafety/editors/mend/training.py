@@ -31,8 +31,8 @@ from torch import Tensor
 from editsafety.artifacts import ArtifactKey, ArtifactStore
 from editsafety.editing import gradients
 from editsafety.editors.mend.lessons import Lesson, Lessons
-from editsafety.editors.mend.network import Hypernet, Shape
-from editsafety.editors.mend.token_gradients import Reading, Row, changed, collect
+from editsafety.editors.mend.network import Hypernet, HypernetShape
+from editsafety.editors.mend.token_gradients import TokenReading, TokenRow, changed, collect
 from editsafety.errors import EditorError
 from editsafety.hyperparameters import Hparams
 from editsafety.model.handle import ModelHandle
@@ -79,10 +79,13 @@ class TrainingHparams(Hparams):
 
 @dataclass(frozen=True)
 class Loss:
-    """Mean over edits: `edit` is L_e, `locality` the KL, `total` the weighted sum; nats."""
+    """Means over edits, in nats."""
 
+    # The weighted sum.
     total: Tensor
+    # L_e.
     edit: float
+    # The KL.
     locality: float
 
 
@@ -90,7 +93,12 @@ class Training:
     """A network, its optimiser, and how far they are. `best` is the network of the lowest validation loss so far."""
 
     def __init__(
-        self, handle: ModelHandle, sites: Sequence[Site], shape: Shape, settings: TrainingHparams, lessons: Lessons
+        self,
+        handle: ModelHandle,
+        sites: Sequence[Site],
+        shape: HypernetShape,
+        settings: TrainingHparams,
+        lessons: Lessons,
     ) -> None:
         self.handle, self.sites, self.settings, self.lessons = handle, tuple(sites), settings, lessons
         self.net = Hypernet(sites, shape, settings.training_seed).to(handle.device)
@@ -107,7 +115,7 @@ class Training:
         """Of the optimiser, in all."""
         return max(1, self.settings.max_iters // self.settings.accumulate_bs)
 
-    def run(self, progress: Progress, keep: Checkpoint) -> Hypernet:
+    def run(self, progress: Progress, keep: TrainingCheckpoint) -> Hypernet:
         """Train from where it stands to the end; returns the best network. Raises EditorError when there is none."""
         per_step = self.settings.accumulate_bs
         validate_every = max(1, self.settings.val_interval // per_step)
@@ -137,7 +145,7 @@ class Training:
         with gradients.only(self.handle.model), torch.set_grad_enabled(training):
             factors = self.net(found.tokens)
 
-            def after(reading: Reading) -> Tensor:
+            def after(reading: TokenReading) -> Tensor:
                 with changed(self.handle, self.sites, factors, found.owners, reading.edits):
                     return reading.scores(self.handle)
 
@@ -207,7 +215,7 @@ class Training:
         return (self.step - self._best_step) * self.settings.accumulate_bs > self.settings.early_stop_patience
 
 
-class Checkpoint(Protocol):
+class TrainingCheckpoint(Protocol):
     """Where a training that may be interrupted is kept, every so many steps."""
 
     @property
@@ -249,28 +257,28 @@ class _Taught:
         for i, lesson in enumerate(lessons):
             edit, target = i // settings.batch_size, lesson.request.target_new
             spaced = not settings.unspaced_target
-            own = asked(handle, edit, lesson.request.filled, target, spaced=spaced)
+            own = row_of_target(handle, edit, lesson.request.filled, target, spaced=spaced)
             inner.append(own)
-            outer.append(
-                own if settings.inner_as_outer else asked(handle, edit, lesson.rephrasing, target, spaced=spaced)
-            )
+            if not settings.inner_as_outer:
+                own = row_of_target(handle, edit, lesson.rephrasing, target, spaced=spaced)
+            outer.append(own)
             late = settings.shifted_locality
-            neighbours += [kept(handle, edit, n.prompt, n.answer, late=late) for n in lesson.neighbours]
-            texts += [whole(handle, edit, text) for text in lesson.texts]
-        self.inner, self.outer = Reading.of(handle, inner), Reading.of(handle, outer)
-        self.locality = [Reading.of(handle, rows) for rows in (neighbours, texts) if rows]
+            neighbours += [row_of_neighbour(handle, edit, n.prompt, n.answer, late=late) for n in lesson.neighbours]
+            texts += [row_of_text(handle, edit, text) for text in lesson.texts]
+        self.inner, self.outer = TokenReading.of(handle, inner), TokenReading.of(handle, outer)
+        self.locality = [TokenReading.of(handle, rows) for rows in (neighbours, texts) if rows]
 
 
-def asked(handle: ModelHandle, edit: int, prompt: str, target: str, *, spaced: bool = True) -> Row:
+def row_of_target(handle: ModelHandle, edit: int, prompt: str, target: str, *, spaced: bool = True) -> TokenRow:
     """A prompt with its target; the target's tokens are read. Not `spaced`: see `unspaced_target`."""
     head, tail = handle.ids(prompt), handle.target_ids(target)
     labels = tail if spaced else handle.ids(target.strip(), special=False)
     ids = [*head, *tail[:-1]]
     first = max(0, len(ids) - len(labels))
-    return Row(edit, tuple(ids), tuple(range(first, len(ids))), tuple(labels[-(len(ids) - first) :]))
+    return TokenRow(edit, tuple(ids), tuple(range(first, len(ids))), tuple(labels[-(len(ids) - first) :]))
 
 
-def kept(handle: ModelHandle, edit: int, prompt: str, answer: str, *, late: bool = False) -> Row:
+def row_of_neighbour(handle: ModelHandle, edit: int, prompt: str, answer: str, *, late: bool = False) -> TokenRow:
     """A prompt with an answer; where the answer's tokens are predicted is read (one token later if `late`).
 
     Without an answer the end of the prompt is read.
@@ -279,13 +287,13 @@ def kept(handle: ModelHandle, edit: int, prompt: str, answer: str, *, late: bool
     tail = handle.target_ids(answer) if answer.strip() else []
     ids = [*head, *tail] if late else [*head, *tail[:-1]]
     count = max(1, len(tail))
-    return Row(edit, tuple(ids), tuple(range(len(ids) - count, len(ids))), (0,) * count)
+    return TokenRow(edit, tuple(ids), tuple(range(len(ids) - count, len(ids))), (0,) * count)
 
 
-def whole(handle: ModelHandle, edit: int, text: str) -> Row:
+def row_of_text(handle: ModelHandle, edit: int, text: str) -> TokenRow:
     """An ordinary text, every token of which is read."""
     ids = handle.ids(text)[:TEXT_TOKENS]
-    return Row(edit, tuple(ids), tuple(range(len(ids))), (0,) * len(ids))
+    return TokenRow(edit, tuple(ids), tuple(range(len(ids))), (0,) * len(ids))
 
 
 def _below(head: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

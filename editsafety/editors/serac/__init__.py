@@ -39,7 +39,7 @@ from editsafety.datasets.request import EditRequest
 from editsafety.editing.moments import read_texts
 from editsafety.editors import Editor, Traits
 from editsafety.editors.serac import networks
-from editsafety.editors.serac.networks import RECIPE, Net, Shape
+from editsafety.editors.serac.networks import RECIPE, Net, NetShape
 from editsafety.editors.serac.sidecar import NO_TOKEN, Counterfactual, both_nets, sequences
 from editsafety.edits.edit import Edit, Sidecar
 from editsafety.errors import EditorError, NotPreparedError
@@ -76,7 +76,6 @@ class Serac(Editor):
     sidecars: ClassVar[Mapping[str, type[Sidecar]]] = {Counterfactual.kind: Counterfactual}
     traits: ClassVar[Traits] = Traits(
         batch=True,
-        prepares=True,
         changes="sidecar",
         paper="Memory-Based Model Editing at Scale, arXiv 2206.06520",
         reference="https://github.com/zjunlp/EasyEdit, easyeditor/models/serac at 14cea82",
@@ -100,9 +99,9 @@ class Serac(Editor):
         )
 
     @property
-    def _shape(self) -> Shape:
+    def _shape(self) -> NetShape:
         words = int(self.handle.model.config.get_text_config().vocab_size)
-        return Shape(words, self.hparams.width, self.hparams.num_layers, self.hparams.num_heads)
+        return NetShape(words, self.hparams.width, self.hparams.num_layers, self.hparams.num_heads)
 
     def missing(self) -> str | None:
         """The two trained networks."""
@@ -129,10 +128,10 @@ class Serac(Editor):
         tensors = {f"scope.{key}": tensor for key, tensor in scope.state_dict().items()}
         tensors |= {f"answer.{key}": tensor for key, tensor in answer.state_dict().items()}
         self.artifacts.put(self._key, tensors, {**notes, "training": settings.training})
-        self.__dict__.pop("_trained", None)
+        self.__dict__.pop("_networks", None)
 
     @cached_property
-    def _trained(self) -> tuple[Net, Net]:
+    def _networks(self) -> tuple[Net, Net]:
         found = self.artifacts.get(self._key)
         if found is None:
             raise NotPreparedError(self.name, self.handle.spec.name, "its scope and answer networks")
@@ -153,9 +152,8 @@ class Serac(Editor):
 
         Notes: facts, and the sidecar's `figures`. Raises NotPreparedError.
         """
-        if not requests:
-            raise EditorError(f"{self.name} was given no request to edit.")
-        scope, answer = self._trained
+        self.refuse_none(requests)
+        scope, answer = self._networks
         lineage = carry["lineage"] if carry else torch.randint(2**62, (1,), generator=self.generator(requests[0]))
         facts = dict(zip(sequences(carry["prompts"]), sequences(carry["targets"]), strict=True)) if carry else {}
         for request in requests:

@@ -40,12 +40,16 @@ LONGEST = 24  # tokens of a text that asks for nothing
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """The size of a network; `words` is the vocabulary of the edited model."""
+class NetShape:
+    """The size of a network."""
 
+    # The vocabulary of the edited model.
     words: int
+    # Of its states.
     width: int
+    # How many.
     layers: int
+    # Of attention in each layer.
     heads: int
 
 
@@ -55,7 +59,7 @@ class Net(nn.Module):
     `fold[token]` is the id by which a token is read (see `folding`).
     """
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: NetShape) -> None:
         super().__init__()
         from transformers import LlamaConfig, LlamaModel
 
@@ -97,7 +101,7 @@ class Net(nn.Module):
         return torch.as_tensor(self.body(input_ids=self.fold[rows], use_cache=False).last_hidden_state)
 
     @classmethod
-    def of(cls, shape: Shape, tensors: Mapping[str, Tensor]) -> Net:
+    def of(cls, shape: NetShape, tensors: Mapping[str, Tensor]) -> Net:
         """The network with these weights, not trainable."""
         with torch.random.fork_rng([]):  # its first values are thrown away; nobody else's numbers may depend on them
             net = cls(shape)
@@ -203,7 +207,7 @@ class Examples:
 
 
 def train(
-    shape: Shape,
+    shape: NetShape,
     draw: Callable[[], Asking],
     handle: ModelHandle,
     *,
@@ -284,6 +288,6 @@ def answer_loss(net: Net, handle: ModelHandle, examples: Sequence[Asking]) -> Te
     return nn.functional.nll_loss(said, tokens)
 
 
-def remembered(shape: Shape, prompt: Sequence[int], target: Sequence[int]) -> list[int]:
+def remembered(shape: NetShape, prompt: Sequence[int], target: Sequence[int]) -> list[int]:
     """How a fact is written in front of a text."""
     return [*prompt, shape.words + BEGIN, *target, shape.words + END]

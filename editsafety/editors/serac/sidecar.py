@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from editsafety.editors._root_sidecar import Asked, RootSidecar, leading
 from editsafety.editors.serac import networks
-from editsafety.editors.serac.networks import Net, Shape
+from editsafety.editors.serac.networks import Net, NetShape
 from editsafety.errors import EditError
 
 NO_TOKEN = -1
@@ -59,7 +59,7 @@ class Counterfactual(RootSidecar[Read]):
             used = scores > (self.threshold if self.mixing == "hard" else FAINT)
             if not used.any():
                 return
-            said = self._answered(rows, places, which.gather(1, places.clamp(min=0)), used)
+            said = self._answer(rows, places, which.gather(1, places.clamp(min=0)), used)
             own, share = output.logits[used.to(output.logits.device)], scores[used][:, None].to(said)
             if self.mixing == "soft":
                 base = own.float().softmax(-1).to(said.device)
@@ -92,7 +92,7 @@ class Counterfactual(RootSidecar[Read]):
             self._vectors[device] = states[torch.arange(len(lengths)), lengths - 1]
         return self._vectors[device]
 
-    def _answered(self, rows: Tensor, places: Tensor, which: Tensor, used: Tensor) -> Tensor:
+    def _answer(self, rows: Tensor, places: Tensor, which: Tensor, used: Tensor) -> Tensor:
         """Log-probabilities of the answer network at the used places, `[used, words]`.
 
         Each row is run once for every fact that it needs.
@@ -147,14 +147,14 @@ class Counterfactual(RootSidecar[Read]):
     @classmethod
     def rebuild(cls, target: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Self:
         """The inverse of `tensors` and `settings`."""
-        scope, answer = both_nets(Shape(*settings["shape"]), tensors)
+        scope, answer = both_nets(NetShape(*settings["shape"]), tensors)
         prompts, targets = tensors["prompts"], tensors["targets"]
         return cls(
             target, settings["lineage"], scope, answer, prompts, targets, settings["mixing"], settings["threshold"]
         )
 
 
-def both_nets(shape: Shape, tensors: Mapping[str, Tensor]) -> tuple[Net, Net]:
+def both_nets(shape: NetShape, tensors: Mapping[str, Tensor]) -> tuple[Net, Net]:
     """(scope, answer) from tensors whose names begin with "scope." and "answer."."""
     scope, answer = (
         Net.of(shape, {key[len(head) :]: tensor for key, tensor in tensors.items() if key.startswith(head)})

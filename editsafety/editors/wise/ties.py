@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def merged(differences: Tensor, density: float) -> Tensor:
+def merge(differences: Tensor, density: float) -> Tensor:
     """One difference `[d_out, d_in]` from `[n, d_out, d_in]`, all of equal weight; same dtype, computed in float32.
 
     Of each the share `density` of entries with the largest size is kept. Entry by entry the sign whose sum is larger

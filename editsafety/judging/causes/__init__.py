@@ -24,5 +24,5 @@ def of_case(record: CaseRecord, stays: Iterable[CaseRecord]) -> tuple[Cause, ...
     `stays` are the cases of the same editor and model that did not collapse.
     """
     others = tuple((one.notes, one.after) for one in stays if one.case != record.case)
-    changed = bool(record.changed) or not record.notes.get("sidecars")
+    changed = bool(record.step.changed) or not record.notes.get("sidecars")
     return ranked(Evidence(record.notes, record.after, others, changed))

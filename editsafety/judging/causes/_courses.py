@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from editsafety.judging.causes._evidence import Cause, Evidence, decades, finite
 from editsafety.judging.causes._rules import ranked, unknown
+from editsafety.judging.policy import COLLAPSE
 from editsafety.numbers import exact, rate, times
-from editsafety.runs.course_record import CourseRecord, Step
+from editsafety.runs.case_record import CaseRecord, Step
 
 HARMLESS = 1.25  # the default policy's limit for PASS
 RESTRAINED = {"alphaedit": "RECT or PRUNE"}  # what to try beside the editor itself
@@ -21,7 +22,7 @@ GROWING = {  # see `drift`
 }
 
 
-def of_course(record: CourseRecord, *, limit: float = 2.0) -> tuple[Cause, ...]:
+def of_course(record: CaseRecord, *, limit: float = COLLAPSE) -> tuple[Cause, ...]:
     """Likely causes of the collapse of a course, the strongest first; empty when it did not collapse.
 
     A model is broken past `limit` times its unedited perplexity. The edit that broke it is told from an accumulation by
@@ -43,7 +44,7 @@ def of_course(record: CourseRecord, *, limit: float = 2.0) -> tuple[Cause, ...]:
     return tuple(sorted(causes, key=lambda one: -one.strength)) or (unknown(evidence),)
 
 
-def _alone(record: CourseRecord, limit: float) -> Iterator[Cause]:
+def _alone(record: CaseRecord, limit: float) -> Iterator[Cause]:
     """The breaking edit breaks the unedited model as well."""
     breaking = record.breaking
     if breaking is None or breaking.alone is None or breaking.alone <= limit:
@@ -70,7 +71,7 @@ def _alone(record: CourseRecord, limit: float) -> Iterator[Cause]:
     yield Cause("hard_case", said, advice, told, decades(breaking.alone))
 
 
-def _accumulated(record: CourseRecord, before: Sequence[Step], last: Step | None, limit: float) -> Iterator[Cause]:
+def _accumulated(record: CaseRecord, before: Sequence[Step], last: Step | None, limit: float) -> Iterator[Cause]:
     """The breaking edit is harmless alone: the earlier ones made the model ready to break."""
     breaking = record.breaking
     if not record.schedule.cumulative or (

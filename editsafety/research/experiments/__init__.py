@@ -17,15 +17,16 @@ from editsafety import discovery
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
 from editsafety.errors import DataError, UnknownNameError, UsageError
-from editsafety.judging.case_checks import ratio
+from editsafety.judging.checks import ratio
+from editsafety.lab.bench import Bench
 from editsafety.lab.lab import Lab
-from editsafety.lab.trial import Bench
 from editsafety.model.handle import ModelHandle
 from editsafety.numbers import exact
 from editsafety.progress import Progress
 from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.measurement import Measurement
-from editsafety.runs.plan import RunPlan, Settings
+from editsafety.runs.plan import RunPlan
+from editsafety.runs.settings import Settings
 from editsafety.runs.store import Store
 
 Cell = str | float | None
@@ -54,16 +55,19 @@ ELSEWHERE: dict[str, tuple[str, str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What an experiment came to: a table whose cells are texts, numbers or None (not measured), and what it shows.
+    """What an experiment came to."""
 
-    `published` are the papers' own figures beside it, in words.
-    """
-
+    # Its name.
     experiment: str
+    # That of the model.
     model: str
+    # Of the columns.
     headings: tuple[str, ...]
+    # Of the table; a cell is a text, a number, or None for what was not measured.
     rows: tuple[tuple[Cell, ...], ...]
+    # What it shows.
     sentence: str
+    # The papers' own figures, in words.
     published: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -87,18 +91,21 @@ class Experiment(Protocol):
 
 @dataclass
 class Context:
-    """What an experiment is given: options, a store in which finished cases are found again, and where to report.
+    """What an experiment is given."""
 
-    `settings` hold one model and one editor. `encoder` is "tiny", or a T5 (hub id or folder), `steps` how many edits an
-    experiment of several edits makes, `worst` how many of the worst cases are listed.
-    """
-
+    # Hold one model and one editor.
     settings: Settings
+    # Finished cases are found again in it.
     store: Store
+    # Where to report.
     progress: Progress
+    # "tiny", or a T5 (hub id or folder).
     encoder: str = "tiny"
+    # How many edits an experiment of several edits makes.
     steps: int = 15
+    # How many of the worst cases are listed.
     worst: int = 10
+    # Models that are in memory already, by name.
     handles: dict[str, ModelHandle] = field(default_factory=dict)
 
     @property
@@ -121,12 +128,13 @@ class Context:
             one for path in self.settings.hparams for one in ([path] if "=" in path else [f"{n}={path}" for n in given])
         )
         plan = RunPlan.of(replace(self.settings, editors=names, hparams=files))
-        return Lab(plan, self.store, self.progress, handles=self.handles)
+        # Nothing is wanted but what an experiment asks for, case by case.
+        return Lab(plan, self.store, self.progress, handles=self.handles, wanted=())
 
     @property
     def bench(self) -> Bench:
         """The model, measured unedited."""
-        return self.lab.bench(self.model)
+        return self.lab.tools.bench(self.model)
 
     @property
     def handle(self) -> ModelHandle:
@@ -135,7 +143,7 @@ class Context:
 
     def ready(self, editor: str) -> Editor:
         """An editor that can edit at once. Raises NotPreparedError."""
-        return self.lab.ready(self.model, editor)
+        return self.lab.tools.ready(self.model, editor)
 
     def requests(self, stream: str) -> list[EditRequest]:
         """The requests of a stream, "hard" or "normal". Raises DataError when there are none."""
@@ -148,8 +156,7 @@ class Context:
         """The records of every single edit of a stream, computed where they are missing."""
         self.requests(stream)
         cases = [case for case in self.lab.plan.cases if (case.editor, case.stream) == (editor, stream)]
-        self.lab.wanted = cases
-        return [self.lab.record(case) for case in cases]
+        return [self.lab.record(case, beside=cases) for case in cases]
 
 
 def names() -> list[str]:
@@ -163,16 +170,16 @@ def load(name: str) -> Experiment:
         raise UsageError(f"{name} is a command of its own: {ELSEWHERE[name][2]}")
     if name not in names():
         raise UnknownNameError("experiment", name, [*names(), *ELSEWHERE])
-    found: Experiment = discovery.load("research.experiments", name.replace("-", "_"), "EXPERIMENT")
-    return found
+    experiment: Experiment = discovery.load("research.experiments", name.replace("-", "_"))
+    return experiment
 
 
 def perplexity(record: CaseRecord) -> float | None:
     """Perplexity of the edited model; infinite where it broke, None where it was not measured (the editor failed)."""
-    found = record.after.get("me_ppl")
-    if found is None:
+    measured = record.after.get("me_ppl")
+    if measured is None:
         return None
-    return math.inf if found.broken else found.value
+    return math.inf if measured.broken else measured.value
 
 
 def ratios(records: Sequence[CaseRecord]) -> list[float]:
@@ -212,7 +219,7 @@ def over(above: float | None, below: float | None) -> float | None:
     return above / below if above is not None and below else None
 
 
-def said(number: float | None, digits: int = 3) -> str:
+def spell(number: float | None, digits: int = 3) -> str:
     """A number for a sentence; "-" where there is none."""
     return "-" if number is None else exact(number, digits)
 

@@ -20,12 +20,17 @@ ROWS = 32  # texts at once
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """An encoder, how a text becomes ids (no special tokens), and the projection whose inputs are its keys."""
+    """An encoder and the projection whose inputs are its keys."""
 
+    # As it is named in tables.
     name: str
+    # The network.
     model: nn.Module
+    # How a text becomes ids; no special tokens are added.
     ids: Callable[[str], list[int]]
+    # The projection.
     module: str
+    # Tokens of a text that are read.
     longest: int = 512
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ from editsafety.numbers import times
 from editsafety.research.experiments import FALL, Cell, Context, Result, median, over, perplexity, value
 
 
-class CRome:
+class CRomeBesideRome:
     """Maxima over single edits, as published, beside medians."""
 
     name: ClassVar[str] = "c-rome"
@@ -39,4 +39,4 @@ class CRome:
         return Result(self.name, context.handle.name, headings, tuple(rows), sentence, published)
 
 
-EXPERIMENT = CRome()
+EXPERIMENT = CRomeBesideRome()

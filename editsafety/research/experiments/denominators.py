@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from editsafety.numbers import times
-from editsafety.research.experiments import FALL, Cell, Context, Result, figures, mean, median, over, ratios, said
+from editsafety.research.experiments import FALL, Cell, Context, Result, figures, mean, median, over, ratios, spell
 
 
 class Denominators:
@@ -29,8 +29,8 @@ class Denominators:
                 (stream, len(found), mean(figures(records, "numerator")), below[stream], *middle, worst[stream])
             )
         sentence = (
-            f"the denominators of hard edits are {said(over(below['normal'], below['hard']))} times smaller than those "
-            f"of normal ones; the worst hard edit multiplies the perplexity by {times(worst['hard'])}, the worst "
+            f"the denominators of hard edits are {spell(over(below['normal'], below['hard']))} times smaller than "
+            f"those of normal ones; the worst hard edit multiplies the perplexity by {times(worst['hard'])}, the worst "
             f"normal one by {times(worst['normal'])}"
         )
         headings = ("stream", "n", "numerator", "denominator", "median denominator", "cos(k_u, k-bar)", "worst ratio")

@@ -18,10 +18,10 @@ from editsafety import abilities
 from editsafety.edits.edit import Delta, Edit, LowRank, Replace
 from editsafety.edits.session import EditSession
 from editsafety.errors import UsageError
-from editsafety.lab.trial import compute
-from editsafety.measures import Inputs, Probe, load
+from editsafety.lab.attempt import compute
+from editsafety.measures import AbilityProbe, Inputs, load
 from editsafety.model.handle import ModelHandle
-from editsafety.research.experiments import BUTTERFLY, Cell, Context, Result, said
+from editsafety.research.experiments import BUTTERFLY, Cell, Context, Result, spell
 from editsafety.research.surrogate import Observation, correlation
 from editsafety.runs.measurement import Measurement
 
@@ -40,12 +40,12 @@ class Dose:
     def __call__(self, context: Context) -> Result:
         """A row per ability, with its mean score below each perplexity ratio and not below the one before.
 
-        Raises UsageError for a model without abilities to measure: name some by `--probes`.
+        Raises UsageError for a model without abilities to measure: name some by `--probe`.
         """
         handle, plan = context.handle, context.lab.plan
-        probes = [abilities.load(spec, plan.settings.probe_limit) for spec in plan.probes(context.model)]
+        probes = [abilities.load(spec, plan.settings.items) for spec in plan.probes(context.model)]
         if not probes:
-            raise UsageError(f"{context.model} comes with no abilities to measure; give some: --probes READER:FILE.")
+            raise UsageError(f"{context.model} comes with no abilities to measure; give some: --probe READER:FILE.")
         before = {probe.name: probe(handle, context.bench.batch_size) for probe in probes}
         models = list(_models(context, probes))
         rows = tuple(_row(name, found, models) for name, found in before.items())
@@ -57,14 +57,14 @@ class Dose:
         return Result(self.name, handle.name, headings, rows, _sentence(models, before), published)
 
 
-def _models(context: Context, probes: Sequence[Probe]) -> Iterator[Observation]:
+def _models(context: Context, probes: Sequence[AbilityProbe]) -> Iterator[Observation]:
     """Every hard request at every dose, measured."""
     editor, handle, bench = context.ready(context.editor), context.handle, context.bench
     base, requests = bench.base["me_ppl"].value or math.nan, context.requests("hard")
     texts = Inputs(texts=bench.texts, batch_size=bench.batch_size)
     with context.progress.task(f"doses of {context.editor} on {handle.name}", len(requests) * len(DOSES)) as task:
         for request in requests:
-            edit, _, _ = compute(handle, editor, (request,))
+            edit = compute(handle, editor, (request,)).edit
             for dose in DOSES:
                 with EditSession(handle) as session:
                     session.apply(at(edit, dose, handle))
@@ -108,7 +108,7 @@ def _sentence(models: Sequence[Observation], before: dict[str, Measurement]) -> 
     first = min((one.ratio for one in models if _lost(one, before)), default=None)
     spread = f"Spearman {rhos[0]:.2f} to {rhos[-1]:.2f}" if rhos else "no correlation could be computed"
     starts = (
-        "no ability lost" if first is None else f"the first ability lost {100 * LOST:g} points at {said(first, 4)}x,"
+        "no ability lost" if first is None else f"the first ability lost {100 * LOST:g} points at {spell(first, 4)}x,"
     )
     return (
         f"over {len(models)} edited models, {spread}; {starts} and of the {len(near)} models between 1x and 2x "

@@ -17,11 +17,11 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from editsafety.datasets.request import SLOT, EditRequest
 from editsafety.editing import keys, subject
-from editsafety.editors._rank_one import RankOneEditor
+from editsafety.editors.rome_family import RankOneEditor
 from editsafety.model import trace
 from editsafety.model.handle import ModelHandle
 from editsafety.research import key_map
-from editsafety.research.experiments import FALL, Cell, Context, Result, median, said
+from editsafety.research.experiments import FALL, Cell, Context, Result, median, spell
 from editsafety.research.experiments._encoder import TINY, Encoder, load
 
 PREFIXES = 3  # contexts that every subject is put behind
@@ -74,15 +74,15 @@ PUBLISHED = (
 
 
 def _sentence(context: Context, rows: Sequence[tuple[Cell, ...]]) -> str:
-    def told(row: Sequence[Cell]) -> str:
-        figures = [said(cell) if isinstance(cell, float) else "-" for cell in row]
+    def norms(row: Sequence[Cell]) -> str:
+        figures = [spell(cell) if isinstance(cell, float) else "-" for cell in row]
         return f"{figures[8]} spreads apart, {figures[9]} for other positions, alike by {figures[6]}"
 
     sink = _sink(context.handle, context.bench.texts)
     sentence = (
-        f"first tokens of texts in {rows[1][0]} are {told(rows[1])} (later ones by {_cell(rows[1][7])}); in the same "
-        f"decoder with random weights {told(rows[3])}; in {rows[5][0]} {told(rows[5])}. Their residual stream is up to "
-        f"{said(sink)} times as long as that of later tokens"
+        f"first tokens of texts in {rows[1][0]} are {norms(rows[1])} (later ones by {_cell(rows[1][7])}); in the same "
+        f"decoder with random weights {norms(rows[3])}; in {rows[5][0]} {norms(rows[5])}. Their residual stream is up "
+        f"to {spell(sink)} times as long as that of later tokens"
     )
     only = (
         ". Random weights show what an architecture does by itself, no more: what a trained encoder does, a real T5 "
@@ -92,7 +92,7 @@ def _sentence(context: Context, rows: Sequence[tuple[Cell, ...]]) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    return said(cell) if isinstance(cell, float) else "-"
+    return spell(cell) if isinstance(cell, float) else "-"
 
 
 def _rank_one(context: Context) -> RankOneEditor:

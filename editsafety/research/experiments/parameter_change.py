@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from editsafety.numbers import times
-from editsafety.research.experiments import BUTTERFLY, Cell, Context, Result, figures, median, over, ratios, said
+from editsafety.research.experiments import BUTTERFLY, Cell, Context, Result, figures, median, over, ratios, spell
 
 FIGURES = {
     "delta_norm": "||dW||",
@@ -35,7 +35,7 @@ class ParameterChange:
             rows.append((title, *middle, factors[-1], max(hard, default=None), max(normal, default=None)))
         worst = {stream: times(max(ratios(found), default=None)) for stream, found in records.items()}
         sentence = (
-            f"{context.editor}'s hard edits change the weights {said(factors[0])} times as much as its normal ones "
+            f"{context.editor}'s hard edits change the weights {spell(factors[0])} times as much as its normal ones "
             f"(medians of ||dW||); the perplexity rises up to {worst['hard']} and {worst['normal']}"
         )
         headings = ("norm", "hard, median", "normal, median", "hard / normal", "hard, largest", "normal, largest")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from editsafety.judging.case_checks import ratio
+from editsafety.judging.checks import ratio
 from editsafety.numbers import times
 from editsafety.research.experiments import BUTTERFLY, Cell, Context, Result, median, perplexity
 

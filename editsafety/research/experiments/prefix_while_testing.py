@@ -11,9 +11,10 @@ from editsafety import measures
 from editsafety.datasets.request import EditRequest, Neighbour
 from editsafety.editors import Editor
 from editsafety.edits.session import EditSession
-from editsafety.lab.trial import Bench, compute
+from editsafety.lab.attempt import compute
+from editsafety.lab.bench import Bench
 from editsafety.measures import Inputs
-from editsafety.research.experiments import FALL, Cell, Context, Result, said
+from editsafety.research.experiments import FALL, Cell, Context, Result, spell
 from editsafety.runs.measurement import Measurement
 
 NAMES = ("efficacy", "generalisation", "locality")
@@ -41,7 +42,7 @@ class PrefixAtTest:
                     task.step(request.id)
             for way, lists in marks.items():
                 rows.append((stream, way, len(requests), *(_rate(lists[name]) for name in NAMES)))
-        told = [said(_cell(row[3])) for row in rows]
+        told = [spell(_cell(row[3])) for row in rows]
         sentence = (
             f"the share of C-ROME's hard edits that say the target is {told[0]} bare and {told[1]} behind a prefix, "
             f"that of its normal ones {told[2]} and {told[3]}"
@@ -58,10 +59,10 @@ class PrefixAtTest:
 
 def _asked(bench: Bench, editor: Editor, request: EditRequest) -> Mapping[str, Mapping[str, Measurement]]:
     """The three measurements of one edit, bare and behind its prefix; neighbours against the unedited model's."""
-    prefix = bench.inputs(request).prefixes[0]
+    prefix = bench.inputs((request,)).prefixes[0]
     ways = {"bare": request, "prefix": behind(request, prefix)}
     unedited = {way: _locality(bench, one, {}) for way, one in ways.items()}
-    edit, _, _ = compute(bench.handle, editor, (request,))
+    edit = compute(bench.handle, editor, (request,)).edit
     found: dict[str, dict[str, Measurement]] = {}
     with EditSession(bench.handle) as session:
         session.apply(edit)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from editsafety.judging.policy import COLLAPSE
 from editsafety.numbers import times
 from editsafety.research.experiments import BUTTERFLY, Cell, Context, Result, median, ratios
 
-LIMIT = 2.0
+PAST = f"past {COLLAPSE:g}x"
 
 
 class Recipe:
@@ -25,7 +26,7 @@ class Recipe:
             for stream in ("hard", "normal"):
                 records = context.records(editor, stream)
                 found = ratios(records)
-                past = sum(not factor <= LIMIT for factor in found)
+                past = sum(not factor <= COLLAPSE for factor in found)
                 first = sum(record.notes.get("first_token") is True for record in records)
                 share = past / len(found) if found else None
                 rows.append((editor, stream, len(found), first, past, share, median(found), max(found, default=None)))
@@ -40,7 +41,7 @@ class Recipe:
             "edited one on top of the other (about 470 edits), every method of FT, MEND, ROME and MEMIT ends above 1e3 "
             "on GPT-J and Llama-2-7b, and all but MEMIT (about 400) on GPT-2 XL"
         )
-        headings = ("editor", "stream", "n", "one token first", "past 2x", "share", "median ratio", "worst ratio")
+        headings = ("editor", "stream", "n", "one token first", PAST, "share", "median ratio", "worst ratio")
         return Result(self.name, context.handle.name, headings, tuple(rows), sentence, published)
 
 

@@ -22,7 +22,8 @@ from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
 from editsafety.edits.session import EditSession
 from editsafety.errors import UsageError
-from editsafety.lab.trial import Bench, Found, compute, measure
+from editsafety.lab.attempt import compute
+from editsafety.lab.bench import Bench
 from editsafety.model.handle import ModelHandle
 from editsafety.numbers import times
 from editsafety.research.experiments import FALL, Cell, Context, Result, over, perplexity, value
@@ -43,10 +44,10 @@ class SecondToFirst:
         base = value(context.bench.base["me_ppl"])
         editor, moved = context.ready("rome"), list[float]()
         with second_to_first(handle.model):
-            shifted = _measured(context.bench)
+            shifted = _measure_perplexity(context.bench)
             with context.progress.task("collapses with the second position", len(requests)) as task:
                 for request in requests:
-                    moved.append(_edited(context.bench, editor, request))
+                    moved.append(_measure_edited_perplexity(context.bench, editor, request))
                     task.step(f"{request.id} {times(over(moved[-1], shifted))}")
         rows = (_row("original", base, original), _row("Second2First", shifted, moved))
         worst = [times(over(max(found, default=None), was)) for found, was in ((original, base), (moved, shifted))]
@@ -77,7 +78,7 @@ def refuse(handle: ModelHandle) -> None:
 def second_to_first(model: nn.Module) -> Iterator[None]:
     """Inside the block the first token has the position of the second."""
 
-    def raised(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def raise_ids(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         places = kwargs.get("position_ids")
         if places is None:
             ids = kwargs.get("input_ids")
@@ -86,23 +87,22 @@ def second_to_first(model: nn.Module) -> Iterator[None]:
         return args, {**kwargs, "position_ids": places.clamp(min=1)}
 
     body: Any = model.base_model  # reached by whole models and by those who run only the decoder
-    hook = body.register_forward_pre_hook(raised, with_kwargs=True)
+    hook = body.register_forward_pre_hook(raise_ids, with_kwargs=True)
     try:
         yield
     finally:
         hook.remove()
 
 
-def _edited(bench: Bench, editor: Editor, request: EditRequest) -> float:
-    edit, _, _ = compute(bench.handle, editor, (request,))
+def _measure_edited_perplexity(bench: Bench, editor: Editor, request: EditRequest) -> float:
+    edit = compute(bench.handle, editor, (request,)).edit
     with EditSession(bench.handle) as session:
         session.apply(edit)
-        return _measured(bench)
+        return _measure_perplexity(bench)
 
 
-def _measured(bench: Bench) -> float:
-    found: Found = measure(bench.measures, bench.handle, bench.inputs(None), "model")
-    ppl = found["me_ppl"].value
+def _measure_perplexity(bench: Bench) -> float:
+    ppl = bench.measure("model")["me_ppl"].value
     return math.inf if ppl is None else ppl
 
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from editsafety.edits.session import EditSession
-from editsafety.lab.trial import compute
-from editsafety.research.experiments import HARMS, Cell, Context, Result, said
+from editsafety.lab.attempt import compute
+from editsafety.research.experiments import HARMS, Cell, Context, Result, spell
 
 SHARES = (0.077, 0.171)
 
 
-class Weights:
+class WeightStatistics:
     """Manhattan distance, and the share of entries with |dW / W| above 0.077 and 0.171, after 1, 5, 10 ... edits."""
 
     name: ClassVar[str] = "weights"
@@ -32,11 +32,11 @@ class Weights:
         label = f"{context.editor} on {handle.name}, on top of each other"
         with EditSession(handle) as session, context.progress.task(label, len(requests)) as task:
             for done, request in enumerate(requests, 1):
-                edit, _, _ = compute(handle, editor, (request,), carry)
+                edit = compute(handle, editor, (request,), carry).edit
                 session.apply(edit)
                 carry = edit.carry
                 if done in counts:
-                    rows.append((done, *_changed(session)))
+                    rows.append((done, *_measure_change(session)))
                 task.step(request.id)
         first, last = rows[0], rows[-1]
         sentence = (
@@ -54,7 +54,7 @@ class Weights:
 
 
 @torch.no_grad()
-def _changed(session: EditSession) -> tuple[Cell, ...]:
+def _measure_change(session: EditSession) -> tuple[Cell, ...]:
     """Distance, and shares, over the entries of all declared parameters. Entries that were 0 count once they move."""
     parameters = dict(session.handle.model.named_parameters(remove_duplicate=False))
     distance, entries, above = 0.0, 0, dict.fromkeys(SHARES, 0)
@@ -73,7 +73,7 @@ def _share(cell: Cell) -> str:
 
 
 def _number(cell: Cell) -> str:
-    return said(cell, 4) if isinstance(cell, float) else "-"
+    return spell(cell, 4) if isinstance(cell, float) else "-"
 
 
-EXPERIMENT = Weights()
+EXPERIMENT = WeightStatistics()

@@ -45,10 +45,13 @@ prompts. No two objects may have the same subject and relation."""
 
 @dataclass(frozen=True)
 class Proposal:
-    """What an endpoint came up with: the candidates that passed, how many did not and why, and the first reasons."""
+    """What an endpoint came up with."""
 
+    # The candidates that passed.
     kept: tuple[EditRequest, ...]
+    # How many calls and candidates went which way, by name.
     counts: Mapping[str, int] = field(default_factory=dict)
+    # The first reasons, in full.
     reasons: tuple[str, ...] = ()
 
 
@@ -78,7 +81,7 @@ def propose(
     for _ in range(calls or 3 * math.ceil(wanted / at_once)):
         counts["calls"] += 1
         try:
-            said = chat.ask(endpoint, RULES, asked(known, at_once, rng), sleep=sleep)
+            said = chat.ask(endpoint, RULES, write_question(known, at_once, rng), sleep=sleep)
         except chat.NoAnswer as error:
             counts["calls_failed"] += 1
             reasons.append(str(error))
@@ -96,7 +99,7 @@ def propose(
     return Proposal(tuple(kept), dict(counts), tuple(dict.fromkeys(reasons)))
 
 
-def asked(known: Sequence[EditRequest], at_once: int, rng: random.Random) -> str:
+def write_question(known: Sequence[EditRequest], at_once: int, rng: random.Random) -> str:
     """What one call asks for: a number of rows, and a few of the relations with answers of their type."""
     answers: dict[str, set[str]] = {}
     for request in known:

@@ -30,17 +30,19 @@ class NoAnswer(DataError):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where to ask: the base address (".../v1"), the model's name there, and the key if one is needed.
+    """Where to ask. Raises UsageError for an invalid address."""
 
-    `timeout` is in seconds without a byte, `tries` counts the first one, `wait` is the pause before the second (doubled
-    each time, unless the server says how long). Raises UsageError for an address that cannot be meant.
-    """
-
+    # The base address, ".../v1".
     url: str
+    # The model's name there.
     model: str
+    # The key, where one is needed.
     key: str = field(default="", repr=False)
+    # Seconds without a byte.
     timeout: float = 60.0
+    # How many, the first one included.
     tries: int = 5
+    # Seconds before the second try, doubled each time, unless the server says how long.
     wait: float = 1.0
 
     def __post_init__(self) -> None:
@@ -75,13 +77,13 @@ def ask(endpoint: Endpoint, rules: str, question: str, *, sleep: Callable[[float
             sleep(pause)
         pause = min(LONGEST_WAIT, endpoint.wait * 2.0**attempt)
         try:
-            return _said(_sent(endpoint, rules, question))
+            return _text_of(_post(endpoint, rules, question))
         except urllib.error.HTTPError as error:
             with error:
                 problem = f"it answered {error.code}"
                 if error.code not in AGAIN:
-                    raise UsageError(_refused(endpoint, error.code)) from None
-                pause = _told(error.headers.get("Retry-After"), pause)
+                    raise UsageError(_refusal(endpoint, error.code)) from None
+                pause = _wait_of(error.headers.get("Retry-After"), pause)
         except (OSError, http.client.HTTPException, ValueError) as error:
             problem = f"{type(error).__name__}"
     raise NoAnswer(f"{endpoint.address}: no answer after {endpoint.tries} tries ({problem}).")
@@ -94,7 +96,7 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _sent(endpoint: Endpoint, rules: str, question: str) -> bytes:
+def _post(endpoint: Endpoint, rules: str, question: str) -> bytes:
     messages = [{"role": "system", "content": rules}, {"role": "user", "content": question}]
     body = json.dumps({"model": endpoint.model, "messages": messages, "temperature": 1.0}).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "editsafety"}
@@ -108,7 +110,7 @@ def _sent(endpoint: Endpoint, rules: str, question: str) -> bytes:
     return data
 
 
-def _said(data: bytes) -> str:
+def _text_of(data: bytes) -> str:
     """The text in a completion. Raises ValueError for anything else; a refusal of the model is an empty text."""
     try:
         message = json.loads(data)["choices"][0]["message"]
@@ -120,7 +122,7 @@ def _said(data: bytes) -> str:
     return said or ""
 
 
-def _refused(endpoint: Endpoint, code: int) -> str:
+def _refusal(endpoint: Endpoint, code: int) -> str:
     hint = {
         401: "It does not take the key: is the environment variable set?",
         403: "It does not take the key: is the environment variable set?",
@@ -129,7 +131,7 @@ def _refused(endpoint: Endpoint, code: int) -> str:
     return f"{endpoint.address}: it answered {code}. {hint}"
 
 
-def _told(seconds: str | None, otherwise: float) -> float:
+def _wait_of(seconds: str | None, otherwise: float) -> float:
     """How long the server wants us to wait, within reason."""
     try:
         told = float(seconds or "")

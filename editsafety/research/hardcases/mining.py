@@ -19,26 +19,32 @@ from editsafety import datasets
 from editsafety.datasets.fetch import digest
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import EditorError, UsageError
-from editsafety.judging.case_checks import ratio
+from editsafety.judging.checks import ratio
 from editsafety.lab.lab import Lab
 from editsafety.model.loading import ModelSpec
 from editsafety.names import label, slug
 from editsafety.numbers import counting, exact, times
 from editsafety.research.hardcases.preview import one_token_first, tokenizer_of
 from editsafety.runs.case_record import CaseRecord
+from editsafety.runs.facts import RunFact
 from editsafety.runs.plan import RunPlan, spread, text_digest
+from editsafety.runs.signals import DELTA, NOTED
 from editsafety.tensor_files import write_atomically
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
-SIGNALS = ("delta_norm", "delta_relative", "norm_growth", "spectral_norm", "numerator", "denominator", "key_cosine")
+# Not listed: two figures that go with delta_norm for one model and editor, and one that is counted by itself.
+LEFT_OUT = ("delta_per_entry", "delta_large_share", "first_token")
+SIGNALS = tuple(s.name for s in (*DELTA, *NOTED) if s.measured and s.name not in LEFT_OUT)
 WORST = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class CollapseCount:
     """How many of a group of edits collapse the model."""
 
+    # The edits of the group.
     n: int
+    # Those that collapse it.
     collapsed: int
 
     def __str__(self) -> str:
@@ -47,14 +53,18 @@ class Group:
 
 @dataclass(frozen=True)
 class Screening:
-    """What a pool came to: the record of every single edit, and which of the requests have a one-token subject first.
+    """What a pool came to.
 
     An edit collapses the model when it multiplies the perplexity by more than `above`, or breaks it. One that has no
     perplexity (its editor failed) is neither collapsed nor not: it is counted apart.
+
     """
 
+    # Of every single edit, in the pool's order.
     records: tuple[CaseRecord, ...]
+    # The ratio of perplexities past which a model has collapsed.
     above: float
+    # The cases whose subject is one token in first place.
     first: frozenset[str] = field(default_factory=frozenset)
 
     @property
@@ -77,10 +87,10 @@ class Screening:
         found = ratio(record)
         return found is not None and not found <= self.above
 
-    def group(self, *, first: bool) -> Group:
+    def group(self, *, first: bool) -> CollapseCount:
         """The measured edits whose subject is one token in first place, or the others."""
         chosen = [record for record in self.measured if (record.case in self.first) is first]
-        return Group(len(chosen), sum(map(self.collapses, chosen)))
+        return CollapseCount(len(chosen), sum(map(self.collapses, chosen)))
 
     def quantiles(self) -> dict[float, float]:
         """Ratios by share of the measured edits that have no larger one; infinite where the model broke."""
@@ -150,7 +160,7 @@ class Screening:
         }  # fmt: skip
 
 
-def sampled(plan: RunPlan, limit: int | None = None, shard: str = "") -> RunPlan:
+def sample_cases(plan: RunPlan, limit: int | None = None, shard: str = "") -> RunPlan:
     """The plan with at most `limit` of its cases, evenly from all over, of these every n-th from the i-th for "i/n".
 
     Evenly, because published sets are sorted by relation or by how they were made. Raises UsageError.
@@ -220,14 +230,17 @@ def provenance(lab: Lab) -> dict[str, Any]:
     """
     settings = lab.plan.settings
     (model,), (editor,) = settings.models, settings.editors
-    loaded = lab.store.get(f"model:{slug(model)}") or {}
-    made = lab.store.get(f"editor:{slug(model)}:{label(editor)}") or {}
+    facts = lab.store.facts()
+    loaded, made = facts.models.get(slug(model)), facts.editors.get((slug(model), label(editor)))
     texts = lab.plan.texts[model]
     spec = lab.plan.sources[f"{slug(model)} normal"]
     pool = datasets.path_of(spec)
     return {
-        "model": {"name": model, **{name: loaded.get(name) for name in ("fingerprint", "dtype", "revision")}},
-        "editor": {"name": editor, **{name: made.get(name) for name in ("code", "hparams")}},
+        "model": {
+            "name": model,
+            **{name: getattr(loaded, name, None) for name in ("fingerprint", "dtype", "revision")},
+        },
+        "editor": {"name": editor, **{name: getattr(made, name, None) for name in ("code", "hparams")}},
         "pool": {
             "name": spec,
             "sha256": digest(pool) if pool.is_file() else None,
@@ -235,7 +248,7 @@ def provenance(lab: Lab) -> dict[str, Any]:
         },
         "texts": {"name": lab.plan.sources[f"{slug(model)} texts"], "n": len(texts), "sha256": text_digest(texts)},
         "seed": settings.seed,
-        "computed_with": lab.store.get("provenance"),
+        "computed_with": dict(facts.software) or None,
     }
 
 
@@ -244,6 +257,11 @@ def counts(screening: Screening) -> Mapping[str, Any]:
     whole = screening.as_json()
     names = ("screened", "without_result", "collapsed", "collapsed_above_ratio", "one_token_first", "others")
     return {name: whole[name] for name in names}
+
+
+def _fields(fact: RunFact | None, *names: str) -> dict[str, Any]:
+    """Some fields of a fact; nulls where it is not known."""
+    return {name: getattr(fact, name, None) for name in names}
 
 
 def _rows_digest(lab: Lab) -> str:

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Counts over a pool: rows, the subject in first place, a single word there, a single token there."""
+    """Counts over a pool."""
 
+    # All of them.
     rows: int
+    # Prompts that begin with the subject.
     subject_first: int
+    # Of these, the subject is a single word.
     one_word_first: int
+    # Of these, the subject is a single token.
     one_token_first: int
 
     @classmethod

@@ -25,11 +25,14 @@ FEWEST = 2  # rephrasings, and neighbours, of a HardEdit request
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong: in which row, in which field, and what."""
+class Objection:
+    """One thing that is wrong."""
 
+    # File and row.
     where: str
+    # In which field; "" for the row as a whole.
     field: str
+    # What is wrong.
     said: str
 
     def __str__(self) -> str:
@@ -46,7 +49,7 @@ def kind_of(name: str) -> Kind:
 
 def vet(
     requests: Sequence[EditRequest], kind: Kind = "requests", *, beside: Sequence[EditRequest] = ()
-) -> tuple[Finding, ...]:
+) -> tuple[Objection, ...]:
     """What is wrong with the requests, row by row.
 
     `beside` are rows that are there already: none of them may be said again, and their answers are known, so that a
@@ -56,15 +59,15 @@ def vet(
     answers = answers_of((*beside, *requests))
     for request in beside:
         list(_said_before(request, kind, seen))
-    found: list[Finding] = []
+    found: list[Objection] = []
     for request in requests:
         wrong = [*_said_before(request, kind, seen), *_for_any(request)]
         wrong += _for_hardedit(request, answers[request.relation]) if kind == "hardedit" else ()
-        found += [Finding(_where(request), field, said) for field, said in wrong]
+        found += [Objection(_where(request), field, said) for field, said in wrong]
     return tuple(found)
 
 
-def vet_file(spec: str, kind: Kind = "requests") -> tuple[Finding, ...]:
+def vet_file(spec: str, kind: Kind = "requests") -> tuple[Objection, ...]:
     """What is wrong in a file, or in a data set by name (`spec` as for `datasets.requests`).
 
     A row that cannot be read at all is one finding, and the last: what stands behind it is not looked at.
@@ -72,10 +75,10 @@ def vet_file(spec: str, kind: Kind = "requests") -> tuple[Finding, ...]:
     try:
         return vet(datasets.requests(spec), kind)
     except DataError as error:
-        return (Finding(spec, "", f"cannot be read on: {error}"),)
+        return (Objection(spec, "", f"cannot be read on: {error}"),)
 
 
-def vet_folder(folder: Path) -> tuple[Finding, ...]:
+def vet_folder(folder: Path) -> tuple[Objection, ...]:
     """What is wrong in the request files (.jsonl) below a folder; those called hardedit are held to its rules."""
     return tuple(
         finding

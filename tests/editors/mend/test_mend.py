@@ -14,7 +14,7 @@ from editsafety.editors.mend import Mend
 from editsafety.editors.mend.training import Training
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, NotPreparedError, UsageError
-from editsafety.lab.lab import artifacts_for
+from editsafety.lab.tools import artifacts_for
 from editsafety.model import scoring
 from editsafety.model.handle import ModelHandle
 from editsafety.pocket.requests import as_lines

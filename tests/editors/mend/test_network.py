@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from editsafety.editing import gradients
-from editsafety.editors.mend.network import Factors, Hypernet, Shape, Statistics, Tokens
-from editsafety.editors.mend.token_gradients import Reading, Row, changed, collect
+from editsafety.editors.mend.network import Factors, Hypernet, HypernetShape, Statistics, Tokens
+from editsafety.editors.mend.token_gradients import TokenReading, TokenRow, changed, collect
 from editsafety.edits.edit import Edit, LowRank
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError
@@ -32,7 +32,7 @@ def tokens_of(site: Site, count: int, seed: int) -> Tokens:
 
 def scrambled(sites: list[Site], **shape: Any) -> Hypernet:
     """A network none of whose tensors has its first value."""
-    net = Hypernet(sites, Shape(**{"rank": 2, "n_hidden": 1, "shared": True, "edit_lr": 0.1, **shape}), 0)
+    net = Hypernet(sites, HypernetShape(**{"rank": 2, "n_hidden": 1, "shared": True, "edit_lr": 0.1, **shape}), 0)
     with torch.no_grad():
         for i, parameter in enumerate(net.parameters()):
             parameter.add_(drawn(*parameter.shape, seed=i) * 0.3)
@@ -43,12 +43,12 @@ def sites_of(handle: ModelHandle, *layers: int) -> list[Site]:
     return [site for layer in layers for part in (Part.MLP_IN, Part.MLP_OUT) for site in handle.sites(part, layer)]
 
 
-def reading_of(handle: ModelHandle) -> Reading:
+def reading_of(handle: ModelHandle) -> TokenReading:
     """Two edits of one row each, of different lengths; the last two tokens of each are asked for."""
     rows = [handle.ids(text) for text in ROWS]
-    return Reading.of(
+    return TokenReading.of(
         handle,
-        [Row(i, tuple(ids[:-1]), (len(ids) - 3, len(ids) - 2), tuple(ids[-2:])) for i, ids in enumerate(rows)],
+        [TokenRow(i, tuple(ids[:-1]), (len(ids) - 3, len(ids) - 2), tuple(ids[-2:])) for i, ids in enumerate(rows)],
     )
 
 
@@ -70,7 +70,7 @@ def test_fewer_than_two_tokens_have_no_spread() -> None:
 
 
 def test_an_untrained_network_only_normalises() -> None:
-    net = Hypernet([WIDE], Shape(rank=4, n_hidden=1, shared=True, edit_lr=0.25), 0)
+    net = Hypernet([WIDE], HypernetShape(rank=4, n_hidden=1, shared=True, edit_lr=0.25), 0)
     tokens = tokens_of(WIDE, 9, 0)
     net.observe([tokens])
     (found,) = net([tokens])
@@ -116,7 +116,7 @@ def test_the_update_is_that_of_the_formulas(shared: bool) -> None:
 
 
 def test_the_rank_is_at_most_the_width() -> None:
-    net = Hypernet([WIDE], Shape(rank=1920, n_hidden=0, shared=True, edit_lr=1.0), 0)
+    net = Hypernet([WIDE], HypernetShape(rank=1920, n_hidden=0, shared=True, edit_lr=1.0), 0)
     assert [tuple(layer.v.shape) for layer in net.networks[0].layers] == [(8, 8)]
 
 
@@ -186,8 +186,8 @@ def test_no_hook_is_left_behind_by_an_error() -> None:
 def test_divergence_and_nll_are_means_of_their_own_rows() -> None:
     handle = tiny.handle("gpt2")
     ids = tuple(handle.ids("Mirel works as a baker, Ashurn works as a farmer"))
-    rows = [Row(0, ids, (1, 2, 3), ids[2:5]), Row(0, ids, (4,), (ids[5],)), Row(1, ids, (2,), (ids[3],))]
-    reading = Reading.of(handle, rows)
+    rows = [TokenRow(0, ids, (1, 2, 3), ids[2:5]), TokenRow(0, ids, (4,), (ids[5],)), TokenRow(1, ids, (2,), (ids[3],))]
+    reading = TokenReading.of(handle, rows)
     with torch.no_grad():
         scores = reading.scores(handle)
     before = (drawn(*scores.shape) * 2).log_softmax(-1)

@@ -14,8 +14,8 @@ from editsafety.artifacts import ArtifactStore
 from editsafety.datasets.request import Neighbour
 from editsafety.editors.mend import Mend, training
 from editsafety.editors.mend.lessons import FileLessons, Lesson
-from editsafety.editors.mend.token_gradients import Reading, collect
-from editsafety.editors.mend.training import Training, TrainingHparams, asked
+from editsafety.editors.mend.token_gradients import TokenReading, collect
+from editsafety.editors.mend.training import Training, TrainingHparams, row_of_target
 from editsafety.edits.edit import Edit, LowRank
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError
@@ -65,7 +65,7 @@ def slow_loss(training: Training) -> tuple[float, float]:
     """L_e and the KL, an edit at a time and written into the weights, a row at a time and unpadded."""
     handle, edit_losses, kept, plain = training.handle, [], [], []
     for lesson in (training.lessons.draw(seed) for seed in "01"):
-        reading = Reading.of(handle, [asked(handle, 0, lesson.request.filled, lesson.request.target_new)])
+        reading = TokenReading.of(handle, [row_of_target(handle, 0, lesson.request.filled, lesson.request.target_new)])
         found = collect(handle, training.sites, reading, reading.nll)
         with torch.no_grad():
             factors = training.net(found.tokens)

@@ -12,7 +12,7 @@ from editsafety.datasets.request import EditRequest
 from editsafety.editing import logits as chosen_logits
 from editsafety.editors import Editor
 from editsafety.editors.serac import networks
-from editsafety.editors.serac.networks import Asking, Net, Shape
+from editsafety.editors.serac.networks import Asking, Net, NetShape
 from editsafety.editors.serac.sidecar import Counterfactual
 from editsafety.edits.edit import Edit
 from editsafety.edits.session import EditSession
@@ -268,7 +268,7 @@ def test_no_fact_that_is_held_out_is_trained_on(make: Make, tmp_path: Path) -> N
 def net(words: int = tiny.VOCABULARY) -> Net:
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        made = Net(Shape(words, 16, 1, 2))
+        made = Net(NetShape(words, 16, 1, 2))
         made.head.weight.data *= 0.3  # so that texts are neither all near nor all far
         return made
 
@@ -336,7 +336,7 @@ def test_training_makes_both_losses_fall(make: Make) -> None:
     def losses(steps: int) -> dict[str, float]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            shape = Shape(tiny.VOCABULARY, 16, 1, 2)
+            shape = NetShape(tiny.VOCABULARY, 16, 1, 2)
             *_, notes = networks.train(
                 shape, iter([*EXAMPLES] * steps).__next__, handle, steps=steps, batch_size=2, lr=0.01,
                 progress=Progress.quiet(),

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from editsafety.datasets.request import EditRequest
 from editsafety.editing.subject import locate
-from editsafety.editors.wise import Routed, Wise, ties
+from editsafety.editors.wise import Wise, ties
+from editsafety.editors.wise.memory import Routed
 from editsafety.editors.wise.side_copy import activation_of, distances
 from editsafety.edits.edit import Edit
 from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, UsageError
-from editsafety.hyperparameters import validated
+from editsafety.hyperparameters import validate
 from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.editors.conftest import NUMBERS, Make
@@ -238,7 +239,7 @@ def test_the_youngest_memories_are_merged_by_ties(make: Make) -> None:
     apart = carried(sequence(make("wise", handle, merge_freq=8), handle, requests)[-1])
     together = carried(sequence(make("wise", handle, merge_freq=4), handle, requests)[-1])
     assert (len(apart["kept"]), len(together["kept"])) == (2, 1)
-    torch.testing.assert_close(together["kept"][0], ties.merged(apart["kept"], 0.53))
+    torch.testing.assert_close(together["kept"][0], ties.merge(apart["kept"], 0.53))
     assert float(together["floors"][0]) == float(apart["floors"][:2].min())
 
 
@@ -290,7 +291,7 @@ def test_the_model_is_what_it_was_after_an_error_on_the_way(make: Make, monkeypa
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("editsafety.editors.wise.linear", interrupted)
+    monkeypatch.setattr("editsafety.editors.wise.prompts.linear", interrupted)
     with pytest.raises(KeyboardInterrupt):
         editor.edit([REQUEST])
     assert (frame.left_behind(handle), seal.changed(Seal.of(handle))) == ((), ())
@@ -298,7 +299,7 @@ def test_the_model_is_what_it_was_after_an_error_on_the_way(make: Make, monkeypa
 
 def test_merges_of_half_a_memory_are_refused() -> None:
     with pytest.raises(UsageError, match="merge_freq must be a multiple of save_freq, which is 2"):
-        validated(Wise.Hparams, {**NUMBERS["wise"], "merge_freq": 3}, "test")
+        validate(Wise.Hparams, {**NUMBERS["wise"], "merge_freq": 3}, "test")
 
 
 def test_the_side_copy_of_another_part_is_refused(make: Make) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from editsafety.progress import Progress
 from editsafety.research.experiments import Context
-from editsafety.runs.plan import Settings
+from editsafety.runs.settings import Settings
 from editsafety.runs.store import Store
 from tests import tiny
 from tests.system import world
@@ -38,8 +38,8 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     def made(family: str = "gpt2", **more: object) -> Context:
         name = f"tiny-{family}"
         settings = Settings(
-            (name,), ("rome",), hard=paths["hard"], normal=paths["normal"], texts=paths["texts"], device="cpu",
-            hparams=(str(numbers),), controls=0, prepare=True, probes=(str(place / "choosing.jsonl"),),
+            (name,), ("rome",), hard=paths["hard"], normal=paths["normal"], texts_from=paths["texts"], device="cpu",
+            hparams=(str(numbers),), controls=0, prepare=True, probe=(str(place / "choosing.jsonl"),),
         )  # fmt: skip
         store = Store(Path(place) / family / "store.sqlite")
         return Context(settings, store, Progress.quiet(), handles={name: tiny.handle(family)}, **more)  # type: ignore[arg-type]

@@ -48,7 +48,7 @@ def test_every_request_is_tried_at_every_dose_and_the_largest_is_the_edit_itself
 
 
 def test_a_model_without_abilities_is_refused_with_a_sentence(shared):
-    lean = replace(shared, settings=replace(shared.settings, probes=(NONE,)), handles=dict(shared.handles))
+    lean = replace(shared, settings=replace(shared.settings, probe=(NONE,)), handles=dict(shared.handles))
     with pytest.raises(UsageError, match="no abilities to measure; give some"):
         dose.EXPERIMENT(lean)
 

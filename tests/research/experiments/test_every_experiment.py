@@ -85,7 +85,7 @@ def test_figures_that_are_no_numbers_do_not_count():
 
 
 def test_nothing_to_measure_gives_no_number():
-    assert (experiments.mean([]), experiments.median([]), experiments.over(1.0, 0.0), experiments.said(None)) == (
+    assert (experiments.mean([]), experiments.median([]), experiments.over(1.0, 0.0), experiments.spell(None)) == (
         None, None, None, "-",
     )  # fmt: skip
 

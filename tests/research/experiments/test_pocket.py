@@ -8,7 +8,7 @@ from editsafety import datasets
 from editsafety.judging import causes
 from editsafety.progress import Progress
 from editsafety.research.experiments import Context, load
-from editsafety.runs.plan import Settings
+from editsafety.runs.settings import Settings
 from editsafety.runs.store import Store
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,13 @@ def pocket(tmp_path_factory):
     rows = [{"id": str(i), "text": text} for i, text in enumerate(datasets.texts("pocket-world/texts", limit=24))]
     (place / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = Settings(
-        ("pocket-neo",), ("rome",), texts=str(place / "texts.jsonl"), limit=2, device="cpu", controls=0, prepare=True
+        ("pocket-neo",),
+        ("rome",),
+        texts_from=str(place / "texts.jsonl"),
+        limit=2,
+        device="cpu",
+        controls=0,
+        prepare=True,
     )
     yield Context(settings, Store(place / "store.sqlite"), Progress.quiet(), steps=1)
     monkey.undo()

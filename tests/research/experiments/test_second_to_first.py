@@ -75,8 +75,5 @@ def test_the_row_of_originals_is_that_of_the_records(shared):
         max(ppl),
     )
     with second_to_first(shared.handle.model):
-        again = shared.bench.measures
-        from editsafety.lab.trial import measure
-
-        moved = measure(again, shared.handle, shared.bench.inputs(None), "model")["me_ppl"].value
+        moved = shared.bench.measure("model")["me_ppl"].value
     assert found.rows[1][:3] == ("Second2First", 2, moved)

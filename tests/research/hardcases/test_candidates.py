@@ -21,7 +21,7 @@ from editsafety.errors import DataError, UsageError
 from editsafety.research.hardcases import candidates, chat, vetting
 from editsafety.research.hardcases.chat import Endpoint, NoAnswer
 from tests.system import world
-from tests.system.test_cli_mining import SOMETIMES
+from tests.cli.test_mining import SOMETIMES
 
 KEY = "sk-secret-0123456789"
 Answer = tuple[int, dict[str, str], bytes, float]
@@ -323,7 +323,7 @@ def test_candidates_can_be_tried_and_only_those_that_collapse_a_model_are_kept(
     nudge.write_text(nudge.read_text() + SOMETIMES)
     stub = serve(lines(row("Ashurn"), row("Mirel"), row("Toren")))
     shown = command(
-        stub, "--screen-on", paths["model"], "--editor", f"{paths['nudge']}:Sometimes", "--texts", paths["texts"]
+        stub, "--screen-on", paths["model"], "--editor", f"{paths['nudge']}:Sometimes", "--texts-from", paths["texts"]
     )
     assert "collapsed (above 2x): 2 (66.7%)" in shown
     assert [one.subject for one in datasets.requests("out.jsonl")] == ["Ashurn", "Toren"]

@@ -9,7 +9,7 @@ import pytest
 
 from editsafety.errors import UsageError
 from editsafety.research.hardcases import mining
-from editsafety.research.hardcases.mining import Group, Screening
+from editsafety.research.hardcases.mining import CollapseCount, Screening
 from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.measurement import Measurement
 from tests import builders
@@ -22,7 +22,7 @@ def rome(number: int, ratio: float | None, *, denominator: float | None = None) 
     if denominator is None:
         return record
     found = Measurement("denominator", 1, "1", denominator)
-    return builders.renamed(record, after={**record.after, "denominator": found})
+    return builders.stepped(record, found={**record.after, "denominator": found})
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_what_is_above_the_limit_or_not_finite_collapses_and_what_failed_does_ne
     assert [record.requests[0].id for record in screening.collapsed] == ["hardcf-0001", "hardcf-0004", "hardcf-0007"]
     assert len(screening.measured) == 9
     assert [record.requests[0].id for record in screening.failed] == ["hardcf-0009"]
-    assert (screening.group(first=True), screening.group(first=False)) == (Group(2, 1), Group(7, 2))
+    assert (screening.group(first=True), screening.group(first=False)) == (CollapseCount(2, 1), CollapseCount(7, 2))
 
 
 def test_quantiles_are_ratios_that_occurred_and_the_broken_model_is_the_largest(screening: Screening) -> None:
@@ -93,12 +93,12 @@ def test_nothing_measured_has_no_quantiles_and_no_signals() -> None:
 
 def test_a_sample_is_even_and_shards_are_a_partition_of_it() -> None:
     plan = builders.plan([builders.case_of("rome", "hard", i) for i in range(20)])
-    every = [case.request.id for case in mining.sampled(plan, 10).cases]
+    every = [case.request.id for case in mining.sample_cases(plan, 10).cases]
     assert every == [f"hardcf-{i:04d}" for i in range(0, 20, 2)]
-    shards = [[case.request.id for case in mining.sampled(plan, 10, f"{i}/3").cases] for i in (1, 2, 3)]
+    shards = [[case.request.id for case in mining.sample_cases(plan, 10, f"{i}/3").cases] for i in (1, 2, 3)]
     assert sorted(case for shard in shards for case in shard) == every
     assert [len(shard) for shard in shards] == [4, 3, 3]
-    assert mining.sampled(plan).cases == plan.cases
+    assert mining.sample_cases(plan).cases == plan.cases
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_a_sample_is_even_and_shards_are_a_partition_of_it() -> None:
 def test_a_sample_of_nothing_is_refused(limit: int | None, shard: str, said: str) -> None:
     plan = builders.plan([builders.case_of("rome", "hard", i) for i in range(5)])
     with pytest.raises(UsageError, match=said):
-        mining.sampled(plan, limit, shard)
+        mining.sample_cases(plan, limit, shard)

@@ -1,0 +1,210 @@
+"""`check` (an edited model against the original), `verify` (a published edit), `apply` (an edit into a checkpoint)."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from editsafety import reporting
+from editsafety.cli import options
+from editsafety.errors import UsageError
+from editsafety.numbers import exact, number, rate, times
+from editsafety.reporting import ReportPlace, as_terminal
+from editsafety.reporting.escaping import line
+from editsafety.runs.folders import near
+
+if TYPE_CHECKING:
+    from editsafety.model.handle import ModelHandle
+    from editsafety.received import Examined
+    from editsafety.received.difference import Change
+
+Requests = Annotated[
+    str, typer.Option(help="facts that were edited: data set, LOADER:FILE, FILE.jsonl", show_default="none are asked")
+]
+Folder = Annotated[Path | None, typer.Option("--out", "-o", help="folder for the report")]
+Sidecars = Annotated[str, typer.Option("--editor", "-e", help="the editor that made it, for an edit with sidecars")]
+Delta = Annotated[Path, typer.Argument(help="an edit that `editsafety edit --out` or Edit.save wrote (.safetensors)")]
+MOST = 12  # tensors in the table; the file has all
+
+
+def check(
+    *,
+    before: Annotated[str, typer.Option(help="the unedited model: pocket-..., a hub id, or a local folder")],
+    after: Annotated[
+        str, typer.Option(help="a model likewise, a saved edit (.safetensors), or a peft adapter's folder")
+    ],
+    requests: Requests = "",
+    limit: options.Limit = None,
+    texts_from: options.TextsFrom = "",
+    policy: options.PolicyName = "default",
+    editor: Sidecars = "",
+    out: Folder = None,
+    loading: options.Loading,
+) -> None:
+    """Judge an edited model without its editor: which tensors changed, and does it still work?
+
+    Exit codes: 0 pass; 10 COLLAPSE; 11 INEFFECTIVE, DAMAGED or NO-OP; 13 ERROR; 4 an invalid command, or the
+    two cannot be compared (another architecture, vocabulary or tokenizer).
+    """
+    _judge(loading, before, after, requests, texts_from, limit, policy, editor, out)
+
+
+def verify(
+    *,
+    delta: Delta,
+    model: options.Model,
+    requests: Requests = "",
+    limit: options.Limit = None,
+    texts_from: options.TextsFrom = "",
+    policy: options.PolicyName = "default",
+    editor: Sidecars = "",
+    out: Folder = None,
+    loading: options.Loading,
+) -> None:
+    """Check a published edit: whole, made for this model, and does the model still work with it?
+
+    The sha256 of every tensor is compared with the one in the file, and the fingerprint of the model with that of the
+    model it was made for. Exit codes as for `check`; 4 as well for a file that was altered or belongs to another model.
+    """
+    if delta.suffix != ".safetensors":
+        raise UsageError(f"{delta}: expected a saved edit (.safetensors). For a whole model or an adapter use `check`.")
+    _judge(loading, model, str(delta), requests, texts_from, limit, policy, editor, out)
+
+
+def apply(
+    *,
+    delta: Delta,
+    model: options.Model,
+    out: Annotated[Path, typer.Option(help="a new folder for the edited checkpoint and its tokenizer")],
+    loading: options.Loading,
+) -> None:
+    """Write an edit into a copy of the model: a checkpoint that can be loaded without editsafety."""
+    from editsafety import received
+    from editsafety.received import receiving
+
+    edit = receiving.saved_edit(delta)
+    received.refuse_to_write(edit, out)
+    handle = loading.load(model)
+    received.write_checkpoint(handle, edit, out)
+    typer.echo(f"written: {out} ({handle.name} with {len(edit.parameters)} edited tensors, {handle.spec.dtype})")
+
+
+def _judge(
+    loading: options.Loading,
+    model: str,
+    place: str,
+    requests: str,
+    texts_from: str,
+    limit: int | None,
+    policy: str,
+    editor: str,
+    out: Path | None,
+) -> None:
+    """Read everything that can be wrong first, then load, measure, judge, and end with the verdict's exit code."""
+    from editsafety import datasets, received
+    from editsafety.judging.policy import Policy
+    from editsafety.received import receiving
+
+    limits = Policy.read(policy)
+    rows = datasets.requests(requests, limit=limit) if requests else ()
+    chosen = received.texts_for(model, texts_from)
+    handle = loading.load(model)
+    given = receiving.receive(handle, place, [*chosen, *(row.filled for row in rows)], editor)
+    bench = received.unedited(handle, chosen, limits, prefixed=bool(rows))
+    found = received.examine(bench, given, rows, limits)
+    words = ["--before", model, "--after", place, *(["--requests", requests] if requests else [])]
+    found = replace(found, report=replace(found.report, command=shlex.join(["editsafety", "check", *words])))
+    console = Console(highlight=False)
+    _show(console, found, handle)
+    as_terminal.render(found.report, console, ReportPlace(folder=None if out is None else near(out.absolute())))
+    if out is not None:
+        try:
+            reporting.write(found.report, out, ReportPlace())
+        except OSError as error:
+            raise UsageError(f"{out}: cannot be written ({error.strerror}). Give another --out.") from error
+    raise typer.Exit(found.report.exit_code)
+
+
+def _show(console: Console, found: Examined, handle: ModelHandle) -> None:
+    """What was handed over, which tensors it changes, and what is measured before and after."""
+    console.print(Text(line(_origin(found, handle), 600)))
+    if found.edited:
+        console.print()
+        console.print(_changes(found))
+    console.print(Text(_rest(found), style="dim"))
+    console.print()
+    console.print(_figures(found))
+
+
+def _origin(found: Examined, handle: ModelHandle) -> str:
+    """What was handed over; of a saved edit what the file vouches for."""
+    handed = found.handed
+    if handed.kind != "edit":
+        return f"{handed.kind} {handed.name}, compared with {handle.name} tensor by tensor"
+    asked = ", ".join(handed.edit.request_ids[:3]) + (" ..." if len(handed.edit.request_ids) > 3 else "")
+    cars = f", {len(handed.edit.sidecars)} sidecars" if handed.edit.sidecars else ""
+    return (
+        f"edit {handed.name} by {handed.edit.editor} ({asked or 'no request named'}{cars}): the sha256 of "
+        f"every tensor matches; made for this model ({handle.identity[:12]})"
+    )
+
+
+def _changes(found: Examined) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("changed tensor", overflow="fold")
+    for name in ("||dW||", "of ||W||", "rank", "of entries"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for change in found.edited[:MOST]:
+        table.add_row(Text(line(change.name)), *(Text(cell) for cell in _cells(change)))
+    if len(found.edited) > MOST:
+        table.add_row(Text(f"and {len(found.edited) - MOST} more (--out FOLDER has all)", style="dim"))
+    return table
+
+
+def _cells(change: Change) -> tuple[str, ...]:
+    share = f"{number(100 * change.entries / max(math.prod(change.shape), 1))} %"
+    if change.norm is None:
+        return "not finite", "-", "-", f"{change.not_finite} NaN/inf"
+    rank = "-" if change.rank is None else f"{'>=' * change.at_least}{change.rank} of {change.full_rank}"
+    return number(change.norm), number(change.relative), rank, share
+
+
+def _rest(found: Examined) -> str:
+    """What is not in the table: tensors that were only rounded, and those that are the same."""
+    same = found.handed.compared - len(found.changes)
+    said = [f"{same} of {found.handed.compared} tensors are the same"]
+    if found.rounded:
+        kinds = ", ".join(sorted({change.rounded_to for change in found.rounded}))
+        said.append(f"{len(found.rounded)} are only rounded to {kinds}")
+    return ", ".join(said)
+
+
+def _figures(found: Examined) -> Table:
+    table = Table("figure", "before", "after", box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    from editsafety.received import REQUESTS
+
+    whole, *asked = found.records
+    for name in ("me_ppl", "ppl_median", "ppl_worst"):
+        if name in whole.before and name in whole.after:
+            was, now = whole.before[name], whole.after[name]
+            ratio = f"  ({times(found.group.ratios()[0])})" if name == "me_ppl" and found.group.ratios() else ""
+            table.add_row(name, _value(was.value), f"{_value(now.value)}{ratio}")
+    for name in (column.measurement for column in found.report.facts.columns if column.over == "rate"):
+        then = [value for one in asked if name in one.before and (value := one.before[name].value) is not None]
+        after = found.group.rate(name, REQUESTS)
+        if after is not None:
+            was_rate = rate(sum(then) / len(then)) if then and name != "locality" else "-"
+            table.add_row(name, was_rate, rate(after))
+    return table
+
+
+def _value(value: float | None) -> str:
+    return "not finite" if value is None else exact(value)

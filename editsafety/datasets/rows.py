@@ -1,0 +1,188 @@
+"""Rows of a JSON file that know where they stand: whatever is wrong is reported with file, row and field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from editsafety.datasets.request import EditRequest, Neighbour
+from editsafety.errors import DataError
+
+BOM = b"\xef\xbb\xbf"
+ADVICE = "Correct or drop the row."
+
+
+@dataclass(frozen=True, slots=True)
+class DataRow:
+    """A JSON object that knows where it stands."""
+
+    # "file.jsonl:17" (line) or "file.json[16]" (index, from 0).
+    where: str
+    # Of the row, from 1.
+    number: int
+    # Its fields.
+    values: Mapping[str, Any]
+
+    def refuse(self, field: str, problem: str) -> NoReturn:
+        """Raise the DataError that names this row and a field."""
+        raise DataError(f"{self.where}: field {field!r} {problem}. {ADVICE}")
+
+    def text(self, field: str) -> str:
+        """A text that must be there and hold more than spaces."""
+        if field not in self.values:
+            self.refuse(field, f"is missing (fields here: {', '.join(sorted(self.values)) or 'none'})")
+        value = self.checked(field, self.values[field])
+        if not value.strip():
+            self.refuse(field, "is empty")
+        return value
+
+    def maybe(self, field: str) -> str:
+        """A text that may be absent, null or empty: then ""."""
+        value = self.values.get(field)
+        return "" if value is None else self.checked(field, value)
+
+    def several(self, field: str) -> tuple[str, ...]:
+        """A list of texts, or one text alone; absent or null is none at all."""
+        value = self.values.get(field)
+        if value is None or value == "":
+            return ()
+        if isinstance(value, str):
+            return (self.checked(field, value),)
+        if not isinstance(value, list):
+            self.refuse(field, f"is {type(value).__name__}, expected a list of texts")
+        return tuple(self.checked(field, entry) for entry in value)
+
+    def rows(self, field: str) -> tuple[DataRow, ...]:
+        """A list of objects; absent is none at all."""
+        value = self.values.get(field, [])
+        if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+            self.refuse(field, f"must be a list of objects, found {value!r:.60}")
+        return tuple(DataRow(f"{self.where}: {field}[{i}]", i + 1, entry) for i, entry in enumerate(value))
+
+    def inner(self, field: str) -> DataRow:
+        """An object inside this one."""
+        if field not in self.values:
+            self.refuse(field, "is missing")
+        value = self.values[field]
+        if not isinstance(value, dict):
+            self.refuse(field, f"is {type(value).__name__}, expected an object")
+        return DataRow(f"{self.where}: {field}", self.number, value)
+
+    def label(self, field: str) -> str:
+        """What names the row: a whole number or a text; the row's number when the field is absent."""
+        value = self.values.get(field, f"{self.number:04d}")
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            self.refuse(field, f"is {type(value).__name__}, expected a number or text")
+        return str(value)
+
+    def checked(self, field: str, value: Any) -> str:
+        """`value`, if it is text that a tokenizer and a file can take."""
+        if not isinstance(value, str):
+            self.refuse(field, f"is {type(value).__name__}, expected text")
+        if "\x00" in value:
+            self.refuse(field, f"holds a NUL character: {value!r:.60}")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.refuse(field, f"holds half a character (a lone surrogate): {value!r:.60}")
+        return value
+
+
+def read(path: Path) -> list[DataRow]:
+    """The objects of a JSON list or of JSON lines, UTF-8 with or without a byte order mark, either line ending.
+
+    Raises DataError for a file that is not there, empty, not UTF-8, cut off, or holds anything but objects.
+    """
+    text = text_of(path)
+    start = text.lstrip()[:1]
+    if not start:
+        raise DataError(f"{path}: is empty.")
+    objects = list(_of_list(path, text) if start == "[" else _of_lines(path, text))
+    if not objects:
+        raise DataError(f"{path}: holds no rows.")
+    return objects
+
+
+def whole(path: Path) -> DataRow | None:
+    """The one object that a file consists of, on however many lines; None for several objects and for a list.
+
+    Raises DataError as `read`.
+    """
+    text = text_of(path).strip()
+    if not text.startswith("{"):
+        return None
+    try:
+        json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    return _row(path.name if "\n" in text else f"{path.name}:1", 1, _parsed(path, text, 1))
+
+
+def text_of(path: Path) -> str:
+    """The text of a file. Raises DataError when it cannot be read or is not UTF-8, naming the first wrong byte."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "there is no such file"
+        raise DataError(f"{path}: {what}. Give the path of a data file.")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    skipped = len(BOM) if data.startswith(BOM) else 0
+    try:
+        return data[skipped:].decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = error.start + skipped
+        line = data[:place].count(b"\n") + 1
+        raise DataError(
+            f"{path}:{line}: not UTF-8 at byte {place} (0x{data[place]:02x}). Save the file as UTF-8."
+        ) from error
+
+
+def tidied(request: EditRequest) -> EditRequest:
+    """The request without the spaces that would be doubled: targets and answers stripped, prompts at their end."""
+    return replace(
+        request,
+        prompt=request.prompt.rstrip(),
+        target_new=request.target_new.strip(),
+        target_true=(request.target_true or "").strip() or None,
+        rephrasings=tuple(text.rstrip() for text in request.rephrasings),
+        neighbours=tuple(Neighbour(n.prompt.rstrip(), n.answer.strip()) for n in request.neighbours),
+    )
+
+
+def _of_list(path: Path, text: str) -> Iterator[DataRow]:
+    for index, value in enumerate(_parsed(path, text, 1)):
+        yield _row(f"{path.name}[{index}]", index + 1, value)
+
+
+def _of_lines(path: Path, text: str) -> Iterator[DataRow]:
+    number = 0
+    # Only "\n": splitlines would also split at U+2028, which may stand inside a JSON text.
+    for line_number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            number += 1
+            yield _row(f"{path.name}:{line_number}", number, _parsed(path, line, line_number))
+
+
+def _row(where: str, number: int, value: Any) -> DataRow:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: is {type(value).__name__}, expected an object with fields. {ADVICE}")
+    return DataRow(where, number, value)
+
+
+def _parsed(path: Path, text: str, line: int) -> Any:
+    def refuse(name: str) -> NoReturn:
+        raise DataError(f"{path.name}:{line}: holds {name}, which is no JSON value.")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        place = f"{path.name}:{line + error.lineno - 1}"
+        raise DataError(
+            f"{place}: no whole JSON value (column {error.colno}: {error.msg}). Is the file cut off?"
+        ) from error
+    except RecursionError as error:
+        raise DataError(f"{path.name}:{line}: is nested too deeply to be data.") from error

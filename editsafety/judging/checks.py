@@ -1,0 +1,318 @@
+"""Checks: measurements judged against a policy, case by case and group by group. No torch here.
+
+Line, table, JSON, JUnit and exit code all come from the values made here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from editsafety.errors import UnknownNameError, UsageError
+from editsafety.judging import causes
+from editsafety.judging.drop import drop
+from editsafety.judging.policy import COLLAPSE, AbilityLimit, Policy, Threshold
+from editsafety.judging.verdict import Verdict
+from editsafety.numbers import counting, exact, rate, times
+from editsafety.runs.case_record import CaseRecord, Step
+from editsafety.runs.measurement import Measurement, wilson
+
+ABILITIES = "abilities"  # the check over all abilities
+WALKED = "walked"  # the check that a course came to its end
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One judgement."""
+
+    name: str
+    verdict: Verdict
+    sentence: str  # the figure and the verdict in words
+    figure: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; a figure that is not finite is null, and `not_finite` is true."""
+        finite = self.figure is not None and math.isfinite(self.figure)
+        return {
+            "check": self.name,
+            "verdict": self.verdict.value,
+            "figure": self.figure if finite else None,
+            "not_finite": self.figure is not None and not finite,
+            "sentence": self.sentence,
+        }
+
+
+@dataclass(frozen=True)
+class CaseVerdict:
+    """A judged case."""
+
+    record: CaseRecord
+    checks: tuple[Check, ...]
+    limit: float = COLLAPSE  # past this multiple of its unedited perplexity the model counts as broken
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """The worst of the checks.
+
+        A single edit without any passes: it was only asked about together with its group. A course without any is
+        INCOMPLETE: nothing judged is not a pass.
+        """
+        if not self.checks:
+            return Verdict.INCOMPLETE if self.record.is_course else Verdict.PASS
+        return Verdict.worst(check.verdict for check in self.checks)
+
+    @property
+    def ratio(self) -> float | None:
+        """Perplexity after / before; infinite when the model gave no finite number; None when it was not measured."""
+        return ratio(self.record)
+
+    @property
+    def breaks_at(self) -> int | None:
+        """After how many edits the model is broken; None where it stands."""
+        return self.record.breaks_at(self.limit)
+
+    def check(self, name: str) -> Check | None:
+        """One check by name; what stopped the case answers every question. None for what had nothing to be judged by.
+
+        Raises UnknownNameError for a name that no check of a single edit has: an answer to another question must not
+        pass for this one.
+        """
+        by_name = {check.name: check for check in self.checks}
+        if name in by_name:
+            return by_name[name]
+        if self.record.failure is not None and not self.record.is_course:
+            return self.checks[0]
+        if not self.record.is_course and name != ABILITIES:
+            raise UnknownNameError("check", name, list(by_name))
+        return by_name.get(WALKED)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Why a course does not pass, the most severe first, which edit broke the model, and likely why."""
+        bad = sorted((c for c in self.checks if c.verdict is not Verdict.PASS), key=lambda c: -c.verdict.severity)
+        said = [f"{check.verdict.value}: {check.sentence}" for check in bad]
+        broken = [_broke(self.record)] if self.record.breaking else []
+        likely = causes.of_course(self.record, limit=self.limit)[:1] if self.verdict is Verdict.COLLAPSE else ()
+        broken += [f"likely cause: {cause.text}" for cause in likely]
+        where = f"{self.record.stream} {self.record.schedule.kind}"
+        return tuple(f"{where}: {sentence}" for sentence in (*said[:1], *broken, *said[1:]))
+
+
+def judge_case(policy: Policy, record: CaseRecord) -> CaseVerdict:
+    """Every check of a policy on a case. What a course found before it failed is judged, too."""
+    checks = [*_ended(record)]
+    if record.steps and (record.is_course or record.failure is None):
+        limits = policy.course if record.is_course else policy.case
+        checks += [] if record.is_course else _structure(record)
+        checks += [_judge_limit(name, threshold, record) for name, threshold in limits.items()]
+        if policy.abilities is not None:
+            checks += list(_judge_abilities(policy.abilities, record))
+    return CaseVerdict(record, tuple(checks), policy.collapse)
+
+
+def judge_group(policy: Policy, records: Sequence[CaseRecord]) -> tuple[Check, ...]:
+    """Every per-group check over the cases of one editor on one model and stream.
+
+    Rates are shown with n and a Wilson interval. A measurement that no case can have (no rephrasings in the data) is
+    left out; one that was not even tried is an error.
+    """
+    checks = []
+    for name, threshold in policy.group.items():
+        values = counted(records, threshold.measure)
+        tried = [record for record in records if record.failure is None]
+        if tried and not any(threshold.measure in record.after for record in tried):
+            said = f"{name}: {threshold.measure} was not measured on any case"
+            checks.append(Check(name, threshold.unjudged, said))
+        elif any(not 0.0 <= value <= 1.0 for value in values):
+            said = f"{name}: {threshold.measure} is no rate, so it has no mean to judge"
+            checks.append(Check(name, Verdict.ERROR, said))
+        elif values:
+            checks.append(_rated(name, threshold, values))
+    return tuple(checks)
+
+
+def counted(records: Sequence[CaseRecord], measure: str) -> list[float]:
+    """The values that make up a group's rate.
+
+    A case whose editor failed or whose model broke counts as 0; one that has no data for the measure does not count.
+    Nothing when no case has a result: then there is no rate.
+    """
+    values: list[float] = []
+    failed = 0
+    for record in records:
+        found = record.after.get(measure)
+        if found is None:
+            failed += record.failure is not None
+        elif found.value is not None or found.broken:
+            values.append(0.0 if found.value is None else found.value)
+    return [*values, *[0.0] * failed] if values else []
+
+
+def ratio(record: CaseRecord) -> float | None:
+    """Perplexity after / before of a single edit, or at the end of a course; see `Step.ratio`."""
+    return record.ratios[-1] if record.steps else None
+
+
+def _ended(record: CaseRecord) -> Iterator[Check]:
+    """What stopped a case."""
+    if record.failure is not None and not record.is_course:
+        yield Check(record.failure.kind, Verdict.ERROR, record.failure.message)
+    elif record.failure is not None:
+        done = f" after {record.step.edits} of {record.planned} requests" if record.steps else ""
+        yield Check(WALKED, Verdict.ERROR, f"the course stopped{done}: {record.failure.message}")
+    elif not record.ended and record.is_course:
+        said = f"{record.step.edits} of {record.planned} requests were written; run it again"
+        yield Check(WALKED, Verdict.INCOMPLETE, said)
+
+
+def _structure(record: CaseRecord) -> list[Check]:
+    step = record.step
+
+    def exact(name: str, good: bool, said: str, failed: str) -> Check:
+        return Check(name, Verdict.PASS if good else Verdict.ERROR, said if good else failed)
+
+    nothing = not step.changed and not step.notes.get("sidecars")
+    return [
+        exact("restore", step.restored is True, "every byte came back", "the model was not restored bit for bit"),
+        exact(
+            "undeclared", not step.undeclared, "only declared tensors changed",
+            f"{record.editor} changed what it did not declare: {_listed(step.undeclared)}",
+        ),
+        exact("leftovers", not step.leftovers, "nothing left behind", f"left behind: {_listed(step.leftovers)}"),
+        Check(
+            "changes_something", Verdict.NO_OP if nothing else Verdict.PASS,
+            "the edit changes nothing" if nothing else f"changed {_listed(step.changed)}",
+        ),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    """What a threshold is held against at one step; without a value where there is none, and why."""
+
+    value: float | None
+    trouble: str = ""
+    before: bool = False  # whether that is the unedited model's trouble
+
+
+def _judge_limit(name: str, threshold: Threshold, record: CaseRecord) -> Check:
+    """One limit, over the steps of a case."""
+    before = record.before.get(threshold.measure)
+    figures = [_figure(threshold, before, step.found.get(threshold.measure)) for step in record.steps]
+    missing = [figure for figure in figures if figure.value is None]
+    if missing:
+        verdict = Verdict.ERROR if missing[0].before else threshold.unjudged
+        of = f"{len(missing)} steps" if record.is_course else f"the {'un' if missing[0].before else ''}edited model"
+        head = f"{name}: " if record.is_course else ""
+        return Check(name, verdict, f"{head}{threshold.measure} of {of}: {missing[0].trouble}")
+    value, step = _over(threshold, [figure.value for figure in figures if figure.value is not None], record.steps)
+    unit = "x" if threshold.figure == "ratio" else ""
+    share = rate(value) if record.is_course and not unit and 0 <= value <= 1 else ""
+    said = f"{name} {threshold.spelled(value, first=share)}{unit if math.isfinite(value) else ''}"
+    said += _where(threshold, record, step) if record.is_course else _evidence(threshold, before, step)
+    return Check(name, threshold.verdict(value), f"{said}, expected {threshold.limit}{unit}", value)
+
+
+def _figure(threshold: Threshold, before: Measurement | None, after: Measurement | None) -> _Figure:
+    """The figure of a step: infinite or NaN where the model broke, so that it fails in either direction."""
+    kind = threshold.figure
+    was, now = (before.value if before else None), (after.value if after else None)
+    if kind != "after" and was is None:
+        return _Figure(None, _reason(before), before=True)
+    if kind == "ratio" and was is not None and not was > 0:
+        return _Figure(None, f"is {was:g}, so nothing can be compared with it", before=True)
+    if kind == "before":
+        return _Figure(was)
+    if after is not None and after.broken:
+        return _Figure(math.inf if kind == "ratio" else math.nan)
+    if now is None:
+        return _Figure(None, _reason(after))
+    if kind == "after" or was is None:
+        return _Figure(now)
+    return _Figure(was - now if kind == "drop" else now / was)
+
+
+def _over(threshold: Threshold, values: Sequence[float], steps: Sequence[Step]) -> tuple[float, Step]:
+    """The figure that is judged, and the step that it is from. NaN is worse than any number."""
+    if threshold.over == "last":
+        return values[-1], steps[-1]
+    if threshold.over == "mean":
+        weights = [len(step.block) for step in steps]
+        return math.fsum(v * w for v, w in zip(values, weights, strict=True)) / max(1, sum(weights)), steps[-1]
+    sign = 1.0 if threshold.pass_at_most is not None else -1.0
+    place = max(range(len(values)), key=lambda i: math.inf if math.isnan(values[i]) else sign * values[i])
+    return values[place], steps[place]
+
+
+def _where(threshold: Threshold, record: CaseRecord, step: Step) -> str:
+    head = {"worst": "at worst, after", "last": "after", "mean": "on average over"}[threshold.over]
+    return f" {head} {record.schedule.said(step.edits)}"
+
+
+def _evidence(threshold: Threshold, before: Measurement | None, step: Step) -> str:
+    """The two figures behind a ratio, or why a figure is not finite."""
+    after = step.found.get(threshold.measure)
+    if threshold.figure == "ratio" and before is not None and after is not None:
+        new = f"{_exact(after.value)} after" if after.value is not None else f"after the edit: {after.reason}"
+        return f" ({_exact(before.value)} before, {new})"
+    return f" ({after.reason})" if threshold.figure != "before" and after is not None and after.reason else ""
+
+
+def _judge_abilities(limit: AbilityLimit, record: CaseRecord) -> Iterator[Check]:
+    """One check over all abilities: the one that lost most decides."""
+    names = record.abilities
+    losses = [_loss(limit, name, record, step) for name in names for step in record.steps]
+    if losses:
+        worst = max(losses, key=lambda one: (one[0].severity, math.inf if math.isnan(one[1]) else one[1]))
+        verdict, lost, said = worst
+        many = f"{len(names)} abilities, the greatest loss is " if len(names) > 1 else ""
+        expected = f"at most {limit.pass_at_most_floors:g} noise floors"
+        yield Check(ABILITIES, verdict, f"{many}{said}, expected {expected}", lost)
+
+
+def _loss(limit: AbilityLimit, name: str, record: CaseRecord, step: Step) -> tuple[Verdict, float, str]:
+    before, after, at = record.before[name], step.found.get(name), f"after {record.schedule.said(step.edits)}"
+    try:
+        lost = drop(before, after) if after is not None else None
+    except UsageError as error:  # other items than before: nothing that could be compared
+        return Verdict.ERROR, math.nan, f"{error} {at}"
+    if after is None or lost is None or lost.drop is None:
+        if lost is not None and lost.broken:
+            return limit.fails_as, math.nan, f"{name}: the model gives no finite numbers {at}"
+        return Verdict.ERROR, math.nan, f"{name}: {_reason(after)} {at}"
+    verdict = limit.verdict(lost.drop, lost.floor)
+    figures = f"{rate(before.value)} to {rate(after.value)}, {lost.drop / lost.floor:.0f} noise floors"
+    return verdict, lost.drop, f"{name} by {100 * lost.drop:.1f} points ({figures}) {at}"
+
+
+def _rated(name: str, threshold: Threshold, values: Sequence[float]) -> Check:
+    share = math.fsum(values) / len(values)
+    low, high = wilson(round(share * len(values)), len(values))
+    interval = f"95% interval {low:.2f} to {high:.2f}"
+    said = f"{name} {threshold.spelled(share, first=rate(share))} over {counting(len(values))} ({interval})"
+    return Check(name, threshold.verdict(share), f"{said}, expected {threshold.limit}", share)
+
+
+def _broke(record: CaseRecord) -> str:
+    """`edit 17 (hardcf-0017) broke the model: perplexity 1.03x before, 512x after, 498x alone`"""
+    breaking = record.breaking
+    assert breaking is not None
+    names = _listed([request.id for request in breaking.requests])
+    alone = "" if breaking.alone is None else f", {times(breaking.alone)} alone"
+    ratios = f"{times(breaking.ratio_before)} before, {times(breaking.ratio)} after{alone}"
+    return f"edit {exact(breaking.edits)} ({names}) broke the model: perplexity {ratios}"
+
+
+def _exact(value: float | None) -> str:
+    return "-" if value is None else exact(value)
+
+
+def _reason(found: Measurement | None) -> str:
+    return (found and found.reason) or "was not measured"
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

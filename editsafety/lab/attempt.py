@@ -1,0 +1,148 @@
+"""Attempt: compute an edit, apply it, measure, undo. The one place where an edit is measured.
+
+A run, a check of a model that was handed over, a guard and `editsafety edit` all go through here.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from editsafety.datasets.request import EditRequest
+from editsafety.editors import Editor
+from editsafety.edits.edit import Edit
+from editsafety.edits.seal import Seal
+from editsafety.edits.session import EditSession
+from editsafety.errors import EditorError, UndoError, sentence_of
+from editsafety.lab.bench import Bench, Found
+from editsafety.measures import AbilityProbe
+from editsafety.model.handle import ModelHandle
+from editsafety.model.meter import metered
+from editsafety.runs.case_record import Cost, Failure, Notes, Step
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """An edit as an editor made it."""
+
+    edit: Edit
+    requests: tuple[EditRequest, ...]
+    cost: Cost = field(default_factory=Cost)
+    leftovers: tuple[str, ...] = ()  # what the editor left behind while it computed; it was put back
+
+    @property
+    def notes(self) -> Notes:
+        """The editor's notes, and whether the edit acts by sidecars."""
+        return {**self.edit.notes, **({"sidecars": True} if self.edit.sidecars else {})}
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Requests that are asked together, and what they came to on the unedited model."""
+
+    requests: tuple[EditRequest, ...]
+    before: Found
+
+
+def compute(
+    handle: ModelHandle, editor: Editor, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None
+) -> Made:
+    """Let an editor compute its edit, inside a session that puts back and names whatever it leaves behind.
+
+    Raises EditorError when it returns something else than an Edit, UndoError when it changed weights by itself.
+    """
+    with EditSession(handle) as guard, metered(handle.device, memory=True) as reading:
+        edit = editor.edit(requests) if carry is None else editor.edit(requests, carry)
+    if not isinstance(edit, Edit):
+        raise EditorError(f"{editor.name}.edit() returned {type(edit).__name__}, expected an editsafety Edit.")
+    cost = Cost(edit=reading.seconds, edit_bytes=reading.peak_bytes)
+    return Made(edit, tuple(requests), cost, guard.leftovers)
+
+
+def attempt(
+    bench: Bench,
+    made: Made,
+    questions: Sequence[Questions] = (),
+    *,
+    probes: Sequence[AbilityProbe] = (),
+    look: Callable[[EditSession], None] = lambda session: None,
+) -> tuple[Step, list[Found]]:
+    """Apply an edit, measure, undo. The step, and what each question came to; the step has all of that, too.
+
+    `look` may inspect the edited model before anything is measured; what it raises passes through, as UndoError does.
+    """
+    session = EditSession(bench.handle)
+    with session:
+        step, answers = observe(bench, session, made, questions, probes=probes, look=look)
+    leftovers = made.leftovers + session.leftovers
+    cost = replace(step.cost, undo=session.undo_seconds)
+    # Leaving the session compared every tensor; a difference would have raised.
+    return replace(step, restored=True, leftovers=leftovers, cost=cost), answers
+
+
+def observe(
+    bench: Bench,
+    session: EditSession,
+    made: Made,
+    questions: Sequence[Questions],
+    *,
+    weights: Found | None = None,
+    probes: Sequence[AbilityProbe] = (),
+    since: Seal | None = None,
+    look: Callable[[EditSession], None] = lambda session: None,
+) -> tuple[Step, list[Found]]:
+    """Apply an edit in an open session and measure the model, which is left as it is then.
+
+    `weights` is what measures of the edit alone found, where that is known already. What changed is told from the
+    beginning of the session, or from `since`.
+    """
+    edit = made.edit
+    asked = [request for question in questions for request in question.requests]
+    found = dict(bench.measure("edit", asked, edit=edit) if weights is None else weights)
+    with metered(bench.handle.device) as applying:
+        session.apply(edit)
+    look(session)
+    with metered(bench.handle.device) as measuring:
+        found |= bench.measure("model")
+        answers = [bench.measure("case", one.requests, before=one.before, edit=edit) for one in questions]
+        found |= {probe.name: probe(bench.handle, bench.batch_size) for probe in probes}
+    for answer in answers:
+        found |= answer
+    changed = session.changed() if since is None else since.changed(Seal.of(bench.handle))  # a sidecar writes when run
+    step = Step(
+        edits=len(made.requests),
+        block=tuple(request.id for request in made.requests),
+        found=found,
+        notes=made.notes,
+        cost=replace(made.cost, apply=applying.seconds, measure=measuring.seconds),
+        edit_id=edit.id,
+        declared=session.declared(),
+        changed=changed,
+        leftovers=made.leftovers,
+    )
+    return step, answers
+
+
+def failure_of(bench: Bench, editor: str, error: BaseException) -> Failure:
+    """What came out of an editor, in words; weights that it changed by itself are brought back.
+
+    Raises UndoError when they cannot be.
+    """
+    kind, undeclared = "contract" if isinstance(error, EditorError) else "editor", tuple[str, ...]()
+    if isinstance(error, UndoError):
+        bench.repair()
+        kind, undeclared = "undeclared", tuple(error.findings)
+    elif isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        kind = "oom"
+    return Failure(kind, f"{editor} failed: {sentence_of(error)}", where_raised(error), undeclared)
+
+
+def where_raised(error: BaseException) -> str:
+    """File and line where an error was raised; empty where that is not known."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""

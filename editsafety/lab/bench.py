@@ -1,0 +1,115 @@
+"""Bench: a model made ready for edits to be measured on it: its texts, and what was measured of it unedited.
+
+It also keeps every byte of the model, for the day when an editor writes where it should not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from editsafety import measures
+from editsafety.datasets.request import EditRequest
+from editsafety.edits.seal import Keepsake
+from editsafety.errors import UndoError
+from editsafety.judging.policy import Policy
+from editsafety.lab import walk_steps
+from editsafety.lab.provenance import of_model, of_software
+from editsafety.measures import AbilityProbe, Inputs, Measure
+from editsafety.model.handle import ModelHandle
+from editsafety.runs.facts import ModelFacts, RunFacts
+from editsafety.runs.measurement import Measurement
+
+Found = dict[str, Measurement]
+NOISE_TEXTS = 20
+
+
+@dataclass
+class Bench:
+    """A loaded model with what is measured on it unedited; to be opened before anything is compared."""
+
+    handle: ModelHandle
+    texts: Sequence[str]
+    prefixes: Sequence[str]  # contexts behind which a request is asked, one drawn per request; none: not asked so
+    batch_size: int
+    keepsake: Keepsake
+    measures: Sequence[Measure] = field(default_factory=measures.needed)
+    base: Found = field(default_factory=dict)  # the measures of the unedited model alone
+    along: Sequence[Measure] = ()  # measured at every step of a course because the policy has a limit on them
+    noise: float = 0.0  # the most by which the perplexity of a text differs when it is measured again
+    _unedited: dict[tuple[str, ...], Found] = field(default_factory=dict)
+    _probed: dict[str, Measurement] = field(default_factory=dict)
+
+    def open(
+        self,
+        policy: Policy,
+        base: Found | None = None,
+        noise: float = 0.0,
+        *,
+        probes: Sequence[AbilityProbe] | None = None,
+    ) -> None:
+        """Measure the unedited model, unless `base` and `noise` are known from before.
+
+        `probes` are those of courses, None where no course will be judged. Raises UsageError for a policy with a limit
+        on what nothing measures, or one that is finer than the noise.
+        """
+        given = {one: [found.name for found in one(self.handle, Inputs())] for one in self.measures}
+        wanted = {limit.measure for limit in policy.course.values()} - set(walk_steps.NAMES)
+        self.along = [one for one in self.measures if one.scope == "case" and wanted.intersection(given[one])]
+        names = [name for one in self.measures for name in given[one]]
+        along = [name for one in self.measures if one.scope == "model" or one in self.along for name in given[one]]
+        along += [*walk_steps.NAMES, *(probe.name for probe in probes or ())]
+        policy.refuse_unknown(names, None if probes is None else along)
+        if base is None:
+            self.measure_base()
+        else:
+            self.base, self.noise = base, noise
+        policy.refuse_below_noise(self.noise)
+
+    def facts(self) -> tuple[ModelFacts, RunFacts]:
+        """What a report says of the model, and of what it was measured with."""
+        columns = measures.columns(self.measures)
+        return replace(of_model(self.handle), noise=self.noise), RunFacts(software=of_software(), columns=columns)
+
+    def inputs(self, requests: Sequence[EditRequest] = (), **more: Any) -> Inputs:
+        """What measures may look at. The prefix of a request is drawn by the request alone, in any order the same."""
+        prefixes = [self.prefixes[int(r.digest()[:8], 16) % len(self.prefixes)] for r in requests if self.prefixes]
+        return Inputs(requests, self.texts, prefixes, batch_size=self.batch_size, **more)
+
+    def measure(self, scope: str, requests: Sequence[EditRequest] = (), **more: Any) -> Found:
+        """What those measures find that have this scope ("model", "case" or "edit"), on the model as it is."""
+        return measure(self.measures, self.handle, self.inputs(requests, **more), scope)
+
+    def measure_base(self) -> None:
+        """Measure the unedited model, and some texts once more one by one: what differs is the noise floor."""
+        self.base = self.measure("model")
+        few = Inputs(texts=self.texts[:NOISE_TEXTS], batch_size=1)
+        again = measure(self.measures, self.handle, few, "model")["me_ppl"].items
+        pairs = [(a, b) for a, b in zip(self.base["me_ppl"].items, again, strict=False) if a and b]
+        self.noise = max((abs(a - b) / a for a, b in pairs), default=0.0)
+
+    def unedited(self, requests: Sequence[EditRequest]) -> Found:
+        """The measurements of requests on the unedited model, taken once whatever the number of editors."""
+        key = tuple(request.digest() for request in requests)
+        if key not in self._unedited:
+            self._unedited[key] = self.measure("case", requests)
+        return self._unedited[key]
+
+    def probed(self, probe: AbilityProbe) -> Measurement:
+        """What a probe finds on the unedited model, taken once whatever the number of cases."""
+        key = repr(probe)
+        if key not in self._probed:
+            self._probed[key] = probe(self.handle, self.batch_size)
+        return self._probed[key]
+
+    def repair(self) -> None:
+        """Bring back every byte after an editor did not. Raises UndoError when that is not enough."""
+        self.keepsake.restore(self.handle)
+        if self.handle.fingerprint() != self.handle.identity:
+            raise UndoError([f"{self.handle.name} cannot be brought back; load it again"])
+
+
+def measure(chosen: Sequence[Measure], handle: ModelHandle, inputs: Inputs, scope: str) -> Found:
+    """What those of the chosen measures find that have this scope ("model", "case" or "edit")."""
+    return {found.name: found for one in chosen if one.scope == scope for found in one(handle, inputs)}

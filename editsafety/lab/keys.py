@@ -1,0 +1,68 @@
+"""CaseKeys: what a record is found by in the store: everything that can change it. The policy's limits cannot."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+
+from editsafety import __version__, editors, measures
+from editsafety.judging.policy import Policy
+from editsafety.lab.terms import Terms
+from editsafety.names import label, slug
+from editsafety.runs.case import Block, Case
+from editsafety.runs.facts import BlockKey, ModelFacts
+from editsafety.runs.plan import RunPlan, text_digest
+from editsafety.runs.store import Store
+
+
+class CaseKeys:
+    """The keys of a plan's cases; `load` gives the facts of a model that the store does not know yet."""
+
+    def __init__(self, plan: RunPlan, store: Store, load: Callable[[str], ModelFacts]) -> None:
+        self._plan, self._store, self._load = plan, store, load
+        self._known: dict[Block, BlockKey] = {}
+        self._terms: dict[str, Terms] = {}
+
+    def of(self, case: Case) -> str:
+        """What the record of a case is found by."""
+        return self.shared(case.block).of(case)
+
+    def terms(self, model: str) -> Terms:
+        """How the courses of a model are walked."""
+        if model not in self._terms:
+            self._terms[model] = Terms.of(self._plan, model)
+        return self._terms[model]
+
+    def shared(self, block: Block) -> BlockKey:
+        """What the keys of a block's records share; kept in the store, for those who judge without a model."""
+        if block not in self._known:
+            model, editor = slug(block[0]), label(block[1])
+            single = self._digest(block)
+            self._known[block] = BlockKey(model, editor, single, self.terms(block[0]).shared(single))
+            self._store.note(self._known[block])
+        return self._known[block]
+
+    def forget(self) -> None:
+        """Work all of them out anew: a model has other weights than before."""
+        self._known.clear()
+
+    def _digest(self, block: Block) -> str:
+        model, editor = block
+        settings = self._plan.settings
+        facts = self._store.fact(ModelFacts, slug(model)) or self._load(model)
+        hparams = editors.read_hparams(editor, slug(model), settings.hparams_of(editor))
+        body = {
+            "version": __version__,
+            "model": facts.fingerprint,
+            "device": facts.device,
+            "dtype": facts.dtype,
+            "attention": facts.attention,
+            "editor": [editor, editors.code_version(editor)],
+            "hparams": hparams.model_dump(mode="json"),
+            "texts": text_digest(self._plan.texts[model]),
+            "seed": settings.seed,
+            "batch": settings.batch_size,
+            "measures": {one.name: one.version for one in measures.needed(Policy.of(settings).measured)},
+        }
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

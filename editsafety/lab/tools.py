@@ -1,0 +1,133 @@
+"""Tools: the model and the editors that cases are run with. One model at a time is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from editsafety import editors, measures
+from editsafety.artifacts import ArtifactStore, default_root
+from editsafety.editing import contexts
+from editsafety.editors import Editor
+from editsafety.edits.seal import Keepsake
+from editsafety.errors import NotPreparedError
+from editsafety.judging.policy import Policy
+from editsafety.lab import provenance
+from editsafety.lab.bench import Bench
+from editsafety.lab.keys import CaseKeys
+from editsafety.model.handle import ModelHandle
+from editsafety.model.loading import ModelSpec, model_folder
+from editsafety.names import label, slug
+from editsafety.progress import Progress
+from editsafety.runs.case import Block
+from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, Software, Unedited
+from editsafety.runs.plan import RunPlan, text_digest
+from editsafety.runs.store import Store
+
+
+class Tools:
+    """Loads models and makes editors, as a plan says; what is known of them is noted in the store.
+
+    `handles` are models that are in memory already, by the name that the plan calls them.
+    """
+
+    def __init__(
+        self, plan: RunPlan, store: Store, progress: Progress, handles: Mapping[str, ModelHandle] | None = None
+    ) -> None:
+        self.keys = CaseKeys(plan, store, lambda model: provenance.of_model(self.bench(model).handle))
+        self._plan, self._store, self._progress = plan, store, progress
+        self._handles = dict(handles or {})
+        self._bench: Bench | None = None
+        self._made: dict[Block, Editor] = {}
+
+    def drop(self) -> None:
+        """Let go of the model: it is not what it was, and the next case loads it again."""
+        self._bench = None
+
+    def bench(self, model: str) -> Bench:
+        """The model, loaded and measured unedited; one model at a time is kept."""
+        if self._bench is None or self._bench.handle.spec.name != model:
+            self._bench = None
+            self._made.clear()
+            self._bench = self._load(model)
+        return self._bench
+
+    def editor(self, model: str, name: str) -> Editor:
+        """An editor for a model, with its hyperparameters. Raises UsageError."""
+        if (model, name) not in self._made:
+            editor = self._made[model, name] = self.new_editor(self.bench(model).handle, name)
+            self._store.note(self._facts_of(editor, model, name))
+        return self._made[model, name]
+
+    def prepare(self, model: str, name: str) -> bool:
+        """Run the slow part of an editor if it is missing. True when something was done."""
+        editor = self.editor(model, name)
+        if editor.missing() is None:
+            return False
+        editor.prepare(self._progress)
+        return True
+
+    def ready(self, model: str, name: str) -> Editor:
+        """An editor that can edit at once. Raises NotPreparedError.
+
+        Of a shipped model the texts are here and preparing takes seconds; any other is prepared when told to.
+        """
+        if self._plan.settings.prepare or model_folder(model) is not None:
+            self.prepare(model, name)
+        editor = self.editor(model, name)
+        missing = editor.missing()
+        if missing is not None:
+            raise NotPreparedError(label(name), model, missing)
+        return editor
+
+    def _facts_of(self, editor: Editor, model: str, name: str) -> EditorFacts:
+        file = self._plan.settings.hparams_of(name)
+        return EditorFacts(
+            model=slug(model),
+            editor=label(name),
+            hparams=editor.hparams.model_dump(mode="json"),
+            code=editors.code_version(name),
+            file=str(file or ""),
+            paper=editor.traits.paper,
+            reference=editor.traits.reference,
+            set_aside=tuple(editors.set_aside(name, file)),
+        )
+
+    def new_editor(self, handle: ModelHandle, name: str) -> Editor:
+        """An editor that has not edited anything yet."""
+        settings = self._plan.settings
+        return editors.make(name, handle, artifacts_for(handle), path=settings.hparams_of(name), seed=settings.seed)
+
+    def _load(self, model: str) -> Bench:
+        settings = self._plan.settings
+        spec = ModelSpec(
+            model, settings.device, settings.dtype, settings.revision, settings.offline, settings.trust_remote_code
+        )
+        handle = self._handles.get(model) or ModelHandle.load(spec)
+        facts = provenance.of_model(handle)
+        known = self._store.fact(ModelFacts, facts.model)
+        if known is not None and known.fingerprint != facts.fingerprint:
+            self.keys.forget()  # other weights under the same name: nothing that was kept applies
+        prefixes = contexts.prefixes(handle, artifacts_for(handle), seed=settings.seed)
+        policy = Policy.of(settings)
+        chosen = measures.needed(policy.measured)
+        bench = Bench(handle, self._plan.texts[model], prefixes, settings.batch_size, Keepsake.of(handle), chosen)
+        probes = self.keys.terms(model).probes
+        unedited = Unedited(facts.model, facts.fingerprint, text_digest(bench.texts), 0.0, {})
+        base = self._store.fact(Unedited, unedited.name)
+        if base is None:
+            bench.open(policy, probes=probes)
+            found = {name: measurement.as_json() for name, measurement in bench.base.items()}
+            self._store.note(replace(unedited, noise=bench.noise, found=found))
+        else:
+            bench.open(policy, base.measurements, base.noise, probes=probes)
+        self._store.note(replace(facts, noise=bench.noise))
+        self._store.note(Software(provenance.of_software()))
+        self._store.note(Columns(measures.columns(bench.measures)))
+        return bench
+
+
+def artifacts_for(handle: ModelHandle) -> ArtifactStore:
+    """The user's artifacts, and those shipped with a pocket model."""
+    folder = model_folder(handle.spec.name)
+    return ArtifactStore(default_root(), (folder / "artifacts",) if folder else ())

@@ -1,0 +1,276 @@
+"""Facts: what a run knows beside its records, each a value of its own kind, kept in the store by kind and name.
+
+`RunFacts` holds all of them; the store reads and writes single ones (`store.note`, `store.fact`). No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+from editsafety.names import label, slug
+from editsafety.runs.case import Case
+from editsafety.runs.measurement import Column, Measurement
+
+
+@dataclass(frozen=True)
+class RunFact:
+    """Base class: `kind` is where it is kept, `name` which one of its kind it is."""
+
+    kind: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """Empty where there is one of its kind."""
+        return ""
+
+
+@dataclass(frozen=True)
+class OfModel(RunFact):
+    """A fact about a model."""
+
+    model: str  # short name
+
+    @property
+    def name(self) -> str:
+        """The model."""
+        return self.model
+
+
+@dataclass(frozen=True)
+class OfBlock(RunFact):
+    """A fact about an editor on a model."""
+
+    model: str  # short names
+    editor: str
+
+    @property
+    def name(self) -> str:
+        """Both."""
+        return f"{self.model}:{self.editor}"
+
+
+@dataclass(frozen=True)
+class Wanted(RunFact):
+    """What a session is about."""
+
+    kind: ClassVar[str] = "asked"
+    cases: tuple[str, ...] = ()  # ids of the cases that were selected
+    probed: tuple[str, ...] = ()  # those of them whose abilities are measured
+
+
+@dataclass(frozen=True)
+class Ended(RunFact):
+    """How the last session ended."""
+
+    kind: ClassVar[str] = "ended"
+    interrupted: bool = True  # true from the beginning on: a run that is killed never gets to its end
+
+
+@dataclass(frozen=True)
+class Software(RunFact):
+    """Versions and machine that the run was computed with."""
+
+    kind: ClassVar[str] = "software"
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Columns(RunFact):
+    """The columns of the measures that were run, from left to right."""
+
+    kind: ClassVar[str] = "columns"
+    columns: tuple[Column, ...] = ()
+
+
+@dataclass(frozen=True)
+class JudgedCheck(RunFact):
+    """A check that was asked for, where a part of the suites was run."""
+
+    kind: ClassVar[str] = "judged"
+    check: str = ""
+
+    @property
+    def name(self) -> str:
+        """The check."""
+        return self.check
+
+
+@dataclass(frozen=True)
+class NotApplicable(RunFact):
+    """A case that its editor cannot be run on, by its traits."""
+
+    kind: ClassVar[str] = "not_applicable"
+    case: str = ""
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """The case."""
+        return self.case
+
+
+@dataclass(frozen=True)
+class ModelFacts(OfModel):
+    """A model as it was loaded."""
+
+    kind: ClassVar[str] = "model"
+    fingerprint: str
+    parameters: int
+    device: str
+    dtype: str
+    attention: str = ""
+    family: str = ""
+    source: str = ""  # as the user named it
+    revision: str | None = None
+    trust_remote_code: bool = False
+    threads: int = 1
+    noise: float = 0.0  # the most by which the perplexity of a text differs when it is measured again
+
+
+@dataclass(frozen=True)
+class Unedited(OfModel):
+    """What was measured of an unedited model on certain texts."""
+
+    kind: ClassVar[str] = "unedited"
+    fingerprint: str
+    texts: str  # their digest
+    noise: float
+    found: Mapping[str, dict[str, Any]]  # measurements as JSON values
+
+    @property
+    def name(self) -> str:
+        """Model, weights and texts."""
+        return f"{self.model}:{self.fingerprint}:{self.texts[:16]}"
+
+    @property
+    def measurements(self) -> dict[str, Measurement]:
+        """What was found, by name."""
+        return {name: Measurement.from_json(row) for name, row in self.found.items()}
+
+
+@dataclass(frozen=True)
+class EditorFacts(OfBlock):
+    """An editor as it was made for a model."""
+
+    kind: ClassVar[str] = "editor"
+    hparams: Mapping[str, Any]
+    code: str  # sha256 of the files that define it
+    file: str = ""  # the user's hyperparameters
+    paper: str = ""
+    reference: str = ""
+    set_aside: tuple[str, ...] = ()  # what that file says and is not read here, each with the reason
+
+
+@dataclass(frozen=True)
+class BlockKey(OfBlock):
+    """What the keys of a block's records share."""
+
+    kind: ClassVar[str] = "key"
+    single: str  # of single edits
+    course: str  # of courses and of single edits whose abilities are measured
+
+    def of(self, case: Case) -> str:
+        """What the record of a case is found by."""
+        return case.key(self.course if case.is_course or case.probed else self.single)
+
+
+@dataclass(frozen=True)
+class OrderFacts(OfBlock):
+    """Whether the edits of a block are the same bytes when computed alone, in another order."""
+
+    kind: ClassVar[str] = "order"
+    compared: int
+    different: tuple[str, ...]  # ids of cases
+    key: str  # the block's key when that was found out
+
+    @property
+    def holds(self) -> bool:
+        """Whether there was something to compare, and it was the same."""
+        return self.compared > 0 and not self.different
+
+    @property
+    def sentence(self) -> str:
+        """What was found, in words."""
+        if not self.compared:
+            return "no case gave an edit, so nothing can be compared"
+        if self.different:
+            return f"not the same bytes when computed alone in another order: {', '.join(self.different)}"
+        return f"{self.compared} cases are the same bytes in another order"
+
+
+@dataclass(frozen=True)
+class Drifted(OfBlock):
+    """The model's fingerprint had changed after the last case of a block."""
+
+    kind: ClassVar[str] = "drifted"
+
+
+@dataclass(frozen=True)
+class Problem(OfBlock):
+    """What stood in the way of a whole block."""
+
+    kind: ClassVar[str] = "problem"
+    sentence: str
+
+
+BlockName = tuple[str, str]  # short names of model and editor
+Block = TypeVar("Block", bound=OfBlock)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Every fact of a run."""
+
+    asked: Wanted = Wanted()
+    ended: Ended = Ended()
+    software: Mapping[str, str] = field(default_factory=dict)
+    columns: tuple[Column, ...] = ()
+    judged: frozenset[str] = frozenset()  # checks that were asked for; empty: all
+    not_applicable: Mapping[str, str] = field(default_factory=dict)  # reason, by case
+    models: Mapping[str, ModelFacts] = field(default_factory=dict)
+    unedited: Mapping[str, Unedited] = field(default_factory=dict)
+    editors: Mapping[BlockName, EditorFacts] = field(default_factory=dict)
+    keys: Mapping[BlockName, BlockKey] = field(default_factory=dict)
+    orders: Mapping[BlockName, OrderFacts] = field(default_factory=dict)
+    problems: Mapping[BlockName, str] = field(default_factory=dict)
+    drifted: frozenset[BlockName] = frozenset()
+
+    @classmethod
+    def of(cls, facts: Iterable[RunFact]) -> RunFacts:
+        """From single facts, in any order."""
+        every = list(facts)
+
+        def of_blocks(kind: type[Block]) -> dict[BlockName, Block]:
+            return {(fact.model, fact.editor): fact for fact in every if isinstance(fact, kind)}
+
+        return cls(
+            asked=next((fact for fact in every if isinstance(fact, Wanted)), Wanted()),
+            ended=next((fact for fact in every if isinstance(fact, Ended)), Ended()),
+            software=next((fact.versions for fact in every if isinstance(fact, Software)), {}),
+            columns=next((fact.columns for fact in every if isinstance(fact, Columns)), ()),
+            judged=frozenset(fact.check for fact in every if isinstance(fact, JudgedCheck)),
+            not_applicable={fact.case: fact.reason for fact in every if isinstance(fact, NotApplicable)},
+            models={fact.model: fact for fact in every if isinstance(fact, ModelFacts)},
+            unedited={fact.name: fact for fact in every if isinstance(fact, Unedited)},
+            editors=of_blocks(EditorFacts),
+            keys=of_blocks(BlockKey),
+            orders=of_blocks(OrderFacts),
+            problems={block: fact.sentence for block, fact in of_blocks(Problem).items()},
+            drifted=frozenset(of_blocks(Drifted)),
+        )
+
+    def key_of(self, case: Case) -> str | None:
+        """What the record of a case is found by; None where nothing of its block was begun."""
+        shared = self.keys.get((slug(case.model), label(case.editor)))
+        return None if shared is None else shared.of(case)
+
+    def asks_for(self, check: str) -> bool:
+        """Whether a check was asked for; without any word on that, all were."""
+        return not self.judged or check in self.judged
+
+
+_SESSION = (Wanted, Ended, Software, Columns, JudgedCheck, NotApplicable)
+_SUBJECTS = (ModelFacts, Unedited, EditorFacts, BlockKey, OrderFacts, Drifted, Problem)
+KINDS: Mapping[str, type[RunFact]] = {fact.kind: fact for fact in (*_SESSION, *_SUBJECTS)}

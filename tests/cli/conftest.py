@@ -1,0 +1,5 @@
+"""Commands are typed over the tiny model of tests/system."""
+
+from tests.system.conftest import command, everything_imported, own_cache, paths
+
+__all__ = ["command", "everything_imported", "own_cache", "paths"]

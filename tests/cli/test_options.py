@@ -1,0 +1,165 @@
+"""One word means one thing in every command, and every command can be asked for help."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from editsafety.cli.app import COMMANDS, app
+from editsafety.cli.options import Loading, collapse_limit, collapse_limit_of_runs
+from editsafety.errors import UnknownNameError, UsageError
+from editsafety.judging.policy import Policy
+from editsafety.model.loading import ModelSpec
+from editsafety.runs.folders import PLAN
+from editsafety.runs.settings import options_of
+
+GONE = (
+    "--text-limit",
+    "--probes",
+    "--probe-limit",
+    "--go-on",
+    "--above",
+    "--json",
+    "--store",
+    "--output",
+    "--text-source",
+)
+STRICT = """\
+name: strict
+case:
+  perplexity: {measure: me_ppl, figure: ratio, pass_at_most: 1.5, warn_at_most: 5, fails_as: COLLAPSE, why: a test}
+group: {}
+"""
+
+
+def commands(group: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with the words that call it."""
+    for name, one in (group or typer.main.get_command(app)).commands.items():
+        if hasattr(one, "commands"):
+            yield from commands(one, (*words, name))
+        else:
+            yield (*words, name), one
+
+
+ALL = dict(commands())
+OPTIONS = {
+    words: {name: one for one in command.params for name in one.opts if name.startswith("-")}
+    for words, command in ALL.items()
+}
+
+
+def having(name: str) -> list[tuple[str, ...]]:
+    return [words for words, known in OPTIONS.items() if name in known]
+
+
+@pytest.mark.parametrize("words", [(), ("data",), ("models",), *ALL], ids=" ".join)
+def test_every_command_can_be_asked_for_help(words: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert "Usage" in done.output
+    for name in OPTIONS.get(words, {}):
+        assert name in done.output
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_every_option_says_what_it_is_and_hides_nothing_in_brackets(words: tuple[str, ...]) -> None:
+    """rich takes what stands in brackets for its own markup and shows nothing of it."""
+    for name, one in OPTIONS[words].items():
+        if name != "--help":
+            assert one.help, name
+            assert "[" not in one.help, name
+
+
+def test_the_plain_help_lists_the_commands_in_groups() -> None:
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
+    places = [shown.index(panel) for panel in COMMANDS]
+    assert places == sorted(places)
+    for (panel, group), place, end in zip(COMMANDS.items(), places, [*places[1:], len(shown)], strict=True):
+        for name in group:
+            assert f" {name} " in shown[place:end], f"{name} is not in {panel}"
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_a_word_of_old_is_no_option_of_any_command(name: str) -> None:
+    assert having(name) == []
+
+
+@pytest.mark.parametrize("name", ["--limit", "--items", "--texts", "--edits", "--every"])
+def test_what_counts_is_a_whole_number_everywhere(name: str) -> None:
+    assert having(name)
+    for words in having(name):
+        done = CliRunner().invoke(app, [*words, name, "many"], env={"COLUMNS": "200"})
+        assert (done.exit_code, "valid integer" in done.output) == (2, True), words
+
+
+@pytest.mark.parametrize("name", ["--probe", "--size"])
+def test_what_is_repeatable_is_so_everywhere(name: str) -> None:
+    for words in having(name):
+        assert OPTIONS[words][name].multiple, words
+
+
+def test_where_things_go_is_out_with_one_short_form() -> None:
+    for words in having("--out"):
+        if words != ("apply",):
+            assert OPTIONS[words].get("-o") is OPTIONS[words]["--out"], words
+    assert {words[0] for words in having("--out")} == {
+        "run", "edit", "abilities", "screen", "mine", "propose", "sequence", "curves", "check", "verify", "apply",
+        "keys", "surrogate", "experiment",
+    }  # fmt: skip
+
+
+def test_no_command_knows_the_ratio_of_a_collapse_by_itself() -> None:
+    assert len(having("--collapse-above")) == 7
+    for words in having("--collapse-above"):
+        assert OPTIONS[words]["--collapse-above"].default is None, words
+
+
+def test_whatever_loads_a_model_takes_the_same_options() -> None:
+    names = [one.command_line for one in options_of(Loading)]
+    for words in having("--device"):
+        for name in names:
+            assert name in OPTIONS[words], (words, name)
+            assert OPTIONS[words][name].help == OPTIONS[("run",)][name].help
+    assert len(having("--device")) == 13
+
+
+def test_loading_is_what_a_model_is_loaded_with() -> None:
+    loading = Loading("cpu", "bfloat16", "main", True, True)
+    assert loading.spec("gpt2") == ModelSpec("gpt2", "cpu", "bfloat16", "main", True, True)
+    assert Loading().spec("gpt2") == ModelSpec("gpt2")
+
+
+def run_of(folder: Path, policy: str) -> Path:
+    """A folder with the plan of a run that was judged by a policy."""
+    folder.mkdir()
+    (folder / PLAN).write_text(json.dumps({"settings": {"policy": policy}}))
+    return folder
+
+
+def test_a_collapse_is_what_the_policy_says_unless_a_ratio_is_given(tmp_path: Path) -> None:
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(STRICT)
+    assert collapse_limit(None) == Policy.read("default").collapse
+    assert collapse_limit(None, str(strict)) == 5
+    assert collapse_limit(3.5, str(strict)) == 3.5
+    with pytest.raises(UnknownNameError, match="did you mean 'default'"):
+        collapse_limit(None, "defualt")
+
+
+def test_stored_runs_are_read_by_the_policy_they_were_made_with(tmp_path: Path) -> None:
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(STRICT)
+    usual, other = run_of(tmp_path / "usual", "default"), run_of(tmp_path / "other", str(strict))
+    lost, bare = run_of(tmp_path / "lost", "gone.yaml"), tmp_path
+    default = Policy.read("default").collapse
+    assert collapse_limit_of_runs(None, [other]) == 5
+    assert collapse_limit_of_runs(None, [usual, lost, bare]) == default
+    assert collapse_limit_of_runs(7.0, [usual, other]) == 7
+    with pytest.raises(UsageError, match=r"usual past 2x, .*other past 5x\. Give --collapse-above"):
+        collapse_limit_of_runs(None, [usual, other])

@@ -1,0 +1,313 @@
+"""`editsafety run` and `report` as a user types them: exit codes, selection, what is printed and what is not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.system import world
+from tests.system.commands import FT, LENIENT, ROOT, cases, given, report
+
+
+def written(folder, name, text):
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+@pytest.fixture
+def run(command, paths):
+    """`editsafety run` on the tiny world into the folder `out`."""
+
+    def typed(*editors, **more):
+        return command("run", *given(paths, *editors, **{"out": "out", **more}))
+
+    return typed
+
+
+@pytest.mark.parametrize(
+    ("editor", "code", "verdict", "more"),
+    [
+        ("Explodes", 10, "COLLAPSE", {}),
+        ("Nudge", 11, "INEFFECTIVE", {}),
+        ("Raises", 13, "ERROR", {}),
+        ("Nudge", 0, "PASS", {"policy": LENIENT}),
+    ],
+    ids=["collapse", "ineffective", "error", "pass"],
+)
+def test_the_exit_code_is_that_of_the_worst_verdict(run, tmp_path, editor, code, verdict, more):
+    more = {name: written(tmp_path, f"{name}.yaml", text) for name, text in more.items()}
+    done = run(editor, limit=1 if editor != "Raises" else 2, **more)
+    assert done.code == code
+    assert report("out")["verdict"] == verdict
+    assert f"exit code {code}" in done.out
+    assert "report    out/report.md" in done.out
+
+
+@pytest.mark.parametrize(
+    ("editors", "code"),
+    [(("Explodes", "Nudge"), 0), (("Nudge", "Raises"), 13)],
+    ids=["collapsed but ran", "a case in error"],
+)
+def test_report_only_exits_0_when_the_job_ran_and_the_controls_behaved(run, editors, code):
+    assert run(*editors, report_only=True).code == code
+
+
+def test_report_only_is_not_0_when_a_control_misbehaves(run, monkeypatch):
+    from editsafety.runs import plan
+
+    monkeypatch.setattr(plan, "CONTROLS", {"noop": "COLLAPSE"})
+    done = run("Nudge", limit=1, report_only=True)
+    assert done.code == 13
+    assert "but COLLAPSE was expected, so no other verdict can be trusted" in " ".join(done.out.split())
+
+
+def test_nothing_selected_is_14_and_never_a_pass(run):
+    done = run("Nudge", k="no-such-case")
+    assert done.code == 14
+    assert "nothing was judged" in done.err
+
+
+def test_k_runs_only_the_cases_that_match(run):
+    run("Nudge", k="Nudge-hard-1")
+    assert list(cases(report("out"))) == ["tiny-model-Nudge-hard-1"]
+
+
+def test_ctrl_c_gives_a_partial_report_and_2_and_the_same_command_goes_on(run, paths, tmp_path):
+    (tmp_path / "nudge.py").write_text((tmp_path / "nudge.py").read_text() + STOPS)
+    first = run("Stops")
+    assert first.code == 2
+    assert "the same command goes on where this one stopped" in first.err
+    assert report("out")["verdict"] == "INCOMPLETE"
+    assert report("out")["counts"]["judged"] == 2
+    assert run("Stops").code == 11
+    edited = (tmp_path / "log").read_text().split()
+    assert edited[:3] == ["hard-0", "hard-1", "normal-0"]
+    assert sorted(edited[3:5]) == ["normal-0", "normal-1"], "what had been finished was run again"
+
+
+STOPS = """
+
+class Stops(Nudge):
+    def edit(self, requests, carry=None):
+        from pathlib import Path
+        log = Path(__file__).parent / "log"
+        before = log.read_text().split() if log.exists() else []
+        log.write_text(" ".join([*before, requests[0].id]))
+        if len(before) == 2:
+            raise KeyboardInterrupt
+        return super().edit(requests)
+"""
+
+
+def test_several_models_and_editors_in_one_run(command, paths, tmp_path):
+    other = world.tiny.folder(tmp_path / "other-model", "gpt_neo")
+    words = given(paths, "Nudge", "noop", limit=1, out="out")
+    assert command("run", f"--model={other}", *words).code == 11
+    assert {(group["model"], group["editor"]) for group in report("out")["groups"]} == {
+        (model, editor) for model in ("tiny-model", "other-model") for editor in ("Nudge", "noop")
+    }
+
+
+def test_quiet_prints_nothing(run):
+    done = run("Explodes", limit=1, quiet=True)
+    assert (done.code, done.out, done.err) == (10, "", "")
+
+
+def test_progress_goes_to_standard_error_and_the_report_to_standard_output(run):
+    done = run("Nudge", limit=1)
+    assert "Nudge on tiny-model: 2 of 2" in done.err
+    assert "Nudge on tiny-model:" not in done.out
+    assert done.out.rstrip().endswith("exit code 11")
+
+
+@pytest.mark.slow
+def test_workers_come_to_the_same_report(run):
+    assert run("Nudge", n=2, out="two").code == 11
+    assert run("Nudge", out="one").code == 11
+    one, two = (cases(report(folder)) for folder in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, case in one.items():
+        assert case["edit_id"] == two[name]["edit_id"]
+        assert case["after"]["me_ppl"]["value"] == pytest.approx(two[name]["after"]["me_ppl"]["value"], rel=1e-6)
+
+
+def test_a_users_hparams_file_is_used_and_reported(run, tmp_path):
+    path = written(tmp_path, "mine.yaml", FT)
+    run("ft", hparams=f"ft={path}", limit=1)
+    assert report("out")["editors"]["tiny-model:ft"]["hparams"]["num_steps"] == 5
+    run("ft", hparams=written(tmp_path, "other.yaml", FT.replace("steps: 5", "steps: 2")), limit=1, out="other")
+    assert report("other")["editors"]["tiny-model:ft"]["hparams"]["num_steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--editor", "romee"], "no editor named 'romee'; did you mean 'rome'?"),
+        (["--policy", "defualt"], "no policy named 'defualt'; did you mean 'default'?"),
+        (["--hparams", "nowhere.yaml"], "nowhere.yaml: there is no such file"),
+        (["--texts-from", "pocket-world/text"], "did you mean 'pocket-world/texts'?"),
+        (["--limit", "0"], "expected at least 1"),
+        (["--no-such-option"], "No such option"),
+    ],
+)
+def test_an_invalid_command_is_one_sentence_and_exit_code_4(command, paths, words, said):
+    done = command("run", *given(paths, "Nudge"), *words)
+    assert done.code == 4
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"id": "a", "prompt": "{} is", "subject": "A"}', "target_new"),
+        ('{"id": "a", "prompt": "it is", "subject": "A", "target_new": "b"}', "prompt"),
+        ("{", "no whole JSON value"),
+        ("", "is empty"),
+    ],
+)
+def test_a_bad_row_is_named_with_file_row_and_field_before_any_model_loads(command, paths, tmp_path, line, said):
+    bad = written(tmp_path, "bad.jsonl", line)
+    done = command("run", *given({**paths, "normal": bad}, "Nudge"))
+    assert done.code == 4
+    assert "bad.jsonl" in done.err
+    assert said in done.err
+    assert line == "" or "bad.jsonl:1" in done.err
+
+
+def test_what_stops_a_whole_editor_is_in_the_report_and_the_others_are_judged(run, paths, tmp_path):
+    done = run("rome", "Nudge", limit=1)
+    assert done.code == 13
+    assert "no hyperparameters of rome for tiny-model" in " ".join(done.out.split())
+    assert {group["editor"]: group["verdict"] for group in report("out")["groups"]} == {
+        "rome": "ERROR",
+        "Nudge": "INEFFECTIVE",
+    }
+
+
+def test_an_editor_that_cannot_even_be_made_is_named_with_its_line(run, tmp_path):
+    (tmp_path / "nudge.py").write_text((tmp_path / "nudge.py").read_text() + UNMADE)
+    done = run("Unmade", limit=1)
+    assert done.code == 13
+    assert "Unmade on tiny-model cannot be run: ZeroDivisionError: division by zero (nudge.py:" in " ".join(
+        done.out.split()
+    )
+
+
+UNMADE = """
+
+class Unmade(Nudge):
+    def __init__(self, *args, **more):
+        1 / 0
+"""
+
+
+def test_a_model_that_is_not_available_is_said_once_and_not_tried_for_every_item(run, paths, monkeypatch, command):
+    from editsafety.model.handle import ModelHandle
+
+    tried, real = [], ModelHandle.load
+    monkeypatch.setattr(ModelHandle, "load", lambda spec: tried.append(spec) or real(spec))
+    done = command("run", *given({**paths, "model": "nobody/no-such-model"}, "Nudge", out="out", offline=True))
+    assert done.code == 13
+    assert "no-such-model" in done.out
+    assert len(tried) <= 2  # the editor's block and the control's
+
+
+def test_a_limit_on_something_that_no_measure_gives_is_refused(run, tmp_path):
+    policy = written(tmp_path, "mine.yaml", LENIENT.replace("measure: efficacy", "measure: efficasy"))
+    done = run("Nudge", limit=1, policy=policy)
+    assert done.code == 13
+    assert "no measurement named 'efficasy'; did you mean 'efficacy'?" in " ".join(done.out.split())
+
+
+def test_a_blocked_folder_is_one_sentence(run, tmp_path):
+    written(tmp_path, "file", "not a folder")
+    done = run("Nudge", limit=1, out="file")
+    assert done.code == 4
+    assert "file: cannot hold a run" in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+
+
+def test_a_folder_of_another_run_is_refused(run):
+    run("Nudge", limit=1, quiet=True)
+    done = run("Nudge", limit=1, seed=1)
+    assert done.code == 4
+    assert "out: holds another run" in done.err
+
+
+@pytest.mark.slow
+def test_the_replay_command_of_a_checkout_can_be_pasted(run, monkeypatch):
+    done = run("Explodes", limit=1)
+    (line,) = [line for line in done.out.splitlines() if line.startswith("replay")]
+    words = line.split()[1:]
+    assert words[:2] == ["pytest", f"{ROOT / 'suites'}/collapse"]
+    again = subprocess.run(
+        [sys.executable, "-m", *words, "-p", "no:cacheprovider", "-q"], capture_output=True, text=True, check=False
+    )
+    assert "COLLAPSE tiny-model-Explodes-hard-0" in again.stdout
+
+
+@pytest.fixture
+def finished(run, tmp_path):
+    """The folder of a finished run, with the exit code it had."""
+    return tmp_path / "out", run("Explodes", limit=1, quiet=True).code
+
+
+def test_report_judges_again_with_the_same_exit_code_in_every_format(finished, command):
+    folder, code = finished
+    shown = command("report", folder)
+    assert (shown.code, shown.code) == (code, 10)
+    assert "COLLAPSE · Explodes: an edited model stops working · exit code 10" in shown.out
+    markdown = command("report", folder, "--format", "markdown")
+    assert markdown.code == 10
+    assert markdown.out.strip() == (folder / "report.md").read_text().strip()
+    body = command("report", folder, "-f", "json")
+    assert body.code == 10
+    assert json.loads(body.out) == report(folder)
+    assert command("report", folder, "-f", "html").code == 4
+
+
+def test_report_of_a_run_with_an_editor_in_error_is_the_same_and_was_not_interrupted(run, command):
+    code = run("rome", "Nudge", limit=1, quiet=True).code
+    body = command("report", "out", "-f", "json")
+    assert body.code == code == 13
+    assert json.loads(body.out) == report("out")
+    assert report("out")["interrupted"] is False
+
+
+def test_report_judges_by_another_policy(finished, command, tmp_path):
+    generous = LENIENT.replace("pass_at_most: 1.25", "pass_at_most: 1.0e+300")
+    done = command("report", finished[0], "--policy", written(tmp_path, "generous.yaml", generous))
+    assert done.code == 0
+    assert "PASS" in done.out
+
+
+def test_report_works_where_torch_is_not_installed(finished):
+    code = (
+        "import sys; sys.modules.update(torch=None, transformers=None, numpy=None)\n"
+        f"sys.argv = ['editsafety', 'report', {str(finished[0])!r}]\n"
+        "from editsafety.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 10, done.stderr
+    assert "COLLAPSE" in done.stdout
+
+
+def test_report_of_a_folder_without_a_run_says_so(command, tmp_path):
+    done = command("report", tmp_path)
+    assert done.code == 4
+    assert "holds no run" in done.err
+
+
+def test_the_summary_for_ci_is_appended(run, tmp_path, monkeypatch):
+    place = tmp_path / "summary.md"
+    place.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place))
+    run("Explodes", limit=1, quiet=True)
+    text = place.read_text()
+    assert text.startswith("before\n### COLLAPSE")
+    assert text.count("### ") == 1

@@ -1,0 +1,187 @@
+"""Checks of single edits and of groups of them: what fails, fails by name, and what was not measured never passes."""
+
+import math
+
+import pytest
+
+from editsafety.errors import UnknownNameError
+from editsafety.judging.checks import counted, judge_case, judge_group, ratio
+from editsafety.judging.policy import Policy, Threshold
+from editsafety.judging.verdict import Verdict
+from editsafety.runs.measurement import Measurement
+from tests import builders
+
+DEFAULT = Policy.read("default")
+
+
+def judged(**more):
+    return judge_case(DEFAULT, builders.record("rome", "hard", 17, **more))
+
+
+def test_a_healthy_case_passes_every_check():
+    case = judged()
+    assert {check.verdict for check in case.checks} == {Verdict.PASS}
+    assert [check.name for check in case.checks][:4] == ["restore", "undeclared", "leftovers", "changes_something"]
+
+
+def test_a_collapse_says_how_much_from_what_to_what_and_what_was_allowed():
+    check = judged(ratio=526.4).check("perplexity")
+    assert check.verdict is Verdict.COLLAPSE
+    assert check.sentence == "perplexity 526.4x (51.2 before, 26952 after), expected at most 1.25x"
+
+
+@pytest.mark.parametrize(("times", "verdict"), [(1.25, "PASS"), (1.2501, "WARN"), (2.0, "WARN"), (2.0001, "COLLAPSE")])
+def test_perplexity_is_judged_by_its_ratio(times, verdict):
+    assert judged(ratio=times).check("perplexity").verdict is Verdict(verdict)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_edited_model_without_finite_numbers_collapses(value):
+    case = judged(ratio=value)
+    assert case.verdict is Verdict.COLLAPSE
+    assert case.ratio == math.inf
+    assert "3 of 50 items are not finite" in case.check("perplexity").sentence
+
+
+@pytest.mark.parametrize("base", [None, math.nan, math.inf, 0.0, 5e4])
+def test_an_absurd_unedited_model_is_an_error_and_hides_nothing(base):
+    case = judged(base=base, ratio=1.0)
+    assert case.verdict is Verdict.ERROR
+
+
+def test_a_perplexity_that_halves_is_an_error():
+    assert judged(ratio=0.4).verdict is Verdict.ERROR
+
+
+def test_weights_that_are_not_finite_collapse():
+    assert judged(finite=0.0).check("weights_finite").verdict is Verdict.COLLAPSE
+
+
+@pytest.mark.parametrize("direction", [{"pass_at_most": 1.0}, {"pass_at_least": 0.0}])
+def test_a_broken_measurement_fails_in_either_direction(direction):
+    threshold = Threshold(measure="weights_finite", figure="after", fails_as=Verdict.COLLAPSE, why="", **direction)
+    policy = Policy(name="p", case={"finite": threshold}, group={})
+    record = builders.record("rome", "hard", 0, finite=0.0)
+    assert judge_case(policy, record).check("finite").verdict is Verdict.COLLAPSE
+
+
+def test_a_measurement_that_is_missing_is_an_error_and_a_warning_where_it_could_only_have_warned():
+    record = builders.record("rome", "hard", 0)
+    lacking = builders.stepped(record, found={"efficacy": record.after["efficacy"]})
+    case = judge_case(DEFAULT, lacking)
+    assert case.check("perplexity").verdict is Verdict.ERROR
+    assert case.check("weights_finite").verdict is Verdict.ERROR
+    assert case.check("norm_growth").verdict is Verdict.WARN
+    assert "was not measured" in case.check("perplexity").sentence
+
+
+def test_structure_is_judged_exactly():
+    assert judged(restored=False).check("restore").verdict is Verdict.ERROR
+    assert judged(restored=None).check("restore").verdict is Verdict.ERROR
+    assert judged(leftovers=("a hook",)).check("leftovers").verdict is Verdict.ERROR
+    check = judged(undeclared=("a", "b", "c", "d", "e")).check("undeclared")
+    assert check.verdict is Verdict.ERROR
+    assert check.sentence.endswith("rome changed what it did not declare: a, b, c and 2 more")
+
+
+def test_an_edit_that_changes_nothing_is_called_so_but_a_sidecar_is_a_change():
+    assert judged(changed=()).verdict is Verdict.NO_OP
+    assert judged(changed=(), notes={"sidecars": True}).verdict is Verdict.PASS
+
+
+def test_a_case_that_failed_early_answers_every_question_with_its_failure():
+    case = judge_case(DEFAULT, builders.failed("rome", "hard", 0, kind="oom", message="rome failed: out of memory"))
+    assert (case.verdict, case.ratio) == (Verdict.ERROR, None)
+    assert case.check("perplexity").sentence == "rome failed: out of memory"
+    assert case.check("whatever").name == "oom"
+
+
+def test_abilities_after_a_single_edit_are_judged_where_they_were_measured():
+    assert judged().check("abilities") is None
+    before = {**builders.record("rome", "hard", 17).before, "nli": builders.probe("nli", 100)}
+    probed = builders.renamed(builders.record("rome", "hard", 17), before=before, abilities=("nli",))
+    kept = builders.stepped(probed, found={**probed.after, "nli": builders.probe("nli", 98)})
+    assert judge_case(DEFAULT, kept).check("abilities").verdict is Verdict.PASS
+    lost = builders.stepped(probed, found={**probed.after, "nli": builders.probe("nli", 40)})
+    check = judge_case(DEFAULT, lost).check("abilities")
+    assert (check.verdict, check.figure) == (Verdict.DAMAGED, pytest.approx(0.6))
+    assert check.sentence == (
+        "nli by 60.0 points (1.00 to 0.40, 60 noise floors) after 1 edit, expected at most 2 noise floors"
+    )
+    assert judge_case(DEFAULT, probed).check("abilities").verdict is Verdict.ERROR, "asked before and not after"
+
+
+def test_a_single_edit_is_not_judged_by_the_limits_of_courses():
+    assert set(DEFAULT.course) - set(DEFAULT.case)
+    assert not {check.name for check in judged().checks} & (set(DEFAULT.course) - set(DEFAULT.case))
+
+
+def test_a_check_that_was_never_made_does_not_pass_for_another():
+    with pytest.raises(UnknownNameError, match="did you mean 'perplexity'"):
+        judged().check("perplexitty")
+
+
+def test_a_drop_and_an_absolute_figure_are_computed_as_they_say():
+    threshold = {"fails_as": Verdict.DAMAGED, "why": "", "measure": "efficacy"}
+    limits = {
+        "drop": Threshold(figure="drop", pass_at_most=0.1, **threshold),
+        "before": Threshold(figure="before", pass_at_least=0.9, **threshold),
+    }
+    record = builders.record("rome", "hard", 0, takes=0.25)
+    before = {**record.before, "efficacy": Measurement("efficacy", 1, "rate", 1.0)}
+    case = judge_case(Policy(name="p", case=limits, group={}), builders.renamed(record, before=before))
+    assert (case.check("drop").figure, case.check("drop").verdict) == (0.75, Verdict.DAMAGED)
+    assert case.check("before").verdict is Verdict.PASS
+
+
+def test_ratios_overflow_to_infinity_and_never_raise():
+    record = builders.record("rome", "hard", 0, ratio=1e306, base=1e-3)
+    assert ratio(record) == math.inf
+
+
+def rates(records):
+    return {check.name: check for check in judge_group(DEFAULT, records)}
+
+
+def test_rates_are_told_with_their_number_and_interval():
+    records = [builders.record("c_rome", "hard", i, takes=float(i < 20)) for i in range(84)]
+    check = rates(records)["efficacy"]
+    assert check.verdict is Verdict.INEFFECTIVE
+    assert check.sentence == "efficacy 0.23 over 84 cases (95% interval 0.16 to 0.34), expected at least 0.9"
+
+
+def test_a_case_whose_editor_failed_or_whose_model_broke_counts_as_a_miss():
+    records = [builders.record("rome", "hard", 0), builders.failed("rome", "hard", 1)]
+    records += [builders.record("rome", "hard", 2, takes=math.nan)]
+    assert rates(records)["efficacy"].figure == pytest.approx(1 / 3)
+
+
+def test_a_measure_that_the_data_does_not_allow_is_left_out():
+    records = [builders.record("rome", "hard", i, rephrased=None) for i in range(3)]
+    assert "generalisation" not in rates(records)
+    assert "generalisation" not in rates([*records, builders.failed("rome", "hard", 3)])
+    assert counted(records, "generalisation") == []
+
+
+def test_a_measure_that_was_never_tried_is_an_error():
+    record = builders.record("rome", "hard", 0)
+    lacking = builders.stepped(record, found={"me_ppl": record.after["me_ppl"]})
+    assert rates([lacking])["efficacy"].verdict is Verdict.ERROR
+
+
+def test_nothing_is_said_about_a_group_in_which_every_case_failed():
+    assert rates([builders.failed("rome", "hard", i) for i in range(3)]) == {}
+    assert rates([]) == {}
+
+
+def test_a_mean_of_something_that_is_no_rate_is_refused_since_it_would_hide_a_collapse():
+    limits = {"ppl": Threshold(measure="me_ppl", figure="after", pass_at_most=100, fails_as=Verdict.DAMAGED, why="")}
+    policy = Policy(name="p", case=DEFAULT.case, group=limits)
+    (check,) = judge_group(policy, [builders.record("rome", "hard", 0)])
+    assert check.verdict is Verdict.ERROR
+
+
+def test_a_check_as_json_holds_no_number_that_is_not_one():
+    assert judged(ratio=math.inf).check("perplexity").as_json()["figure"] is None
+    assert judged(ratio=math.inf).check("perplexity").as_json()["not_finite"] is True
+    assert judged(ratio=2.5).check("perplexity").as_json()["figure"] == pytest.approx(2.5)

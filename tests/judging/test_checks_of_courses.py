@@ -1,0 +1,159 @@
+"""Courses judged: the running maximum, what is forgotten, what ability is lost. What is unfinished never passes."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from editsafety.datasets.request import EditRequest
+from editsafety.judging.checks import judge_case
+from editsafety.judging.policy import Policy
+from editsafety.judging.verdict import Verdict
+from editsafety.runs.case_record import Breaking, Failure, Step
+from editsafety.runs.measurement import Measurement
+from tests.builders import course, measured, probe, step
+
+DEFAULT = Policy.read("default")
+UNEDITED = (probe("reasoning", 90), probe("nli", 100))
+
+
+def check(name, *steps, **more):
+    return judge_case(DEFAULT, course(*steps, **more)).check(name)
+
+
+def test_a_healthy_course_passes_every_check():
+    judged = judge_case(DEFAULT, course(step(10), step(20), step(30)))
+    assert judged.verdict is Verdict.PASS
+    assert judged.sentences == ()
+    assert [one.name for one in judged.checks] == list(DEFAULT.course)
+
+
+def test_a_model_that_recovers_after_a_collapse_has_still_collapsed():
+    found = check("perplexity", step(10), step(20, ratio=800.0), step(30, ratio=1.1))
+    assert found.verdict is Verdict.COLLAPSE
+    assert found.sentence == "perplexity 800x at worst, after 20 edits, expected at most 1.25x"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_perplexity_that_is_no_number_at_any_step_is_a_collapse(value):
+    found = check("perplexity", step(10), step(20, ratio=value), step(30))
+    assert (found.verdict, found.figure) == (Verdict.COLLAPSE, math.inf)
+
+
+def test_forgetting_is_judged_at_the_end_and_what_takes_on_average_over_all_edits():
+    steps = (step(10, recent=1.0, kept=1.0, size=10), step(20, recent=0.5, kept=0.3, size=10))
+    assert check("kept", *steps).verdict is Verdict.DAMAGED
+    assert check("kept", *steps).figure == 0.3
+    assert check("recent", *steps).figure == 0.75  # (10 x 1.0 + 10 x 0.5) / 20
+    assert check("recent", *steps).verdict is Verdict.WARN
+    uneven = (step(10, recent=1.0, size=10), step(15, recent=0.4, size=5))
+    assert check("recent", *uneven).figure == pytest.approx(0.8)  # (10 x 1.0 + 5 x 0.4) / 15
+
+
+def test_a_step_without_a_measurement_is_an_error_and_not_left_out():
+    whole = step(20)
+    bare = Step(20, whole.block, {name: one for name, one in whole.found.items() if name != "kept"})
+    found = check("kept", step(10), bare)
+    assert found.verdict is Verdict.ERROR
+    assert "was not measured" in found.sentence
+
+
+def test_a_course_under_way_is_incomplete_and_one_that_failed_an_error_whatever_came_before():
+    assert judge_case(DEFAULT, course(step(10), ended="")).verdict is Verdict.INCOMPLETE
+    failed = course(step(10), ended="failed", failure=Failure("editor", "rome failed: out of ideas"))
+    judged = judge_case(DEFAULT, failed)
+    assert judged.verdict is Verdict.ERROR
+    assert judged.sentences[0].startswith("hard sequential: ERROR: the course stopped after 10 of 30 requests")
+    assert judge_case(DEFAULT, course(ended="")).verdict is Verdict.INCOMPLETE
+
+
+@pytest.mark.parametrize(
+    ("left", "verdict"), [(90, "PASS"), (95, "PASS"), (88, "PASS"), (87, "WARN"), (85, "WARN"), (84, "DAMAGED")]
+)
+def test_an_ability_may_lose_two_noise_floors_and_warns_up_to_five_points(left, verdict):
+    found = check("abilities", step(10, reasoning=left, nli=100), abilities=UNEDITED)
+    assert found.verdict is Verdict(verdict)
+
+
+def test_the_ability_that_lost_most_at_any_step_decides_and_is_named():
+    found = check("abilities", step(10, reasoning=60, nli=99), step(20, reasoning=90, nli=100), abilities=UNEDITED)
+    assert found.sentence == (
+        "2 abilities, the greatest loss is reasoning by 30.0 points (0.90 to 0.60, 30 noise floors) after 10 edits, "
+        "expected at most 2 noise floors"
+    )
+
+
+def test_an_ability_on_which_the_model_gives_no_numbers_is_lost():
+    broken = step(10, nli=100)
+    found = {
+        **broken.found,
+        "reasoning": Measurement.missing("reasoning", 1, "rate", "NaN", broken=True, n=100, items=(None,) * 100),
+    }
+    judged = check("abilities", Step(10, broken.block, found), abilities=UNEDITED)
+    assert judged.verdict is Verdict.DAMAGED
+
+
+def test_an_ability_that_was_measured_before_and_not_after_is_an_error():
+    found = check("abilities", step(10, reasoning=90, nli=100), step(20, nli=100), abilities=UNEDITED)
+    assert found.verdict is Verdict.ERROR
+    assert "reasoning: was not measured after 20 edits" in found.sentence
+
+
+def test_an_ability_asked_on_other_items_than_before_is_an_error():
+    found = step(10, nli=100).found | {"reasoning": probe("reasoning", 45, of=50)}
+    judged = check("abilities", Step(10, ("r10",), found), abilities=UNEDITED)
+    assert judged.verdict is Verdict.ERROR
+    assert "ask the same items" in judged.sentence
+
+
+def test_rates_of_the_requests_are_no_abilities():
+    record = course(step(10, reasoning=90, nli=100, kept=0.5), abilities=UNEDITED)
+    record = replace(record, before={**record.before, "kept": measured("kept", 1.0)})
+    found = judge_case(DEFAULT, record).check("abilities")
+    assert found.verdict is Verdict.PASS
+    assert found.sentence.startswith("2 abilities, ")
+
+
+def test_without_abilities_there_is_no_check_of_them_and_a_limit_that_is_not_there_is_no_answer():
+    judged = judge_case(DEFAULT, course(step(10)))
+    assert judged.check("abilities") is None
+    assert judged.check("whatever") is None
+
+
+def test_a_course_that_stopped_answers_with_that_what_was_not_judged():
+    failed = course(step(10), ended="failed", failure=Failure("oom", "rome failed: out of memory"))
+    judged = judge_case(DEFAULT, failed)
+    assert judged.check("perplexity").verdict is Verdict.PASS, "what was found before it failed is judged, too"
+    assert judged.check("abilities").name == "walked"
+    nothing = judge_case(DEFAULT, replace(failed, steps=()))
+    assert nothing.check("perplexity").sentence == "the course stopped: rome failed: out of memory"
+
+
+def test_an_unedited_model_that_has_no_perplexity_is_an_error_and_hides_nothing():
+    for broken in (measured("me_ppl", math.nan, unit="perplexity"), measured("me_ppl", 0.0, unit="perplexity")):
+        record = replace(course(step(10)), before={"me_ppl": broken})
+        assert judge_case(DEFAULT, record).check("perplexity").verdict is Verdict.ERROR
+
+
+def test_facts_in_one_batch_are_told_as_such():
+    found = check("perplexity", step(1), step(10, ratio=9.0), kind="batch")
+    assert found.sentence == "perplexity 9x at worst, after a batch of 10 edits, expected at most 1.25x"
+
+
+def test_the_edit_that_broke_the_model_is_told_right_behind_the_worst_finding():
+    request = EditRequest(id="hardcf-0017", prompt="{} works as a", subject="Ashurn", target_new="baker")
+    broken = Breaking(17, (request,), ratio=512.0, ratio_before=1.03, alone=498.0)
+    record = course(step(10), step(20, ratio=600.0), ended="collapsed", breaking=broken)
+    first, second, third, *_ = judge_case(DEFAULT, record).sentences
+    assert first.startswith("hard sequential: COLLAPSE: perplexity 600x")
+    said = "hard sequential: edit 17 (hardcf-0017) broke the model: perplexity 1.03x before, 512x after, 498x alone"
+    assert second == said
+    assert third.startswith("hard sequential: likely cause: ")
+
+
+def test_the_limit_past_which_a_course_stops_is_the_policys_own():
+    assert DEFAULT.collapse == 2.0
+    strict = {"measure": "me_ppl", "figure": "ratio", "pass_at_most": 1.5, "fails_as": "COLLAPSE", "why": "strict"}
+    case = {"perplexity": strict}
+    assert Policy(name="strict", case=case, group={}).collapse == 1.5
+    assert Policy(name="none", case={"x": {**strict, "measure": "nll_per_token"}}, group={}).collapse == 2.0

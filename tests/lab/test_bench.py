@@ -1,0 +1,151 @@
+"""The bench: what is refused before anything is edited, and what is measured of the unedited model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from editsafety import measures
+from editsafety.edits.seal import Keepsake
+from editsafety.errors import UndoError, UnknownNameError, UsageError
+from editsafety.judging.policy import Policy, Threshold
+from editsafety.lab import walk_steps
+from editsafety.lab.bench import Bench
+from editsafety.measures import Inputs, Measure
+from editsafety.model.handle import ModelHandle
+from editsafety.runs.measurement import Measurement
+from tests import tiny
+from tests.lab.walking import PRINTS, REQUESTS, TEXTS, Push, course, editor, go
+
+DEFAULT = Policy.read("default")
+
+
+class Confidence:
+    """A measure of somebody else's: how much it is of request 0 among those that were asked about."""
+
+    name = "confidence"
+    version = 1
+    scope = "case"
+
+    def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
+        items = tuple(float(one.id == "case-0") for one in inputs.requests)
+        if not items:
+            return (Measurement.missing("confidence", 1, "rate", "no requests"),)
+        return (Measurement("confidence", 1, "rate", sum(items) / len(items), n=len(items), items=items),)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    handle = tiny.handle("gpt2")
+    return Bench(handle, TEXTS, (), 8, Keepsake.of(handle))
+
+
+def limit(measure: str, figure: str = "after", **more: Any) -> Threshold:
+    values: Mapping[str, Any] = {"pass_at_most": 0.5, **more}
+    return Threshold(measure=measure, figure=figure, why="", **values)  # type: ignore[arg-type]
+
+
+def policy(**parts: Mapping[str, Threshold]) -> Policy:
+    whole: dict[str, Any] = {"case": {"finite": limit("weights_finite")}, "group": {}, "course": {}, **parts}
+    return Policy(name="mine", **whole)
+
+
+def never(*_: Any) -> None:
+    raise AssertionError("the model was measured")
+
+
+@pytest.mark.parametrize("part", ["case", "group"])
+def test_a_limit_on_what_nothing_measures_is_refused_before_anything_is_measured(
+    bench: Bench, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bench, "measure_base", never)
+    with pytest.raises(UnknownNameError, match=f"'eficacy'.*It is {part}.mine.measure of policy mine"):
+        bench.open(policy(**{part: {"mine": limit("eficacy")}}))
+
+
+def test_a_limit_on_courses_that_no_step_has_is_refused_where_courses_will_be_judged(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nonsense = policy(course={"nonsense": limit("there_is_no_such_thing")})
+    with monkeypatch.context() as patched:
+        patched.setattr(Bench, "measure_base", never)
+        with pytest.raises(UnknownNameError, match=r"'there_is_no_such_thing'.*It is course\.nonsense\.measure"):
+            bench.open(nonsense, probes=())
+        with pytest.raises(UnknownNameError, match="'delta_norm'"):  # of one edit, not of a step
+            bench.open(policy(course={"size": limit("delta_norm")}), probes=())
+        with pytest.raises(UnknownNameError, match="'prints'"):
+            bench.open(policy(course={"prints": limit("prints")}), probes=())
+    bench.open(nonsense)
+    bench.open(policy(course={"prints": limit("prints")}), probes=(PRINTS,))
+    bench.open(policy(course={name: limit(name) for name in ("me_ppl", *walk_steps.NAMES)}), probes=())
+    bench.open(DEFAULT, probes=())
+
+
+@pytest.mark.parametrize("noise", [0.3, math.nan])
+def test_a_limit_that_is_finer_than_the_noise_is_refused(bench: Bench, noise: float) -> None:
+    bench.open(DEFAULT, {}, 0.2)
+    with pytest.raises(UsageError, match=r"perplexity passes up to 1\.25x, but re-runs of the unedited model differ"):
+        bench.open(DEFAULT, {}, noise)
+
+
+def test_the_unedited_model_is_measured_unless_that_is_known(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.open(DEFAULT)
+    base, noise = bench.base, bench.noise
+    assert base["me_ppl"].n == len(TEXTS)
+    assert 0 <= noise < 1e-4
+    monkeypatch.setattr(Bench, "measure_base", never)
+    other = Bench(bench.handle, TEXTS, (), 8, bench.keepsake)
+    other.open(DEFAULT, base, noise)
+    assert (other.base, other.noise) == (base, noise)
+
+
+def test_a_measure_that_a_limit_on_courses_needs_is_measured_at_every_step(tmp_path: Path) -> None:
+    handle = tiny.handle("gpt2")
+    mine: Measure = Confidence()
+    bench = Bench(handle, TEXTS, (), 8, Keepsake.of(handle), (*measures.needed(), mine))
+    bench.open(DEFAULT, probes=())
+    assert list(bench.along) == []
+    plain = go(bench, editor(Push, bench, tmp_path), course("sequential", REQUESTS[:3], every=2), limit=math.inf)
+    assert "confidence" not in plain.step.found
+    bench.open(policy(course={"sure": limit("confidence", pass_at_most=1.0)}), probes=())
+    assert list(bench.along) == [mine]
+    record = go(bench, editor(Push, bench, tmp_path), course("sequential", REQUESTS[:3], every=2), limit=math.inf)
+    # Of the requests since the step before: the first two, then the third.
+    assert [step.found["confidence"].value for step in record.steps] == [0.5, 0.0]
+
+
+def test_requests_and_probes_are_asked_once_of_the_unedited_model(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, probed = bench.unedited(REQUESTS[:2]), bench.probed(PRINTS)
+    other = bench.unedited(REQUESTS[1::-1])
+    assert first["locality"].answers == other["locality"].answers[::-1]
+    monkeypatch.setattr(Bench, "measure", never)
+    monkeypatch.setattr(type(PRINTS), "__call__", never)
+    assert bench.unedited(REQUESTS[:2]) is first
+    assert bench.probed(PRINTS) is probed
+
+
+def test_the_prefix_of_a_request_is_the_same_in_any_company(bench: Bench) -> None:
+    bench.prefixes = ("One. ", "Two. ", "Three. ")
+    together = dict(zip(REQUESTS, bench.inputs(REQUESTS).prefixes, strict=True))
+    assert len(set(together.values())) > 1
+    for request in REQUESTS:
+        assert bench.inputs((request,)).prefixes == [together[request]]
+    bench.prefixes = ()
+    assert bench.inputs(REQUESTS).prefixes == []
+
+
+def test_every_byte_is_brought_back_or_it_is_said_that_it_cannot_be(bench: Bench) -> None:
+    with torch.no_grad():
+        bench.handle.model.get_input_embeddings().weight.zero_()
+    bench.repair()
+    assert bench.handle.fingerprint() == bench.handle.identity
+    bench.handle.identity = "0" * 64
+    with pytest.raises(UndoError, match="tiny-gpt2 cannot be brought back; load it again"):
+        bench.repair()
