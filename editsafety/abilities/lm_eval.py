@@ -45,7 +45,7 @@ def harness(
     `tasks` are names known to the harness or of YAML files in the folder `include_path`. `limit` takes the *first*
     items of each task. With `offline` only data that is here already is used. Free answers are generated with a cache
     of keys, of which a sidecar sees one token at a time. Raises UsageError (no lm-eval, an unknown task), DataError
-    (data that cannot be had).
+    (data that are not available).
     """
     lm_eval, model_class, manager_class = _imported()
     manager = _manager(manager_class, tasks, include_path)

@@ -222,7 +222,7 @@ def _preflight(policy: Policy, alarms: Sequence[Alarm], found: Found, edit: Edit
 
 @torch.no_grad()
 def _growth(session: EditSession, edit: Edit, own: Measurement) -> Measurement:
-    """Norm of the changed weights over that before the *first* edit, the largest; `own` where that cannot be had."""
+    """Norm of the changed weights over that before the *first* edit, the largest; `own` where that is not available."""
     parameters = dict(session.handle.model.named_parameters(remove_duplicate=False))
     after: dict[str, Tensor] = {}
     for delta in edit.deltas:

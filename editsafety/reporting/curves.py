@@ -62,20 +62,19 @@ def _panel(
     place: Any, panel: tuple[str, Kind, str], records: Sequence[CaseRecord], editors: list[str], figure: str
 ) -> None:
     model, schedule, stream = panel
-    single = schedule == "single"
     for record in records:
         number = editors.index(record.editor)
-        points = [(i + 1 if single else step.edits, _of(step, record, figure)) for i, step in enumerate(record.steps)]
+        points = [(step.edits, _of(step, record, figure)) for step in record.steps]
         known = [(x, _drawn(y)) for x, y in points if y is not None]
         if figure == "ratio" and record.schedule.cumulative:
             known = sorted({(0, 1.0), *known, *_found(record)})
         style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "markersize": 3.5}
-        place.plot([x for x, _ in known], [y for _, y in known], linewidth=0 if single else 1.4, **style)
+        place.plot([x for x, _ in known], [y for _, y in known], linewidth=1.4, **style)
         if figure == "ratio" and record.breaking is not None:
             at = (record.breaking.edits, _drawn(record.breaking.ratio))
             place.plot(*at, marker="x", markersize=9, markeredgewidth=2, color=style["color"])
     place.set_title(f"{model}: {schedule}, {stream} requests", fontsize=10)
-    place.set_xlabel({"single": "request", "batch": "facts in one edit"}.get(schedule, "edits so far"))
+    place.set_xlabel(records[0].schedule.axis)
     place.set_ylabel(FIGURES.get(figure, figure))
     place.grid(visible=True, which="major", alpha=0.25)
 

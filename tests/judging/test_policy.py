@@ -1,4 +1,4 @@
-"""Policy: a limit that cannot be meant is refused by name, before anything is loaded."""
+"""Policy: an invalid limit is refused by name, before anything is loaded."""
 
 import math
 import textwrap

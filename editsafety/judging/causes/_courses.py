@@ -63,7 +63,7 @@ def _alone(record: CaseRecord, limit: float) -> Iterator[Cause]:
         )
         return
     if not record.schedule.cumulative:
-        return  # every single edit is made alone, so that says nothing about this one
+        return  # a batch of one is made alone, so that says nothing about it
     who = breaking.requests[0].id if breaking.requests else "?"
     said = f"edit {breaking.edits} ({who}) breaks the unedited model as well ({times(breaking.alone)}): a hard case"
     known = " (c_rome, for a subject in first place)" if record.editor == "rome" else ""
