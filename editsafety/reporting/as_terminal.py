@@ -82,7 +82,8 @@ def _table(report: RunReport, console: Console) -> Table:
         cells = [[_heading(columns, i, roomy), *(row.cells[i] for row in lines)] for i in range(len(columns))]
         widths = [max(len(part) for cell in column for part in cell.split("\n")) for column in cells]
         gap = 2 if roomy else 1
-        return sum(width + gap for width in (editor, *([model] if several else []), verdict, *widths)) <= console.width
+        parts = (editor, *([model] if several else []), verdict, *widths)
+        return sum(parts) + gap * (len(parts) - 1) <= console.width
 
     roomy, narrow = fits(True), not fits(False)
     shown = [i for i, column in enumerate(columns) if not (narrow and column.dispensable)]
