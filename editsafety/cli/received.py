@@ -83,7 +83,7 @@ def apply(
     *,
     delta: Delta,
     model: options.Model,
-    out: Annotated[Path, typer.Option(help="a new folder for the edited checkpoint and its tokenizer")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="a new folder for the edited checkpoint and its tokenizer")],
     loading: options.Loading,
 ) -> None:
     """Write an edit into a copy of the model: a checkpoint that can be loaded without editsafety."""
@@ -121,6 +121,7 @@ def _judge(
     bench = received.unedited(handle, chosen, limits, prefixed=bool(rows))
     found = received.examine(bench, given, rows, limits)
     words = ["--before", model, "--after", place, *(["--requests", requests] if requests else [])]
+    words += ["--limit", str(limit)] if limit is not None else []
     found = replace(found, report=replace(found.report, command=shlex.join(["editsafety", "check", *words])))
     console = Console(highlight=False)
     _show(console, found, handle)

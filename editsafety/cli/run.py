@@ -14,6 +14,7 @@ import typer
 
 from editsafety import reporting
 from editsafety.cli import options
+from editsafety.cli.sequences import with_command
 from editsafety.cli.signature import without
 from editsafety.errors import StoreError, UnknownNameError
 from editsafety.judging.policy import Policy
@@ -148,7 +149,7 @@ def arguments(chosen: Sequence[str], workers: str | None = None, select: str | N
 def report(
     folder: Annotated[Path, typer.Argument(help="the folder of a run")],
     policy: Annotated[str | None, typer.Option(help="judge by another policy")] = None,
-    format: Annotated[str, typer.Option("--format", "-f", help="terminal, json or markdown")] = "terminal",
+    format: Annotated[str, typer.Option("--format", "-f", help=", ".join(reporting.names()))] = "terminal",
 ) -> None:
     """Judge a stored run again, without a model, and show the report. Exits like `run`."""
     from rich.console import Console
@@ -174,14 +175,22 @@ def stored(folder: Path, policy: str | None = None) -> RunReport:
     store = Store(folder / folders.STORE)
     facts = store.facts()
     planned = plan.wanted(facts.asked)
+    if facts.asked.apart:  # no options lay these cases out: they are as their records say
+        kept = {record.case: _case_of(record, facts.asked) for record in store.records()}
+        others = {name: case for name, case in kept.items() if name in facts.asked.cases}
+        planned = list({**{case.id: case for case in planned}, **others}.values())
     records = {case.id: record for case in planned if (record := _kept(store, facts, case)) is not None}
-    for record in store.records():  # cases that no options lay out: those of `editsafety sequence`
-        if record.case in facts.asked.cases and record.case not in {case.id for case in planned}:
-            planned.append(Case(record.model, record.editor, record.stream, record.requests, record.schedule))
-            records[record.case] = record
     limits = Policy.of(replace(settings, policy=policy) if policy else settings)
+    if policy:
+        facts = replace(facts, judged=frozenset())  # of another policy every limit counts
     # A run that was killed may have computed what it did not come to judge, and must not look whole.
-    return RunReport.of(plan, limits, records, facts, planned=planned, interrupted=facts.ended.interrupted)
+    found = RunReport.of(plan, limits, records, facts, planned=planned, interrupted=facts.ended.interrupted)
+    return with_command(found) if facts.asked.apart else found
+
+
+def _case_of(record: CaseRecord, asked: Wanted) -> Case:
+    probed = record.case in asked.probed
+    return Case(record.model, record.editor, record.stream, record.requests, record.schedule, probed=probed)
 
 
 def _kept(store: Store, facts: RunFacts, case: Case) -> CaseRecord | None:

@@ -89,9 +89,7 @@ def sequence(
         report = _run(plan, folder, options.show_progress(quiet=quiet))
     except KeyboardInterrupt:
         raise options.Interrupted from None
-    broken = next((course for course in courses.ordered(report) if course.record.breaking), None)
-    if broken is not None:
-        report = replace(report, command=reproducer(plan, broken.record, stream))
+    report = with_command(report)
     place = ReportPlace(folders.suites(), folders.near(folder.absolute()))
     reporting.write(report, folder, place)
     if not quiet:
@@ -131,7 +129,7 @@ def _run(plan: RunPlan, folder: Path, progress: Progress) -> RunReport:
     store = Store(folder / folders.STORE)
     cases = [*plan.cases, *plan.courses]
     probed = tuple(case.id for case in plan.cases if case.probed)
-    store.note(Wanted(tuple(case.id for case in cases), probed))
+    store.note(Wanted(tuple(case.id for case in cases), probed, apart=True))
     store.note(Ended(interrupted=True))
     lab = Lab(plan, store, progress, wanted=cases)
     records = {case.id: record for case in cases if (record := _record(lab.record, store, case)) is not None}
@@ -153,10 +151,18 @@ def _record(run: Any, store: Store, case: Case) -> CaseRecord | None:
     return record
 
 
-def reproducer(plan: RunPlan, record: CaseRecord, stream: str) -> str:
-    """The command that does no more than break the model again."""
-    assert record.breaking is not None
-    along, edits = record.schedule, str(record.breaking.edits)
+def with_command(report: RunReport) -> RunReport:
+    """The report with the command that runs its worst course again."""
+    failing = courses.failing(report)
+    broken = [course for course in failing if course.record.breaking]
+    worst = next(iter([*broken, *failing]), None)
+    return report if worst is None else replace(report, command=reproducer(report.plan, worst.record))
+
+
+def reproducer(plan: RunPlan, record: CaseRecord) -> str:
+    """The command that does no more than break the model again; of a course that did not break, all of it."""
+    along, stream, breaking = record.schedule, record.stream, record.breaking
+    edits = str(breaking.edits if breaking is not None else record.planned)
     model = next(name for name in plan.settings.models if slug(name) == record.model)
     editor = next(name for name in plan.settings.editors if label(name) == record.editor)
     words = ["editsafety", "sequence", "--model", model, "--editor", editor]
@@ -166,10 +172,13 @@ def reproducer(plan: RunPlan, record: CaseRecord, stream: str) -> str:
     for option, value in changed_options(plan.settings):
         if option.replayed and option.name not in NOT_REPEATED:
             words += [option.command_line] if value is True else [option.command_line, str(value)]
+    words += ["--schedule", along.kind]
     if along.kind == "batch":
-        return shlex.join([*words, "--schedule", "batch", "--size", edits])
-    size = ["--size", str(along.sizes[0])] if along.kind == "batch-sequential" else []
-    return shlex.join([*words, "--schedule", along.kind, *size, "--limit", edits, "--every", edits])
+        sizes = (breaking.edits,) if breaking is not None else along.sizes
+        return shlex.join([*words, *(word for size in sizes for word in ("--size", str(size)))])
+    words += ["--size", str(along.sizes[0])] if along.kind == "batch-sequential" else []
+    every = edits if breaking is not None else str(along.every)
+    return shlex.join([*words, "--limit", edits, "--every", every])
 
 
 def _show(console: Console, course: CaseVerdict, folder: Path) -> None:

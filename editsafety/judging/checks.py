@@ -110,6 +110,11 @@ def judge_case(policy: Policy, record: CaseRecord) -> CaseVerdict:
         checks += [_judge_limit(name, threshold, record) for name, threshold in limits.items()]
         if policy.abilities is not None:
             checks += list(_judge_abilities(policy.abilities, record))
+    if record.is_course and not checks:
+        said = (
+            f"policy {policy.name} has no limit on courses, so nothing of this one can be judged; add a part `course`"
+        )
+        checks = [Check(WALKED, Verdict.ERROR, said)]
     return CaseVerdict(record, tuple(checks), policy.collapse)
 
 

@@ -170,6 +170,7 @@ class SafetySession:
             self._wanted[name] = replace(self._wanted[name], probed=True)
         self.store.note(Wanted(tuple(sorted(self._wanted)), tuple(sorted(probed))))
         self.store.note(Ended(interrupted=True))
+        self._ask_for_limits_of_ones_own()
 
     def record(self, case: Case) -> CaseRecord:
         """A case's record, computed when missing. Progress is shown past pytest's capture."""
@@ -300,6 +301,17 @@ class SafetySession:
         if name not in self._asked:
             self._asked.add(name)
             self.store.note(JudgedCheck(name))
+
+    def _ask_for_limits_of_ones_own(self) -> None:
+        """The suites name the checks of the default policy; what a policy has beside them is judged all the same."""
+        usual, courses = Policy.read("default"), {case.is_course for case in self._wanted.values()}
+        if False in courses:
+            own = {*self.policy.case, *self.policy.group} - {*usual.case, *usual.group}
+            for name in sorted(own):
+                self._ask(name)
+        if True in courses:
+            for name in sorted({*self.policy.course} - {*usual.course}):
+                self._ask(f"course {name}")
 
     def _chosen(self, case: Case) -> Case:
         """The case as it is wanted in this session: with its abilities, or without."""

@@ -99,7 +99,7 @@ def _reasons(report: RunReport, most: int | None = None) -> str:
 def _courses(report: RunReport) -> str:
     """A table of all courses, then why they do not pass, and every measured step of those that broke the model."""
     if not report.courses:
-        return _list(report.gaps)
+        return _list([*report.gaps, *story.skipped(report)])
     head = ("course", "verdict", *courses.HEADINGS)
     lines = [head, ("---", "---", *["--:"] * (len(head) - 3), "---")]
     lines += [
@@ -116,7 +116,7 @@ def _courses(report: RunReport) -> str:
         f"**{safe(course.record.case)}: {course.verdict.value}**\n\n{_list(course.sentences)}"
         for course in courses.failing(report)
     ]
-    parts.append(_list(report.gaps))
+    parts.append(_list([*report.gaps, *story.skipped(report)]))
     for course in courses.failing(report):
         if course.record.breaking and len(course.record.steps) > 1:
             steps = [courses.STEPS, ("--:",) * len(courses.STEPS), *courses.table(course.record)]

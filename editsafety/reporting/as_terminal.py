@@ -42,6 +42,8 @@ def render(
         if table.row_count:
             console.print(table)
             console.print()
+    for text in story.skipped(report):
+        console.print(Text(_safe(console, text), style="dim"), overflow="fold")
     reasons = _reasons(report, console)
     if reasons.row_count:
         console.print(reasons)

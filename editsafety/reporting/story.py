@@ -46,6 +46,11 @@ def set_aside(report: RunReport) -> list[str]:
     return list(dict.fromkeys(f"{facts.editor}: {line}" for facts in editors for line in facts.set_aside))
 
 
+def skipped(report: RunReport) -> list[str]:
+    """Courses that were not run because the editor's traits do not allow them."""
+    return [f"{case}: not run: {reason}" for case, reason in report.facts.not_applicable.items()]
+
+
 def verdict_line(report: RunReport) -> str:
     """The verdict, who got which, and the exit code: `COLLAPSE · rome COLLAPSE, ft PASS · exit code 10`."""
     verdict = report.verdict
@@ -101,6 +106,8 @@ def replay(report: RunReport, suites: str) -> str | None:
         worst_checks = {check.name for check in walked.checks if check.verdict is walked.verdict}
         along = walked.record.schedule.suite
         room, selected = ("abilities" if worst_checks == {ABILITIES} else along), walked.record.case
+        if walked.record.schedule.kind == "batch":  # whose id the one of batches on top of each other begins with
+            selected += f" and not {selected}-sequential"
         group = walked.record
     else:
         findings = [(group, finding) for group in groups for finding in group.findings]

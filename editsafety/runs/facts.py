@@ -58,6 +58,7 @@ class Wanted(RunFact):
     kind: ClassVar[str] = "asked"
     cases: tuple[str, ...] = ()  # ids of the cases that were selected
     probed: tuple[str, ...] = ()  # those of them whose abilities are measured
+    apart: bool = False  # whether they are not those that the settings lay out (`editsafety sequence`)
 
 
 @dataclass(frozen=True)

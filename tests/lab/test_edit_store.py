@@ -40,6 +40,8 @@ class Turns(Sidecar):
         self.target, self.matrix = target, matrix
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
+        if isinstance(output, tuple):  # what a block gives in transformers 4
+            return (output[0] @ self.matrix, *output[1:])
         return output @ self.matrix
 
     def tensors(self) -> Mapping[str, Tensor]:
