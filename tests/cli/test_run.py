@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -311,3 +312,23 @@ def test_the_summary_for_ci_is_appended(run, tmp_path, monkeypatch):
     text = place.read_text()
     assert text.startswith("before\n### COLLAPSE")
     assert text.count("### ") == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "limit"),
+    [
+        ("case", "mine: {measure: delta_relative, figure: after, pass_at_most: 0.0, fails_as: DAMAGED, why: x}"),
+        ("group", "mine: {measure: efficacy, figure: after, pass_at_least: 2.0, fails_as: DAMAGED, why: x}"),
+    ],
+)
+def test_a_limit_that_no_suite_names_is_judged_all_the_same(command, paths, part, limit):
+    Path("mine.yaml").write_text(LENIENT.replace(f"{part}:\n", f"{part}:\n  {limit}\n"))
+    Path("lenient.yaml").write_text(LENIENT)
+    words = [*given(paths, policy="mine.yaml", out="own"), "--editor", f"{paths['nudge']}:Nudge", "--controls", "0"]
+    done = command("run", *words)
+    assert done.code == 11, done.out
+    assert "mine" in done.out
+    usual = [*given(paths, policy="lenient.yaml", out="usual"), *words[words.index("--editor") :]]
+    assert command("run", *usual).code == 0
+    assert command("report", "usual").code == 0
+    assert command("report", "usual", "--policy", "mine.yaml").code == 11

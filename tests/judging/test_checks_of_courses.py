@@ -157,3 +157,10 @@ def test_the_limit_past_which_a_course_stops_is_the_policys_own():
     case = {"perplexity": strict}
     assert Policy(name="strict", case=case, group={}).collapse == 1.5
     assert Policy(name="none", case={"x": {**strict, "measure": "nll_per_token"}}, group={}).collapse == 2.0
+
+
+def test_a_policy_without_limits_on_courses_says_so_and_passes_none():
+    bare = DEFAULT.model_copy(update={"course": {}, "abilities": None, "name": "bare"})
+    (check,) = judge_case(bare, course()).checks
+    assert check.verdict is Verdict.ERROR
+    assert "policy bare has no limit on courses" in check.sentence

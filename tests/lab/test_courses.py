@@ -352,3 +352,15 @@ def test_streams_schedules_and_sizes_are_chosen_and_the_same_command_goes_on(
     other = command(*words_of(paths, "Nudge"), *mine, "--limit", "3")
     assert other.code == 4
     assert "holds another run" in other.err
+
+
+def test_a_stored_sequence_is_reported_as_it_was_run_whatever_its_schedule(
+    paths: dict[str, str], command: Command
+) -> None:
+    """`run` would lay out batches of other sizes from the same settings."""
+    words = [*words_of(paths, "Nudge"), "--schedule", "batch", "--size", "1", "--out", "found"]
+    done = command(*words)
+    assert done.code == 0, done.out
+    again = command("report", "found")
+    assert (again.code, again.out.splitlines()[-1]) == (0, done.out.splitlines()[-1])
+    assert "1 course" in again.out

@@ -20,8 +20,8 @@ from editsafety.datasets.request import EditRequest
 from editsafety.errors import DataError, UsageError
 from editsafety.research.hardcases import candidates, chat, vetting
 from editsafety.research.hardcases.chat import Endpoint, NoAnswer
-from tests.system import world
 from tests.cli.test_mining import SOMETIMES
+from tests.system import world
 
 KEY = "sk-secret-0123456789"
 Answer = tuple[int, dict[str, str], bytes, float]
