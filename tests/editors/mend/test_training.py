@@ -126,7 +126,7 @@ def test_the_loss_is_that_of_the_definition(family: str, tmp_path: Path) -> None
 
 
 def test_training_lowers_the_loss(handle: ModelHandle, tmp_path: Path) -> None:
-    values = {**NUMBERS["mend"], "max_iters": 60, "lr_lr": 0.003, "cloc": 0.1}
+    values = {**NUMBERS["mend"], "max_iters": 120, "lr_lr": 0.003, "cloc": 0.1}
     editor = Mend(handle, Mend.Hparams(**values), ArtifactStore(tmp_path), name="mend")
     lessons = FileLessons(datasets.requests("pocket-world/normal"))
     training = Training(handle, editor.sites, editor.shape, editor.hparams, lessons)
