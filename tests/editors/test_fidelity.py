@@ -1,8 +1,15 @@
-"""The editors against the published implementations' own deltas, on a tiny GPT-2 with fixed contexts and moments."""
+"""The editors against the published implementations' own deltas, on a tiny GPT-2 with fixed contexts and moments.
+
+A golden was computed on one processor and is compared on any. Most deltas differ by 1e-6 between processors. Where
+rounding alone moves one further (Adam's first step is the sign of a gradient, and some gradients are almost zero; a
+float32 inverse of a matrix of condition 14,000), the test measures by how much: the same edit after every weight, or
+every entry of C, was moved by up to half a unit in its last place.
+"""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +29,8 @@ from editsafety.model.handle import ModelHandle
 from editsafety.model.sites import Site
 
 TOLERANCE = 1e-4  # relative Frobenius error: above every difference between machines, below every known discrepancy
+HALF_A_UNIT = torch.finfo(torch.float32).eps / 2
+DRAWS = range(5)  # of the rounding that is measured
 CASES = range(5)
 ROMES = {"rome": "rome", "c_rome": "c_rome", "r_rome": "r_rome", "p_rome": "p_rome"}
 FTS = {"ft_l": "prompt_last", "ft_m": "target_new"}
@@ -66,12 +75,16 @@ class Moments:
         return inverse.__matmul__ if self.published_inverse else Inverse(Covariance(site.module, matrix, 10**6))
 
 
-def rome(name: str, handle: ModelHandle, goldens: Path, store: Path, *, published_inverse: bool) -> editors.Editor:
+def rome(
+    name: str, handle: ModelHandle, goldens: Path, store: Path, *, published_inverse: bool, draw: int | None = None
+) -> editors.Editor:
+    """An editor of ROME's family with the goldens' contexts and moments; `draw` moves the moments within rounding."""
     kind: Any = editors.load(name)
     given = numbers(goldens, name)
     known = {key: value for key, value in given.items() if key in kind.Hparams.model_fields}
     templates = tuple(json.loads((goldens / "templates.json").read_text())["rome"])
-    matrices = load_file(goldens / "covariance.safetensors")
+    read = load_file(goldens / "covariance.safetensors")
+    matrices = {module: jittered(matrix, draw) for module, matrix in read.items()}
     golden: Any = type(
         "Golden",
         (kind,),
@@ -83,6 +96,46 @@ def rome(name: str, handle: ModelHandle, goldens: Path, store: Path, *, publishe
 
 def error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
+
+
+def jittered(values: Tensor, draw: int | None) -> Tensor:
+    """Every value moved by up to half a unit in its last place; the values themselves without a draw."""
+    if draw is None:
+        return values
+    noise = torch.rand(values.shape, generator=torch.Generator().manual_seed(draw)) * 2 - 1
+    return values * (1 + HALF_A_UNIT * noise)
+
+
+@contextmanager
+def weights_jittered(handle: ModelHandle, draw: int) -> Iterator[None]:
+    kept = {name: weight.detach().clone() for name, weight in handle.model.named_parameters()}
+    try:
+        with torch.no_grad():
+            for weight in handle.model.parameters():
+                weight.copy_(jittered(weight, draw))
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in handle.model.named_parameters():
+                weight.copy_(kept[name])
+
+
+def within_rounding(
+    handle: ModelHandle,
+    deltas: Callable[[int | None], Mapping[str, Tensor]],
+    expected: Mapping[str, Tensor],
+    tolerance: float = TOLERANCE,
+) -> bool:
+    """Whether every delta is the expected one up to `tolerance`, or as near as its own rounding lets it be."""
+    found = deltas(None)
+    assert set(found) == set(expected)
+    far = {name for name in found if not error(found[name], expected[name]) < tolerance}
+    moved = dict.fromkeys(far, 0.0)
+    for draw in DRAWS if far else ():
+        with weights_jittered(handle, draw):
+            again = deltas(draw)
+        moved |= {name: max(moved[name], error(again[name], found[name])) for name in far}
+    return all(error(found[name], expected[name]) < 2 * moved[name] < 20 * TOLERANCE for name in far)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -102,13 +155,20 @@ def test_a_rome_edit_is_the_published_one(
 
 
 @pytest.mark.parametrize("name", ROMES)
-def test_with_the_published_float32_inverse_nothing_but_rounding_is_left(
+def test_with_the_published_float32_inverse_nothing_but_its_rounding_is_left(
     name: str, handle: ModelHandle, goldens: Path, requests: list[EditRequest], tmp_path: Path
 ) -> None:
-    (delta,) = rome(name, handle, goldens, tmp_path, published_inverse=True).edit([requests[0]]).deltas
-    assert isinstance(delta, LowRank)
-    deltas = load_file(goldens / f"{name}.deltas.safetensors")
-    assert error(delta.site.stored(delta.matrix()), deltas[f"case_0::{delta.parameter}"]) < 1e-5
+    def vectors(draw: int | None = None) -> tuple[Tensor, Tensor]:
+        editor = rome(name, handle, goldens, tmp_path, published_inverse=True, draw=draw)
+        (delta,) = editor.edit([requests[0]]).deltas
+        assert isinstance(delta, LowRank)
+        return delta.left[:, 0], delta.right[0]
+
+    left, right = vectors()
+    inside = load_file(goldens / f"{name}.internals.safetensors")
+    assert error(left, inside["case_0::right.0"]) < 1e-5
+    moved = max(error(vectors(draw)[1], right) for draw in DRAWS)
+    assert error(right, inside["case_0::u.0"]) < 2 * moved < TOLERANCE
 
 
 def fine_tuned(name: str, handle: ModelHandle, goldens: Path, store: Path, request: EditRequest) -> Edit:
@@ -134,14 +194,17 @@ def test_a_fine_tuned_weight_is_the_published_one(
         assert error(delta.on(weight) - weight, deltas[f"case_{case}::{delta.parameter}"]) < TOLERANCE
 
 
-def spread(name: str, golden: str, handle: ModelHandle, goldens: Path, place: Path, **more: str) -> editors.Editor:
-    """MEMIT or a relative with the golden's numbers and contexts, its second moments put into the store."""
+def spread(
+    name: str, golden: str, handle: ModelHandle, goldens: Path, place: Path, draw: int | None = None, **more: str
+) -> editors.Editor:
+    """MEMIT or a relative with the golden's numbers and contexts, its second moments (see `rome`) in the store."""
     kind: Any = editors.load(name)
     given = numbers(goldens, golden)
     groups = tuple(tuple(group) for group in json.loads((goldens / "templates.json").read_text())["memit"])
     known = {key: value for key, value in given.items() if key in kind.Hparams.model_fields}
-    store = ArtifactStore(place)
-    for module, matrix in load_file(goldens / "covariance.safetensors").items():
+    store = ArtifactStore(place / str(draw))
+    for module, read in load_file(goldens / "covariance.safetensors").items():
+        matrix = jittered(read, draw)
         tokens = covariance.TOKENS_PER_DIMENSION * len(matrix)
         covariance.keep(handle, store, Covariance(module, matrix, 10**6), "prepared by the user", tokens)
     fixed: Any = type("Golden", (kind,), {"groups": lambda _: groups})
@@ -170,10 +233,14 @@ def test_a_batch_is_the_published_one(
 def test_a_single_emmet_edit_is_the_published_one(
     case: int, handle: ModelHandle, goldens: Path, requests: list[EditRequest], tmp_path: Path
 ) -> None:
-    (delta,) = spread("emmet", "emmet_single", handle, goldens, tmp_path).edit([requests[case]]).deltas
-    parameter, found = stored(delta)
-    expected = load_file(goldens / "emmet_single.deltas.safetensors")
-    assert error(found, expected[f"case_{case}::{parameter}"]) < TOLERANCE
+    def deltas(draw: int | None) -> dict[str, Tensor]:
+        edit = spread("emmet", "emmet_single", handle, goldens, tmp_path, draw).edit([requests[case]])
+        return dict(map(stored, edit.deltas))
+
+    golden = load_file(goldens / "emmet_single.deltas.safetensors")
+    prefix = f"case_{case}::"
+    expected = {name.removeprefix(prefix): delta for name, delta in golden.items() if name.startswith(prefix)}
+    assert within_rounding(handle, deltas, expected)
 
 
 # The goldens' threshold lies between eigenvalues that differ by 0.4 % (0.04993 and 0.05014; the largest is 45), which
@@ -199,21 +266,25 @@ def test_a_batch_of_alphaedit_is_the_published_one(
 def test_a_sequence_of_alphaedit_is_the_published_one(
     precision: str, tolerance: float, handle: ModelHandle, goldens: Path, requests: list[EditRequest], tmp_path: Path
 ) -> None:  # fmt: skip
-    editor = spread("alphaedit", "alphaedit_sequential", handle, goldens, tmp_path, nullspace_precision=precision)
+    def course(draw: int | None) -> dict[str, Tensor]:
+        editor = spread(
+            "alphaedit", "alphaedit_sequential", handle, goldens, tmp_path, draw, nullspace_precision=precision
+        )
+        deltas: dict[str, Tensor] = {}
+        carry: Mapping[str, Tensor] | None = None
+        with EditSession(handle) as session:
+            for case, request in enumerate(requests):
+                edit = editor.edit([request], carry)
+                session.apply(edit)
+                carry = edit.carry
+                deltas |= {f"case_{case}::{parameter}": found for parameter, found in map(stored, edit.deltas)}
+            for delta in edit.deltas:
+                now = handle.model.get_parameter(delta.parameter).detach()
+                deltas[f"total::{delta.parameter}"] = now - session.original(delta.parameter)
+        return deltas
+
     expected = load_file(goldens / "alphaedit_sequential.deltas.safetensors")
-    carry: Mapping[str, Tensor] | None = None
-    with EditSession(handle) as session:
-        for case, request in enumerate(requests):
-            edit = editor.edit([request], carry)
-            session.apply(edit)
-            carry = edit.carry
-            for parameter, found in map(stored, edit.deltas):
-                assert error(found, expected[f"case_{case}::{parameter}"]) < tolerance
-        for name, total in expected.items():
-            if name.startswith("total::"):
-                parameter = name.removeprefix("total::")
-                now = handle.model.get_parameter(parameter).detach()
-                assert error(now - session.original(parameter), total) < tolerance
+    assert within_rounding(handle, course, expected, tolerance)
 
 
 def test_the_projection_of_alphaedit_has_the_published_rank(
