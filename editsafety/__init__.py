@@ -23,6 +23,7 @@ _HOMES = {
     "ModelSpec": "model.loading",
     "Policy": "judging.policy",
     "Replace": "edits.edit",
+    "Sidecar": "edits.edit",
     "Traits": "editors",
     "Verdict": "judging.verdict",
     "crash_test": "lab.crash_test",

@@ -1,0 +1,5 @@
+"""Watching and changing a model's inner values, under the short address that editors' files import: see `model.trace`."""
+
+from editsafety.model.trace import Seen, watch
+
+__all__ = ["Seen", "watch"]
