@@ -1,4 +1,4 @@
-"""Watching and changing a model's inner values, under the short address that editors' files import: see `model.trace`."""
+"""Watching and changing a model's inner values: the short address that editors' files import (see `model.trace`)."""
 
 from editsafety.model.trace import Seen, watch
 
