@@ -67,14 +67,21 @@ def main() -> int:
 def fuzz(target: Target, number: int, tally: Tally, out: Path, until: float) -> None:
     """One round of a target."""
     last: list[Files] = []
+    known = frozenset(tally.findings)  # what was found in an earlier round does not end this one
     began = time.monotonic()
 
     def tried(files: Files) -> None:
         if time.monotonic() > until:
             return
-        last[:] = [files]
         tally.files += 1
-        taken = checking.check(target, files)
+        try:
+            taken = checking.check(target, files)
+        except Exception as error:
+            if (where := place_of(error)) in known:
+                tally.findings[where] += 1
+                return
+            last[:] = [files]
+            raise
         tally.taken += taken
         tally.refused += not taken
 
@@ -120,7 +127,7 @@ def place_of(error: BaseException) -> str:
     """What was raised, and by which of our lines."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "editsafety" in frame.filename]
     where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
-    return f"{type(error).__name__} at {where}: {' '.join(str(error).split())[:100]}"
+    return f"{type(error).__name__} at {where}"
 
 
 def say(text: str) -> None:

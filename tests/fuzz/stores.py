@@ -32,9 +32,11 @@ def rewritten(draw: DrawFn, whole: bytes) -> bytes:
         table = draw(st.sampled_from(sorted(DOCUMENTS)))
         rows = store.execute(f"SELECT rowid, {DOCUMENTS[table]} FROM {table} ORDER BY rowid").fetchall()
         place, text = draw(st.sampled_from(rows))
-        value: Any = mutations.written(draw(mutations.changed(st.just(json.loads(text))))).decode()
+        value: Any = mutations.written(
+            draw(mutations.changed(st.just(mutations.Whole(text.encode())).map(json.loads)))
+        ).decode()
         if draw(st.integers(0, 4)) == 0:
-            value = draw(mutations.damaged(st.just(text.encode())))
+            value = draw(mutations.damaged(st.just(mutations.Whole(text.encode()))))
             value = value.decode("utf-8", "replace") if draw(st.booleans()) else value
         store.execute(f"UPDATE {table} SET {DOCUMENTS[table]} = ? WHERE rowid = ?", (value, place))
     store.commit()

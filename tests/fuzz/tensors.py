@@ -19,6 +19,8 @@ from tests.fuzz import mutations
 
 Body = dict[str, Any]  # of our header: format, about, sha256
 
+OTHER = ("nan", "inf", "flat", "turned", "empty", "scalar", "longer", "type", "zeros", "huge")
+
 
 def opened(data: bytes) -> tuple[dict[str, Tensor], Body]:
     """The tensors of a whole file, and our header."""
@@ -44,9 +46,7 @@ def lying(whole: bytes, tensors: Mapping[str, Tensor] | None = None, **about: An
 @st.composite
 def other_tensor(draw: DrawFn, tensor: Tensor) -> Tensor:
     """A tensor of another shape or type, or with values that are no numbers."""
-    how = draw(
-        st.sampled_from(["nan", "inf", "flat", "turned", "empty", "scalar", "one more", "type", "zeros", "huge"])
-    )
+    how = draw(st.sampled_from(OTHER))
     flat = tensor.detach().clone().reshape(-1)
     if how in ("nan", "inf", "huge"):
         wide = tensor.detach().clone() if tensor.dtype.is_floating_point else tensor.float()
@@ -61,7 +61,7 @@ def other_tensor(draw: DrawFn, tensor: Tensor) -> Tensor:
         "turned": tensor.T.contiguous() if tensor.dim() == 2 else flat[None],
         "empty": tensor.new_zeros([0, *tensor.shape[1:]]),
         "scalar": tensor.new_zeros([]),
-        "one more": torch.cat([flat, flat[:1]]),
+        "longer": torch.cat([flat, flat[:1]]),
         "zeros": torch.zeros_like(tensor),
     }
     return made[how]
@@ -87,9 +87,9 @@ def resigned(draw: DrawFn, whole: bytes) -> bytes:
                 tensors[name], tensors[other] = tensors[other].clone(), tensors[name].clone()
     body["sha256"] = {name: tensor_files.digest(tensor) for name, tensor in tensors.items()}
     if draw(st.booleans()):
-        body["about"] = draw(mutations.changed(st.just(body["about"])))
+        body["about"] = draw(mutations.changed(_just(body["about"])))
     if draw(st.integers(0, 9)) == 0:
-        body = draw(mutations.changed(st.just(body)))
+        body = draw(mutations.changed(_just(body)))
     return sealed(tensors, body)
 
 
@@ -98,9 +98,13 @@ def with_another_header(draw: DrawFn, whole: bytes) -> bytes:
     """A file whose safetensors header lies: sizes, offsets, types, names."""
     size = int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8 : 8 + size])
-    text = mutations.written(draw(mutations.changed(st.just(header))))
+    text = mutations.written(draw(mutations.changed(_just(header))))
     length = draw(st.sampled_from([len(text), len(text), len(text) + 1, 0, 2**40, 2**63]))
     return length.to_bytes(8, "little") + text + whole[8 + size :]
+
+
+def _just(document: Any) -> SearchStrategy[Any]:
+    return st.just(mutations.Whole(json.dumps(document).encode())).map(json.loads)
 
 
 def files(whole: bytes) -> SearchStrategy[bytes]:
