@@ -66,7 +66,7 @@ ROWS: tuple[Any, ...] = (
     [OWN], [OWN, {**OWN, "id": "a-2"}], [ORIGINAL], [FLAT], [FLAT, ORIGINAL], [KNOWEDIT], [ZSRE], [QAEDIT], [MQUAKE],
     PARALLEL, [QAEDIT, {**QAEDIT, "id": 4}], *([row] for row in OTHERS),
 )  # fmt: skip
-TEXTS: tuple[Any, ...] = (["A text.", "Another text."], [{"id": "t", "text": "A text."}], {"sentences": ["A text."]})
+TEXTS: tuple[Any, ...] = ([{"id": "t", "text": "A text."}], [{"Corpus": "C4", "Text": " A text."}], ["A text."])
 HPARAMS: tuple[Any, ...] = (
     {
         "layers": [1], "v_num_grad_steps": 5, "v_lr": 0.5, "v_weight_decay": 0.01, "clamp_norm_factor": 4,
