@@ -18,8 +18,13 @@ Every message says what is wrong with which value, what was expected, and what t
 from __future__ import annotations
 
 import difflib
+import os
+import re
 import shlex
 from collections.abc import Iterable
+
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HF_API_TOKEN")
+SHORTEST = 8  # what is shorter is no token, and may be a part of any text
 
 
 class EditSafetyError(Exception):
@@ -86,4 +91,12 @@ class StoreError(EditSafetyError):
 
 def sentence_of(error: BaseException) -> str:
     """An error in words, for a record: our own say it themselves, of any other the class is said as well."""
-    return str(error) if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {error}"
+    return masked(str(error) if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {error}")
+
+
+def masked(text: str) -> str:
+    """Somebody else's text without passwords in addresses and without the hub's tokens: records are passed on."""
+    for name in TOKENS:
+        if (token := os.environ.get(name, "").strip()) and len(token) >= SHORTEST:
+            text = text.replace(token, "***")
+    return re.sub(r"(?<=://)[^/\s:@]*:[^/\s@]*@", "***@", text)

@@ -17,7 +17,7 @@ import torch
 
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
-from editsafety.errors import EditorError, EditSafetyError, StoreError, UndoError, UsageError
+from editsafety.errors import EditorError, EditSafetyError, StoreError, UndoError, UsageError, sentence_of
 from editsafety.lab import single
 from editsafety.lab.attempt import Made, compute, where_raised
 from editsafety.lab.bench import Bench
@@ -254,4 +254,4 @@ def _tell(task: Task, record: CaseRecord) -> None:
 
 def _unrunnable(block: Block, error: Exception) -> str:
     where = f" ({place})" if (place := where_raised(error)) else ""
-    return f"{label(block[1])} on {slug(block[0])} cannot be run: {type(error).__name__}: {error}{where}"
+    return f"{label(block[1])} on {slug(block[0])} cannot be run: {sentence_of(error)}{where}"
