@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.system import world
-from tests.system.commands import ROOT, cases, ended, given, report, start, without_times
+from tests.system.commands import ROOT, ended, given, report, start, without_times
 
 OPTIONAL = ("peft", "lm_eval", "matplotlib", "sklearn", "accelerate", "bitsandbytes")
 WITHOUT = f"""
@@ -40,7 +40,7 @@ def test_flags_of_pytest_change_no_verdict(paths, tmp_path, flags):
     assert "Traceback" not in done.err
     body = report(tmp_path / "out")
     assert body["verdict"] == "COLLAPSE"
-    found = {case["editor"] + " " + case["verdict"] for case in cases(body).values()}
+    found = {f"{group['editor']} {case['verdict']}" for group in body["groups"] for case in group["cases"]}
     assert found == {"Nudge PASS", "Explodes COLLAPSE"}
 
 
