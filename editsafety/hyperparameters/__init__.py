@@ -25,10 +25,16 @@ class Published:
     aside: Mapping[str, str] = field(default_factory=dict)
     # The values of a key that come to what is done here anyway; any other is refused.
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    # Published names of our fields.
+    # Published names of our fields; "" for a name that means another number there.
     renamed: Mapping[str, str] = field(default_factory=dict)
     # What the configurations mean by saying nothing.
     implied: Mapping[str, Any] = field(default_factory=dict)
+    # Keys that would change the edit and cannot be honoured whatever they say, with the reason.
+    refused: Mapping[str, str] = field(default_factory=dict)
+    # Whether the configurations leave numbers to something else (a trained network, the script that is run): these are
+    # then the shipped ones, for the model at hand, for the model that the file names, or else those for `like`.
+    completed: bool = False
+    like: str = ""
     # Is given all values before anything else and returns them in our terms; may raise ValueError(sentence).
     convert: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
