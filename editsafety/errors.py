@@ -10,6 +10,7 @@
     ├── EditorError           an editor that broke its contract
     │   └── NotPreparedError  an editor whose slow part has not been run; names the command
     ├── UndoError             something survived the end of a session
+    ├── SpoiltProcessError    this process can judge nothing any more; another one can
     └── StoreError            results that cannot be read or written
 
 Every message says what is wrong with which value, what was expected, and what to do.
@@ -78,11 +79,21 @@ class NotPreparedError(EditorError):
 
 
 class UndoError(EditSafetyError):
-    """Something that was changed inside a session is still changed after it."""
+    """Something that was changed inside a session is still changed after it.
 
-    def __init__(self, findings: Iterable[str]) -> None:
-        self.findings = tuple(findings)
-        super().__init__("the model is not what it was before the edit: " + "; ".join(self.findings))
+    `running` is what goes on by itself (threads), so that no copy of the weights brings peace; `leftovers` is what was
+    put back beside it, and may be the cause.
+    """
+
+    def __init__(self, findings: Iterable[str], *, running: Iterable[str] = (), leftovers: Iterable[str] = ()) -> None:
+        self.running = tuple(running)
+        self.findings = (*findings, *self.running)
+        put_back = [f"put back was: {'; '.join(told)}"] if (told := list(leftovers)) else []
+        super().__init__("the model is not what it was before the edit: " + "; ".join([*self.findings, *put_back]))
+
+
+class SpoiltProcessError(EditSafetyError):
+    """Nothing can be judged in this process any more: models do not behave in it as they did. A new one is needed."""
 
 
 class StoreError(EditSafetyError):

@@ -28,6 +28,7 @@ from torch import Tensor
 from editsafety import datasets, editors
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
+from editsafety.edits.baseline import Baseline
 from editsafety.edits.seal import Seal
 from editsafety.edits.session import EditSession, Mark
 from editsafety.errors import UndoError, UsageError, masked
@@ -81,7 +82,7 @@ class Guard:
             raise UsageError(f"a guard of {self.handle.name} is opened once; make a new one.")
         examiner = self._examiner
         examiner.open()
-        session = EditSession(self.handle).__enter__()
+        session = EditSession(self.handle, prove="never").__enter__()  # open for long; what is around it is not ours
         self._session = session
         self._now = _State(session.mark(), Seal.of(self.handle), self.handle.fingerprint(), None)
         self._log(
@@ -113,19 +114,20 @@ class Guard:
             self._refuse(wanted)
             self._number += 1
             before = self._now
+            baseline = Baseline.of(self.handle)
             self._log("begun", number=self._number, requests=[one.as_json() for one in wanted])
             try:
                 earlier = [request for decision in self.accepted for request in decision.requests]
-                decision = self._examiner.examine(self._session, self._number, wanted, before.carry, earlier)
+                decision = self._examiner.examine(self._session, self._number, wanted, before.carry, earlier, baseline)
                 self.tried.append(decision)
                 if decision.kept and decision.edit is not None:
                     self._accept(decision, decision.edit.carry, before)
                     return decision
             except BaseException as error:
-                self._back(before)
+                self._back(before, baseline)
                 self._log("rolled back", number=self._number, error=masked(f"{type(error).__name__}: {error}"))
                 raise
-            self._back(before)
+            self._back(before, baseline)
             self._log("rolled back", **_told(decision, before, before))
             return decision
 
@@ -190,13 +192,16 @@ class Guard:
         numbers = [decision.number for decision in self.accepted] if kept else []
         self._log("closed", kept=numbers, fingerprint=self.handle.fingerprint(), **about)
 
-    def _back(self, state: _State) -> None:
-        """Bring the model back to an earlier state, and make sure of it. Raises UndoError."""
+    def _back(self, state: _State, baseline: Baseline | None = None) -> None:
+        """Bring the model back to an earlier state, and make sure of it, by what it did there too. Raises UndoError."""
         self._session.back_to(state.mark)
-        different = state.seal.changed(Seal.of(self.handle))
+        different = [f"{name} differs" for name in state.seal.changed(Seal.of(self.handle))]
+        if baseline is not None and not different:
+            baseline.put_back()
+            different += baseline.differences(self.handle)
         if different:
             self._trouble = "its model could not be brought back; load it again"
-            raise UndoError([f"{name} differs" for name in different])
+            raise UndoError(different)
         self._now = state
 
     def _refuse(self, requests: tuple[EditRequest, ...]) -> None:

@@ -106,7 +106,7 @@ def judge_case(policy: Policy, record: CaseRecord) -> CaseVerdict:
     checks = [*_ended(record)]
     if record.steps and (record.is_course or record.failure is None):
         limits = policy.course if record.is_course else policy.case
-        checks += [] if record.is_course else _structure(record)
+        checks += _left_on_the_way(record) if record.is_course else _structure(record)
         checks += [_judge_limit(name, threshold, record) for name, threshold in limits.items()]
         if policy.abilities is not None:
             checks += list(_judge_abilities(policy.abilities, record))
@@ -171,6 +171,13 @@ def _ended(record: CaseRecord) -> Iterator[Check]:
     elif not record.ended and record.is_course:
         said = f"{record.step.edits} of {record.planned} requests were written; run it again"
         yield Check(WALKED, Verdict.INCOMPLETE, said)
+
+
+def _left_on_the_way(record: CaseRecord) -> Iterator[Check]:
+    """What the editor of a course left behind at any of its steps."""
+    left = [name for step in record.steps for name in step.leftovers]
+    if left:
+        yield Check("leftovers", Verdict.ERROR, f"left behind: {_listed(list(dict.fromkeys(left)))}")
 
 
 def _structure(record: CaseRecord) -> list[Check]:

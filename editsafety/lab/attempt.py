@@ -14,9 +14,10 @@ from torch import Tensor
 
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
+from editsafety.edits.baseline import Baseline
 from editsafety.edits.edit import Edit
 from editsafety.edits.seal import Seal
-from editsafety.edits.session import EditSession
+from editsafety.edits.session import EditSession, Proof
 from editsafety.errors import EditorError, UndoError, sentence_of
 from editsafety.lab.bench import Bench, Found
 from editsafety.measures import AbilityProbe
@@ -49,13 +50,20 @@ class Questions:
 
 
 def compute(
-    handle: ModelHandle, editor: Editor, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None
+    handle: ModelHandle,
+    editor: Editor,
+    requests: Sequence[EditRequest],
+    carry: Mapping[str, Tensor] | None = None,
+    *,
+    baseline: Baseline | None = None,
+    prove: Proof | None = None,
 ) -> Made:
     """Let an editor compute its edit, inside a session that puts back and names whatever it leaves behind.
 
-    Raises EditorError when it returns something else than an Edit, UndoError when it changed weights by itself.
+    `baseline` and `prove` are the session's. Raises EditorError when it returns something else than an Edit, UndoError
+    when it changed weights by itself.
     """
-    with EditSession(handle) as guard, metered(handle.device, memory=True) as reading:
+    with EditSession(handle, baseline=baseline, prove=prove) as guard, metered(handle.device, memory=True) as reading:
         edit = editor.edit(requests) if carry is None else editor.edit(requests, carry)
     if not isinstance(edit, Edit):
         raise EditorError(f"{editor.name}.edit() returned {type(edit).__name__}, expected an editsafety Edit.")
@@ -75,7 +83,7 @@ def attempt(
 
     `look` may inspect the edited model before anything is measured; what it raises passes through, as UndoError does.
     """
-    session = EditSession(bench.handle)
+    session = EditSession(bench.handle, baseline=bench.baseline)
     with session:
         step, answers = observe(bench, session, made, questions, probes=probes, look=look)
     leftovers = made.leftovers + session.leftovers
@@ -128,18 +136,27 @@ def observe(
 
 
 def failure_of(bench: Bench, editor: str, error: BaseException) -> Failure:
-    """What came out of an editor, in words; weights that it changed by itself are brought back.
+    """What came out of an editor, in words; what it changed by itself is brought back.
 
-    Raises UndoError when they cannot be.
+    Where that cannot be the bench is `broken` afterwards, and nothing may be measured on it any more.
     """
     kind, undeclared = "contract" if isinstance(error, EditorError) else "editor", tuple[str, ...]()
     if isinstance(error, UndoError):
-        bench.repair()
+        _repair(bench, error)
         kind, undeclared = "undeclared", tuple(error.findings)
     elif isinstance(error, torch.OutOfMemoryError):
         torch.cuda.empty_cache()
         kind = "oom"
     return Failure(kind, f"{editor} failed: {sentence_of(error)}", where_raised(error), undeclared)
+
+
+def _repair(bench: Bench, error: UndoError) -> None:
+    try:
+        bench.repair()
+    except UndoError as worse:
+        bench.broken = str(worse)
+    if error.running:
+        bench.broken = f"what an editor started goes on: {'; '.join(error.running)}"
 
 
 def where_raised(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from editsafety import measures
 from editsafety.datasets.request import EditRequest
+from editsafety.edits.baseline import Baseline
 from editsafety.edits.seal import Keepsake
 from editsafety.errors import UndoError
 from editsafety.judging.policy import Policy
@@ -38,6 +39,8 @@ class Bench:
     base: Found = field(default_factory=dict)  # the measures of the unedited model alone
     along: Sequence[Measure] = ()  # measured at every step of a course because the policy has a limit on them
     noise: float = 0.0  # the most by which the perplexity of a text differs when it is measured again
+    baseline: Baseline | None = None  # what the model did before anybody edited it
+    broken: str = ""  # why nothing can be measured on this model any more: it has to be loaded anew
     _unedited: dict[tuple[str, ...], Found] = field(default_factory=dict)
     _probed: dict[str, Measurement] = field(default_factory=dict)
 
@@ -66,6 +69,7 @@ class Bench:
         else:
             self.base, self.noise = base, noise
         policy.refuse_below_noise(self.noise)
+        self.baseline = Baseline.of(self.handle)
 
     def facts(self) -> tuple[ModelFacts, RunFacts]:
         """What a report says of the model, and of what it was measured with."""
@@ -106,8 +110,9 @@ class Bench:
     def repair(self) -> None:
         """Bring back every byte after an editor did not. Raises UndoError when that is not enough."""
         self.keepsake.restore(self.handle)
-        if self.handle.fingerprint() != self.handle.identity:
-            raise UndoError([f"{self.handle.name} cannot be brought back; load it again"])
+        different = [] if self.baseline is None else [*self.baseline.differences(self.handle)]
+        if self.handle.fingerprint() != self.handle.identity or different:
+            raise UndoError([f"{self.handle.name} cannot be brought back; load it again", *different])
 
 
 def measure(chosen: Sequence[Measure], handle: ModelHandle, inputs: Inputs, scope: str) -> Found:

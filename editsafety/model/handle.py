@@ -60,6 +60,7 @@ class ModelHandle:
         self.architecture = Architecture.of(model.config)
         self.identity = self.fingerprint()
         self.reloadable = False  # only what `load` found under a name can be loaded again
+        self.open_sessions = 0  # sessions around it, one in another
 
     @classmethod
     def load(cls, spec: ModelSpec | str) -> Self:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from editsafety import editors, tensor_files
+from editsafety.edits.behaviour import SENTENCE
 from editsafety.edits.edit import Edit, Replace
-from editsafety.edits.seal import SENTENCE
 from editsafety.errors import EditError, EditSafetyError, ModelError, UsageError, masked
 from editsafety.model.handle import ModelHandle
 from editsafety.received import difference
