@@ -39,8 +39,8 @@ LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 
 # What has to start fast, or to work where torch is not installed.
 LIGHT = (
-    "artifacts", "cli", "datasets", "discovery", "errors", "foreign", "hyperparameters", "judging", "names", "numbers", "plugin",
-    "progress", "reporting", "runs", "shipped", "tensor_files",
+    "artifacts", "cli", "datasets", "discovery", "errors", "foreign", "hyperparameters", "judging", "names", "numbers",
+    "plugin", "progress", "reporting", "runs", "shipped", "tensor_files",
 )  # fmt: skip
 LONGEST = 350
 

@@ -6,7 +6,7 @@ A run, a check of a model that was handed over, a guard and `editsafety edit` al
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
