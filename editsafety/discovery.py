@@ -17,7 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from editsafety.errors import UnknownNameError, UsageError
+from editsafety.errors import UnknownNameError, UsageError, sentence_of
+from editsafety.foreign import contained
 from editsafety.names import parts
 
 # How the file of a member says so, by family.
@@ -134,8 +135,9 @@ def _execute(module_name: str, path: Path, place: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
-        spec.loader.exec_module(module)
+        with contained("it"):
+            spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[module_name]
-        raise UsageError(f"{place}: fails while being imported: {type(error).__name__}: {error}") from error
+        raise UsageError(f"{place}: fails while being imported: {sentence_of(error)}") from error
     return module

@@ -17,7 +17,16 @@ import torch
 
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
-from editsafety.errors import EditorError, EditSafetyError, SpoiltProcessError, StoreError, UndoError, UsageError
+from editsafety.errors import (
+    EditorError,
+    EditSafetyError,
+    SpoiltProcessError,
+    StoreError,
+    UndoError,
+    UsageError,
+    sentence_of,
+)
+from editsafety.foreign import contained
 from editsafety.lab import single
 from editsafety.lab.attempt import Made, compute, where_raised
 from editsafety.lab.bench import Bench
@@ -136,7 +145,8 @@ class Lab:
         if block in self._refused:
             raise self._refused[block]
         try:
-            yield
+            with contained(label(block[1])):
+                yield
         except (StoreError, SpoiltProcessError):
             raise  # of this process, not of the block
         except UndoError:
@@ -259,4 +269,4 @@ def _tell(task: Task, record: CaseRecord) -> None:
 
 def _unrunnable(block: Block, error: Exception) -> str:
     where = f" ({place})" if (place := where_raised(error)) else ""
-    return f"{label(block[1])} on {slug(block[0])} cannot be run: {type(error).__name__}: {error}{where}"
+    return f"{label(block[1])} on {slug(block[0])} cannot be run: {sentence_of(error)}{where}"

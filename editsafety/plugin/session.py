@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from editsafety.reporting import ReportPlace, as_markdown, as_terminal, junit
 from editsafety.runs import folders
 from editsafety.runs.case import Case
 from editsafety.runs.case_record import CaseRecord
-from editsafety.runs.facts import Ended, JudgedCheck, NotApplicable, OrderFacts, RunFacts, Wanted
+from editsafety.runs.facts import Ended, JudgedCheck, NotApplicable, OrderFacts, RunFacts, Unexplained, Wanted
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.store import Store
 
@@ -81,6 +82,7 @@ class SafetySession:
         self._live: list[Case] = []
         self._asked: set[str] = set()
         self._lost = False
+        self._selected = False
 
     @classmethod
     def of(
@@ -138,6 +140,10 @@ class SafetySession:
         if fixture == "block":
             return [GroupKey(model, editor) for model, editor in self.plan.blocks]
         return list(dict.fromkeys(GroupKey(c.model, c.editor) for c in self.plan.controls))
+
+    def expect_tests(self) -> None:
+        """A worker has selected tests: its cases are in the store, and not known here."""
+        self._selected = True
 
     def lose_worker(self) -> None:
         """A worker died: what it was judging is lost, whoever computes its cases again. The run is incomplete."""
@@ -255,13 +261,13 @@ class SafetySession:
         """JUnit properties of a check."""
         return list(junit.properties(check))
 
-    def write_report(self, *, interrupted: bool) -> None:
+    def write_report(self, *, interrupted: bool, failed: Mapping[str, str]) -> None:
         """Judge what the store holds and write report.json and report.md; nothing when no case was wanted.
 
-        Raises StoreError when they cannot be written.
+        `failed` are the tests of the suites that failed, and how. Raises StoreError when the report cannot be written.
         """
         interrupted = interrupted or self._lost
-        if self._store is None and not (self.folder / folders.STORE).is_file():
+        if not (self._wanted or self._selected) or not (self.folder / folders.STORE).is_file():
             return
         asked = self.store.fact(Wanted)
         if asked is None or not asked.cases:
@@ -271,7 +277,11 @@ class SafetySession:
             records = self.lab.finished(planned)
         self.store.note(Ended(interrupted))
         facts = self.store.facts()
-        self.report = RunReport.of(self.plan, self.policy, records, facts, planned=planned, interrupted=interrupted)
+        judge = partial(RunReport.of, self.plan, self.policy, records, planned=planned, interrupted=interrupted)
+        self.report = judge(replace(facts, unexplained=()))
+        explained = self.report.verdict is None or self.report.verdict.fails
+        self.store.note(Unexplained(() if explained else tuple(f"{test}: {said}" for test, said in failed.items())))
+        self.report = judge(self.store.facts())
         try:
             self._write(self.report)
         except OSError as error:
