@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editsafety import reporting
+from editsafety import abilities, reporting
 from editsafety.errors import StoreError, UsageError
 from editsafety.judging.checks import ABILITIES, Check, judge_case, judge_group
+from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import Control, RunReport
 from editsafety.names import label, slug, tag
@@ -25,7 +26,7 @@ from editsafety.runs import folders
 from editsafety.runs.case import Case
 from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.facts import Ended, JudgedCheck, NotApplicable, OrderFacts, RunFacts, Unexplained, Wanted
-from editsafety.runs.plan import RunPlan
+from editsafety.runs.plan import NONE, RunPlan
 from editsafety.runs.store import Store
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class SafetySession:
     ) -> None:
         self.plan = plan
         self.policy = Policy.of(plan.settings)
+        asked = [probe for probe in plan.settings.probe if probe != NONE]
+        refuse_unmeasured(self.policy, map(abilities.measurement_of, [*asked, *abilities.names()]))
         self.folder = folder
         self.worker = worker
         self.workers = workers
@@ -172,6 +175,9 @@ class SafetySession:
             return
         if not (self.plan.settings.editors and self.plan.settings.models):
             raise UsageError("name at least one model and one editor.")
+        courses = {case.model for case in self._wanted.values() if case.is_course}
+        for model in courses:
+            refuse_unmeasured(self.policy, map(abilities.measurement_of, self.plan.probes(model)))
         for name in probed:
             self._wanted[name] = replace(self._wanted[name], probed=True)
         self.store.note(Wanted(tuple(sorted(self._wanted)), tuple(sorted(probed))))
