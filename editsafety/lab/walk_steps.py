@@ -3,7 +3,7 @@
 - perplexity
 - `recent`, `kept`: of the requests since the last step, and of all that are in the model, the share whose target it
   says (exact match, as `efficacy`). What is forgotten shows in `kept`; a fact that is overwritten counts as lost.
-- `generalisation`, `locality` of the requests since the last step
+- `generalisation`, `locality`, `locality_tokens` of the requests since the last step
 """
 
 from __future__ import annotations
