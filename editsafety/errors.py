@@ -19,8 +19,13 @@ Every message says what is wrong with which value, what was expected, and what t
 from __future__ import annotations
 
 import difflib
+import os
+import re
 import shlex
 from collections.abc import Iterable
+
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HF_API_TOKEN")
+SHORTEST = 8  # what is shorter is no token, and may be a part of any text
 
 
 class EditSafetyError(Exception):
@@ -104,4 +109,13 @@ def sentence_of(error: BaseException) -> str:
         said = str(error)
     except BaseException as broken:  # whatever it is, it is about that error
         said = f"(what it says is not known: its __str__ raised {type(broken).__name__})"
-    return said if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {said}".removesuffix(": ")
+    ours = isinstance(error, EditSafetyError)
+    return masked(said if ours else f"{type(error).__name__}: {said}".removesuffix(": "))
+
+
+def masked(text: str) -> str:
+    """Somebody else's text without passwords in addresses and without the hub's tokens: records are passed on."""
+    for name in TOKENS:
+        if (token := os.environ.get(name, "").strip()) and len(token) >= SHORTEST:
+            text = text.replace(token, "***")
+    return re.sub(r"(?<=://)[^/\s:@]*:[^/\s@]*@", "***@", text)

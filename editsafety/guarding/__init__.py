@@ -31,7 +31,7 @@ from editsafety.editors import Editor
 from editsafety.edits.baseline import Baseline
 from editsafety.edits.seal import Seal
 from editsafety.edits.session import EditSession, Mark
-from editsafety.errors import UndoError, UsageError
+from editsafety.errors import UndoError, UsageError, masked
 from editsafety.guarding.audit import AuditLog
 from editsafety.guarding.examination import Decision, Examiner
 from editsafety.judging.alarms import Alarm
@@ -126,7 +126,7 @@ class Guard:
                     return decision
             except BaseException as error:
                 self._back(before, baseline)
-                self._log("rolled back", number=self._number, error=f"{type(error).__name__}: {error}")
+                self._log("rolled back", number=self._number, error=masked(f"{type(error).__name__}: {error}"))
                 raise
             self._back(before, baseline)
             self._log("rolled back", **_told(decision, before, before))
@@ -189,7 +189,7 @@ class Guard:
         self._trouble = CLOSED
         self._before.clear()
         self._session.__exit__(kind, error, trace)
-        about = {} if error is None else {"error": f"{type(error).__name__}: {error}"}
+        about = {} if error is None else {"error": masked(f"{type(error).__name__}: {error}")}
         numbers = [decision.number for decision in self.accepted] if kept else []
         self._log("closed", kept=numbers, fingerprint=self.handle.fingerprint(), **about)
 

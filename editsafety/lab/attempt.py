@@ -157,9 +157,11 @@ def failure_of(bench: Bench, editor: str, error: BaseException) -> Failure:
     Where that cannot be the bench is `broken` afterwards, and nothing may be measured on it any more.
     """
     kind, undeclared = "contract" if isinstance(error, EditorError) else "editor", tuple[str, ...]()
-    if isinstance(error, UndoError):
+    if isinstance(error, UndoError) and lost_device(error) is None:
         _repair(bench, error)
         kind, undeclared = "undeclared", tuple(error.findings)
+    elif (lost := lost_device(error)) is not None:
+        kind, bench.broken = "device", f"the GPU answers nothing any more in this process: {sentence_of(lost)}"
     elif isinstance(error, torch.OutOfMemoryError):
         torch.cuda.empty_cache()
         kind = "oom"
@@ -173,6 +175,20 @@ def _repair(bench: Bench, error: UndoError) -> None:
         bench.broken = str(worse)
     if error.running:
         bench.broken = f"what an editor started goes on: {'; '.join(error.running)}"
+
+
+def lost_device(error: BaseException) -> BaseException | None:
+    """What a GPU said after which every call fails in this process (a device-side assert, an illegal access), or None.
+
+    It may be behind what came of it: the model cannot be put back either then.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        said = str(seen) if isinstance(seen, RuntimeError) and not isinstance(seen, torch.OutOfMemoryError) else ""
+        if any(name in said for name in ("CUDA error:", "HIP error:")) and "out of memory" not in said:
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def where_raised(error: BaseException) -> str:

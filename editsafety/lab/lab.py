@@ -207,6 +207,8 @@ class Lab:
                     task.step(case.id)
                 if bench.broken:
                     self.tools.drop()
+                    if record.failure is not None and record.failure.kind == "device":
+                        self.tools.spoilt = f"{bench.broken}. Run the same command again: what was finished is kept."
                     return
         if bench.handle.fingerprint() != bench.handle.identity:
             self.store.note(Drifted(bench.handle.name, label(first.editor)))

@@ -61,6 +61,14 @@ DRIFT = (
 )
 
 # What a step of a course has beside the measures of the model alone: what limits on courses may be on.
-STEP = ("recent", "kept", "generalisation", "locality", "locality_tokens", "weights_finite", *(signal.name for signal in DRIFT))
+STEP = (
+    "recent",
+    "kept",
+    "generalisation",
+    "locality",
+    "locality_tokens",
+    "weights_finite",
+    *(signal.name for signal in DRIFT),
+)
 
 EVERY = (*DELTA, *NOTED, *DRIFT)

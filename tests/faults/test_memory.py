@@ -18,7 +18,7 @@ from editsafety.progress import Progress
 from editsafety.runs.store import Store
 from tests.lab.walking import timeless
 from tests.system import world
-from tests.system.commands import cases, given, report
+from tests.system.commands import cases, ended, given, report, start
 
 GREEDY = '''
 
@@ -101,3 +101,37 @@ def test_out_of_memory_while_a_model_is_put_back_spoils_no_later_case(laboratory
     first, *others = [short.record(case) for case in short.plan.cases]
     assert (first.failure.kind, first.ended) == ("oom", "failed")
     assert [timeless(record) for record in others] == alone[1:]
+
+
+ASSERTS = '''
+
+class Asserts(Nudge):
+    """A device-side assert at its second edit: from then on every call to the GPU fails with the same words."""
+
+    def edit(self, requests, carry=None):
+        if requests[0].id == "hard-1":
+            import editsafety.edits.session as session
+
+            def lost(*args, **more):
+                raise RuntimeError("CUDA error: device-side assert triggered")
+
+            session.Seal.of = lost
+            lost()
+        return super().edit(requests)
+'''
+
+
+@pytest.mark.slow
+def test_a_gpu_that_answers_nothing_any_more_ends_what_its_process_judges(paths, tmp_path):
+    """Every later case is without a result, and none is judged by what a lost device says; a new process goes on."""
+    nudge = Path(paths["nudge"])
+    nudge.write_text(nudge.read_text() + ASSERTS)
+    words = ["run", *given(paths, "Asserts", out="out", controls=0, k="not order")]
+    done = ended(start(*words, cwd=tmp_path))
+    assert done.code == 13, done.out + done.err
+    found = cases(report(tmp_path / "out"))
+    failure = found["tiny-model-Asserts-hard-1"]["failure"]
+    assert failure["kind"] == "device"
+    assert "device-side assert triggered" in failure["message"]
+    assert found["tiny-model-Asserts-hard-0"]["verdict"] == "PASS"
+    assert "PASS" not in {case["verdict"] for name, case in found.items() if "normal" in name}
