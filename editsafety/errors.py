@@ -101,8 +101,16 @@ class StoreError(EditSafetyError):
 
 
 def sentence_of(error: BaseException) -> str:
-    """An error in words, for a record: our own say it themselves, of any other the class is said as well."""
-    return masked(str(error) if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {error}")
+    """An error in words, for a record: our own say it themselves, of any other the class is said as well.
+
+    Never raises: an error of somebody else's class may fail to say anything.
+    """
+    try:
+        said = str(error)
+    except BaseException as broken:  # whatever it is, it is about that error
+        said = f"(what it says is not known: its __str__ raised {type(broken).__name__})"
+    ours = isinstance(error, EditSafetyError)
+    return masked(said if ours else f"{type(error).__name__}: {said}".removesuffix(": "))
 
 
 def masked(text: str) -> str:

@@ -34,9 +34,8 @@ def read(path: Path, name: str, *, twins: bool = False) -> Any:
     except yaml.YAMLError as error:
         raise UsageError(f"{name}: cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
     except _WRONG_VALUE as error:
-        raise UsageError(
-            f"{name}: cannot be read as YAML or JSON: a value is not what its tag says ({error})."
-        ) from error
+        reason = f"a value is not what its tag says ({error})"
+        raise UsageError(f"{name}: cannot be read as YAML or JSON: {reason}.") from error
 
 
 def _text(path: Path, name: str) -> str:
@@ -44,9 +43,7 @@ def _text(path: Path, name: str) -> str:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
-            raise UsageError(
-                f"{name}: has more than {LARGEST // 1024} KiB; a file of settings has a few. Is it another?"
-            )
+            raise UsageError(f"{name}: has more than {LARGEST // 1024} KiB; settings take a few. Is it another file?")
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{name}: cannot be read as YAML or JSON: byte {error.start} is not UTF-8 text.") from error
@@ -58,7 +55,7 @@ def _text(path: Path, name: str) -> str:
 
 def _refuse_excess(text: str, name: str) -> None:
     """Follow the events, which takes no recursion, before any value is made of them."""
-    anchors: dict[str, tuple[int, int] | None] = {}  # number of values and depth of what an alias stands for
+    anchors: dict[str | None, tuple[int, int] | None] = {}  # number of values and depth of what an alias stands for
     open_: list[tuple[str | None, int, int]] = []  # anchor, number of values, depth so far
     size, depth = 0, 0
     for event in yaml.parse(text, yaml.SafeLoader):
@@ -92,7 +89,7 @@ def _refuse_excess(text: str, name: str) -> None:
 
 
 def _place(event: yaml.Event) -> str:
-    return f"line {event.start_mark.line + 1}"
+    return f"line {event.start_mark.line + 1}" if event.start_mark is not None else "somewhere"
 
 
 class _Twins(yaml.SafeLoader):

@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from editsafety import datasets, editors
+from editsafety import abilities, datasets, editors
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
 from editsafety.edits.baseline import Baseline
@@ -36,6 +36,7 @@ from editsafety.guarding.audit import AuditLog
 from editsafety.guarding.examination import Decision, Examiner
 from editsafety.judging.alarms import Alarm
 from editsafety.judging.group import Group
+from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.lab.tools import artifacts_for
@@ -283,6 +284,7 @@ def guard(
         texts = datasets.texts(source, limit=None if texts else TEXTS)
     prompts = [one if isinstance(one, str) else one.filled for one in canaries]
     limits = policy if isinstance(policy, Policy) else Policy.read(policy)
+    refuse_unmeasured(limits, map(abilities.measurement_of, abilities.names()))
     examiner = Examiner(editor, limits, texts, canaries=prompts, alarms=alarms, batch_size=batch_size)
     return Guard(examiner, AuditLog(None if audit is None else Path(audit)), keep=keep)
 

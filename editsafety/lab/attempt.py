@@ -16,9 +16,11 @@ from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
 from editsafety.edits.baseline import Baseline
 from editsafety.edits.edit import Edit
+from editsafety.edits.rounding import is_only_rounded
 from editsafety.edits.seal import Seal
 from editsafety.edits.session import EditSession, Proof
 from editsafety.errors import EditorError, UndoError, sentence_of
+from editsafety.foreign import contained
 from editsafety.lab.bench import Bench, Found
 from editsafety.measures import AbilityProbe
 from editsafety.model.handle import ModelHandle
@@ -63,7 +65,9 @@ def compute(
     `baseline` and `prove` are the session's. Raises EditorError when it returns something else than an Edit, UndoError
     when it changed weights by itself.
     """
-    with EditSession(handle, baseline=baseline, prove=prove) as guard, metered(handle.device, memory=True) as reading:
+    session = EditSession(handle, baseline=baseline, prove=prove)
+    # Contained inside the session: it must find an error to report, and not an end of the program.
+    with session as guard, contained(editor.name), metered(handle.device, memory=True) as reading:
         edit = editor.edit(requests) if carry is None else editor.edit(requests, carry)
     if not isinstance(edit, Edit):
         raise EditorError(f"{editor.name}.edit() returned {type(edit).__name__}, expected an editsafety Edit.")
@@ -84,7 +88,7 @@ def attempt(
     `look` may inspect the edited model before anything is measured; what it raises passes through, as UndoError does.
     """
     session = EditSession(bench.handle, baseline=bench.baseline)
-    with session:
+    with session, contained(f"a sidecar of {made.edit.editor}"):
         step, answers = observe(bench, session, made, questions, probes=probes, look=look)
     leftovers = made.leftovers + session.leftovers
     cost = replace(step.cost, undo=session.undo_seconds)
@@ -130,9 +134,21 @@ def observe(
         edit_id=edit.id,
         declared=session.declared(),
         changed=changed,
+        rounded=tuple(name for name in only_rounded(session) if name in changed),
         leftovers=made.leftovers,
     )
     return step, answers
+
+
+def only_rounded(session: EditSession) -> tuple[str, ...]:
+    """Those declared parameters that hold the numbers from before the session, rounded to a narrower type at most."""
+    parameters = dict(session.handle.model.named_parameters(remove_duplicate=False))
+    return tuple(name for name in session.declared() if _is_rounded(session.original(name), parameters[name].detach()))
+
+
+def _is_rounded(before: Tensor, after: Tensor) -> bool:
+    alike = (before.shape, before.dtype) == (after.shape, after.dtype)
+    return alike and is_only_rounded(before, after)
 
 
 def failure_of(bench: Bench, editor: str, error: BaseException) -> Failure:

@@ -15,12 +15,12 @@ from editsafety.edits.baseline import Baseline
 from editsafety.edits.seal import Keepsake
 from editsafety.errors import UndoError
 from editsafety.judging.policy import Policy
-from editsafety.lab import walk_steps
 from editsafety.lab.provenance import of_model, of_software
 from editsafety.measures import AbilityProbe, Inputs, Measure
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.facts import ModelFacts, RunFacts
 from editsafety.runs.measurement import Measurement
+from editsafety.runs.signals import STEP
 
 Found = dict[str, Measurement]
 NOISE_TEXTS = 20
@@ -58,11 +58,11 @@ class Bench:
         on what nothing measures, or one that is finer than the noise.
         """
         given = {one: [found.name for found in one(self.handle, Inputs())] for one in self.measures}
-        wanted = {limit.measure for limit in policy.course.values()} - set(walk_steps.NAMES)
+        wanted = {limit.measure for limit in policy.course.values()} - set(STEP)
         self.along = [one for one in self.measures if one.scope == "case" and wanted.intersection(given[one])]
         names = [name for one in self.measures for name in given[one]]
         along = [name for one in self.measures if one.scope == "model" or one in self.along for name in given[one]]
-        along += [*walk_steps.NAMES, *(probe.name for probe in probes or ())]
+        along += [*STEP, *(probe.name for probe in probes or ())]
         policy.refuse_unknown(names, None if probes is None else along)
         if base is None:
             self.measure_base()

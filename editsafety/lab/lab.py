@@ -26,6 +26,7 @@ from editsafety.errors import (
     UsageError,
     sentence_of,
 )
+from editsafety.foreign import contained
 from editsafety.lab import single
 from editsafety.lab.attempt import Made, compute, where_raised
 from editsafety.lab.bench import Bench
@@ -144,7 +145,8 @@ class Lab:
         if block in self._refused:
             raise self._refused[block]
         try:
-            yield
+            with contained(label(block[1])):
+                yield
         except (StoreError, SpoiltProcessError):
             raise  # of this process, not of the block
         except UndoError:
