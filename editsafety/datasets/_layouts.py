@@ -65,7 +65,7 @@ def templated(row: DataRow, prompt_field: str, subject_field: str) -> str:
     first. Replacing all of them, as is often done, would ask for the subject twice. A prompt that already has its `{}`
     is taken as it is. Raises DataError when the subject does not occur, or the prompt holds other braces `{}`.
     """
-    prompt, subject = row.text(prompt_field), row.text(subject_field)
+    prompt, subject = row.text(prompt_field), row.text(subject_field).strip()
     if prompt.count(SLOT) == 1 and subject not in prompt:
         return prompt
     if SLOT in prompt:

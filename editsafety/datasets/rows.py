@@ -142,14 +142,12 @@ def text_of(path: Path) -> str:
 
 
 def tidied(request: EditRequest) -> EditRequest:
-    """The request without the spaces that would be doubled: targets and answers stripped, prompts at their end."""
+    """The request without the spaces that would be doubled: targets and answers stripped. Prompts are as given."""
     return replace(
         request,
-        prompt=request.prompt.rstrip(),
         target_new=request.target_new.strip(),
         target_true=(request.target_true or "").strip() or None,
-        rephrasings=tuple(text.rstrip() for text in request.rephrasings),
-        neighbours=tuple(Neighbour(n.prompt.rstrip(), n.answer.strip()) for n in request.neighbours),
+        neighbours=tuple(Neighbour(n.prompt, n.answer.strip()) for n in request.neighbours),
     )
 
 

@@ -56,7 +56,7 @@ class Locality:
 
 
 def _question(handle: ModelHandle, prompt: str, answer: str, where: str) -> Question:
-    ids = handle.target_ids(answer) if answer.strip() else []
+    ids = handle.target_ids(answer, prompt) if answer.strip() else []
     return Question(prompt, len(ids) or UNKNOWN, tuple(ids), where)
 
 

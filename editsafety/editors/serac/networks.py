@@ -276,7 +276,7 @@ def answer_loss(net: Net, handle: ModelHandle, examples: Sequence[Asking]) -> Te
     """Cross entropy of the target's tokens behind memory and question, mean over tokens; nats."""
     rows, facts, places = [], [], []
     for i, example in enumerate(examples):
-        target = handle.target_ids(example.target)
+        target = handle.target_ids(example.target, example.question)
         fact = remembered(net.shape, handle.ids(example.prompt), target)
         head = [*fact, *handle.ids(example.question)]
         rows.append([*head, *target[:-1]])
