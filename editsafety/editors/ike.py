@@ -61,7 +61,10 @@ class IkeHparams(Hparams):
     retriever: Literal["words"] = "words"
 
     published: ClassVar[Published] = Published(
-        aside={"sentence_model_name": "demonstrations are found by their words"}, only={"use_icl_examples": (True,)}
+        aside={"sentence_model_name": "demonstrations are found by their words"},
+        only={"use_icl_examples": (True,)},
+        completed=True,
+        like="gpt2-xl",
     )
 
 

@@ -62,7 +62,11 @@ class LoraHparams(Hparams):
     stop_loss: float = Field(default=0.0, ge=0)
     orth_reg_weight: float = Field(default=0.5, ge=0)  # peft's default, which the published code leaves as it is
 
-    published: ClassVar[Published] = Published(only={"norm_constraint": (False,)})
+    published: ClassVar[Published] = Published(
+        only={"norm_constraint": (False,)},
+        implied={"lora_type": "adalora"},  # what EasyEdit did before its files said which
+        refused={"sh_lr": "lowers the rate from step to step, which is not done here"},
+    )
 
 
 class Lora(Editor):

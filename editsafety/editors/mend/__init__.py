@@ -74,18 +74,22 @@ class MendHparams(TrainingHparams):
     published: ClassVar[Published] = Published(
         aside={
             "hidden_dim": "rank is the width",
-            **dict.fromkeys(("eval_only", "save", "log_interval", "max_epochs", "val_batch_size"), TOLD),
-            **dict.fromkeys(("early_stop_key", "counterfact", "zsre", "mini", "n_toks"), TOLD),
+            "early_stop_key": "training stops by the loss on what is kept for validation",
+            **dict.fromkeys(("counterfact", "zsre", "mini", "n_toks"), TOLD),
         },
         only={
-            "dropout": (0.0,),
-            "train_base": (False,),
-            "no_grad_layers": (None,),
             "one_sided": (False,),
             "x_only": (False,),
             "delta_only": (False,),
+            "init": ("id",),
+            "norm": (True,),
+            "combine": (True,),
+            "act": ("relu",),
+            "mlp_class": ("IDMLP",),
         },
         renamed={"seed": "training_seed"},
+        completed=True,
+        like="gpt2-xl",
     )
 
 
