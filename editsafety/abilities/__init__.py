@@ -182,6 +182,12 @@ def names() -> list[str]:
     return sorted(_shipped())
 
 
+def measurement_of(spec: str) -> str:
+    """What the measurement of a probe is called, its file unread. Raises UnknownNameError."""
+    name, path = _find(spec)
+    return path.stem if name == OWN else name
+
+
 def readers() -> list[str]:
     """Every reader; imports none."""
     return discovery.names("abilities")

@@ -109,11 +109,13 @@ def _judge(
     out: Path | None,
 ) -> None:
     """Read everything that can be wrong first, then load, measure, judge, and end with the verdict's exit code."""
-    from editsafety import datasets, received
+    from editsafety import abilities, datasets, received
+    from editsafety.judging.measurable import refuse_unmeasured
     from editsafety.judging.policy import Policy
     from editsafety.received import receiving
 
     limits = Policy.read(policy)
+    refuse_unmeasured(limits, map(abilities.measurement_of, abilities.names()))
     rows = datasets.requests(requests, limit=limit) if requests else ()
     chosen = received.texts_for(model, texts_from)
     handle = loading.load(model)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from editsafety import yaml_files
 from editsafety.errors import UsageError
 from editsafety.shipped import shipped
 
@@ -60,14 +60,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: there is no such hyperparameter file.") from error
-    except OSError as error:
-        raise UsageError(f"{path}: this hyperparameter file cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such hyperparameter file.")
+    values = yaml_files.read(path, str(path), twins=True)  # published files are read as they are
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected 'name: number' lines, found {type(values).__name__}.")
     return {str(key): value for key, value in values.items()}

@@ -49,6 +49,10 @@ class Efficacy:
     name: ClassVar[str] = "efficacy"
     version: ClassVar[int] = VERSION
     scope: ClassVar[Literal["model", "case", "edit"]] = "case"
+    gives: ClassVar[tuple[str, ...]] = (
+        "efficacy", "efficacy_wild", "wild_stopped", "efficacy_prefixed", "efficacy_teacher_forced",
+        "efficacy_pairwise", "target_probability",
+    )  # fmt: skip
     columns: ClassVar[tuple[Column, ...]] = (
         Column("efficacy", "prompt", "success", "suc-\ncess", order=20),
         Column("efficacy_prefixed", "+prefix", "success", "+pre-\nfix", order=21),

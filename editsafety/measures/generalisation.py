@@ -21,6 +21,7 @@ class Generalisation:
     name: ClassVar[str] = "generalisation"
     version: ClassVar[int] = 1
     scope: ClassVar[Literal["model", "case", "edit"]] = "case"
+    gives: ClassVar[tuple[str, ...]] = ("generalisation",)
     columns: ClassVar[tuple[Column, ...]] = (Column("generalisation", "rephrased", "success", "re-\nphr.", order=22),)
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -55,9 +56,11 @@ class ModelHandle:
         self.model: PreTrainedModel = loaded.eval()
         self.tokenizer = tokenizer
         self.spec = spec
+        _refuse_odd_memory(self.model, self.name)
         self.architecture = Architecture.of(model.config)
         self.identity = self.fingerprint()
         self.reloadable = False  # only what `load` found under a name can be loaded again
+        self.open_sessions = 0  # sessions around it, one in another
 
     @classmethod
     def load(cls, spec: ModelSpec | str) -> Self:
@@ -218,3 +221,30 @@ class ModelHandle:
         saved = self.model.state_dict().keys()
         prints = {name: tensor_files.digest(tensor) for name, tensor in self.tensors().items() if name in saved}
         return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_odd_memory(model: nn.Module, name: str) -> None:
+    """Raise ModelError for weights that are not in memory, and for two that lie in the same place.
+
+    An edit of one of those would be lost in the other, or be undone in one of them only. Tied weights are one parameter
+    under two names, and parts of one long tensor do not overlap: both are fine.
+    """
+    ends: dict[int, list[tuple[int, int, str]]] = {}
+    for parameter, weight in model.named_parameters():
+        if weight.is_meta:
+            raise ModelError(
+                f"{parameter} of {name} is on the meta device (not loaded, or offloaded). Load the whole model into "
+                "memory; a smaller --dtype needs less of it."
+            )
+        if weight.numel() and weight.is_contiguous():
+            start = weight.data_ptr()
+            end = start + weight.numel() * weight.element_size()
+            ends.setdefault(weight.untyped_storage().data_ptr(), []).append((start, end, parameter))
+    for places in ends.values():
+        places.sort()
+        for (_, end, one), (start, _, other) in pairwise(places):
+            if start < end:
+                raise ModelError(
+                    f"{one} and {other} of {name} are two parameters in the same memory. Tie them (the same "
+                    "nn.Parameter under both names), or give each its own copy."
+                )

@@ -182,14 +182,14 @@ def test_each_worker_gets_one_of_the_gpus_that_the_caller_made_visible(monkeypat
 
     import torch
 
-    from editsafety import plugin
+    from editsafety.plugin.workers import take_one_gpu
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    plugin._one_gpu(worker)
+    take_one_gpu(worker)
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == expected
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")  # so that it is put back afterwards
 
