@@ -151,7 +151,7 @@ def test_a_full_disk_is_a_sentence_and_what_was_there_stays(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match="cannot be written .No space left on device.. Make room"):
+    with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\)\. Make room"):
         store.put(key(), {"moment": torch.ones(2)})
     monkeypatch.undo()
     assert [path.name for path in store.root.iterdir()] == [key().file_name]

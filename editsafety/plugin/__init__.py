@@ -6,12 +6,15 @@ Items only judge; the lab computes. State lives in one `SafetySession` in pytest
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from editsafety.errors import EditSafetyError
+from editsafety.escaping import line
+from editsafety.plugin.escaped import clean_report, clean_warning
 from editsafety.plugin.options import add_options, option
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from editsafety.runs.plan import RunPlan
 
 STASH = pytest.StashKey["SafetySession"]()
+LONGEST = 4000  # characters of a sentence about what is wrong
 Judge = Callable[[str], None]
 
 
@@ -85,7 +89,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         kinds = [kind for mark in metafunc.definition.iter_markers("schedule") for kind in mark.args]
         probed = metafunc.definition.get_closest_marker("probed") is not None
         values = safety.parameters(name, kinds, probed=probed)
-        metafunc.parametrize(name, values, ids=[value.id for value in values], indirect=True)
+        metafunc.parametrize(name, values, ids=[line(value.id) for value in values], indirect=True)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -95,6 +99,23 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         with _Refused():
             tests = [item for item in session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
             safety.select([_selected(test) for test in tests if not _lacks_probes(test, safety)])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape what an editor raised and printed, before pytest shows it or writes it down."""
+    report = yield
+    if STASH in item.config.stash:
+        clean_report(report)
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    """Escape what was warned of, in the summary that pytest shows at the end."""
+    clean_warning(warning_message)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -251,7 +272,7 @@ class _Said:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, EditSafetyError):
-            pytest.fail(f"ERROR {error}", pytrace=False)
+            pytest.fail(f"ERROR {line(error, LONGEST)}", pytrace=False)
 
 
 class _Refused:
@@ -262,7 +283,7 @@ class _Refused:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, EditSafetyError):
-            raise pytest.UsageError(str(error)) from error
+            raise pytest.UsageError(line(error, LONGEST)) from error
 
 
 def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
@@ -275,7 +296,7 @@ def _settle(request: pytest.FixtureRequest, check: Check, where: str = "") -> No
     """Put a check into the item's JUnit properties, and fail the item when the check does."""
     request.node.user_properties += _safety(request.config).properties(check)
     if check.verdict.fails:
-        pytest.fail(f"{check.verdict.value} {where}{check.sentence}", pytrace=False)
+        pytest.fail(line(f"{check.verdict.value} {where}{check.sentence}", LONGEST), pytrace=False)
 
 
 def _lacks_probes(test: pytest.Function, safety: SafetySession) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from editsafety.escaping import xml
 from editsafety.judging.checks import CaseVerdict, Check
-from editsafety.reporting.escaping import xml
 
 
 def properties(judged: Check | CaseVerdict) -> list[tuple[str, str]]:

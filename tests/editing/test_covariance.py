@@ -135,7 +135,7 @@ def test_what_is_stored_but_cannot_be_a_second_moment_is_refused(
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_the_side_of_a_square_weight_follows_from_the_type_of_its_module(family: str) -> None:
-    """Shape cannot tell: Conv1D keeps `[d_in, d_out]`, Linear `[d_out, d_in]`. An edit made for the other is refused."""
+    """Its shape cannot tell: Conv1D keeps `[d_in, d_out]`, Linear `[d_out, d_in]`. The other one is refused."""
     handle = tiny.handle(family)
     site = next(
         handle.site(name)
