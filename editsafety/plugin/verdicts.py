@@ -16,7 +16,7 @@ from editsafety.judging.parts import VerdictPart
 from editsafety.judging.report import RunReport
 from editsafety.plugin import MARKED
 from editsafety.reporting import junit
-from editsafety.reporting.escaping import line
+from editsafety.escaping import line
 
 if TYPE_CHECKING:
     from editsafety.plugin.session import SafetySession
