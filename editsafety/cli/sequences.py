@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from editsafety import reporting
+from editsafety import escaping, reporting
 from editsafety.abilities import measurement_of
 from editsafety.cli import options
 from editsafety.cli.signature import only
@@ -96,7 +96,7 @@ def sequence(
     place = ReportPlace(folders.suites(), folders.near(folder.absolute()))
     reporting.write(report, folder, place)
     if not quiet:
-        console = Console(highlight=False)
+        console = escaping.console()
         for course in courses.ordered(report):
             _show(console, course, folder)
         as_terminal.render(report, console, place)

@@ -13,7 +13,7 @@ from typing import Any
 
 from editsafety.judging.checks import WALKED, WRITES, CaseVerdict, Check, judge_case, judge_group
 from editsafety.judging.group import WHOLE, Group, order
-from editsafety.judging.parts import Gap, Part, of_blocks, of_run
+from editsafety.judging.parts import Gap, VerdictPart, of_blocks, of_run
 from editsafety.judging.policy import Policy
 from editsafety.judging.verdict import NOTHING_JUDGED, Verdict
 from editsafety.names import label, slug
@@ -114,7 +114,7 @@ class RunReport:
         return tuple(said for *_, said in self._gaps())
 
     @cached_property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[VerdictPart, ...]:
         """What the verdict is made of: each editor on each model, then the run itself; none where nothing was judged.
 
         Where nothing was judged because something stood in the way that has a name, that is an ERROR and not nothing.

@@ -5,13 +5,16 @@ Items only judge; the lab computes. State lives in one `SafetySession` in pytest
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from editsafety.errors import EditSafetyError
+from editsafety.escaping import line
 from editsafety.foreign import contained
+from editsafety.plugin.escaped import clean_report, clean_warning
 from editsafety.plugin.options import add_options, option
 from editsafety.plugin.workers import take_one_gpu
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 STASH = pytest.StashKey["SafetySession"]()
 VERDICTS = "editsafety-verdicts"  # the name of a plugin of its own
 MARKED = "editsafety_item"  # attribute of a test report: whether the test is one of ours
+LONGEST = 4000  # characters of a sentence about what is wrong
 Judge = Callable[[str], None]
 OURS = ("case", "group", "block", "control")  # the fixtures that make a test one of ours
 
@@ -101,7 +105,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         kinds = [kind for mark in metafunc.definition.iter_markers("schedule") for kind in mark.args]
         probed = metafunc.definition.get_closest_marker("probed") is not None
         values = safety.parameters(name, kinds, probed=probed)
-        metafunc.parametrize(name, values, ids=[value.id for value in values], indirect=True)
+        metafunc.parametrize(name, values, ids=[line(value.id) for value in values], indirect=True)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -113,6 +117,28 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             safety.select([_selected(test) for test in tests if not _lacks_probes(test, safety)])
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape what an editor raised and printed, before pytest shows it or writes it down.
+
+    And say whether the test is one of ours, so that the process that has no tests knows it too.
+    """
+    report = yield
+    if STASH in item.config.stash:
+        clean_report(report)
+        if {*OURS} & {*getattr(getattr(item, "callspec", None), "params", ())}:
+            setattr(report, MARKED, True)
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    """Escape what was warned of, in the summary that pytest shows at the end."""
+    clean_warning(warning_message)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write the report, whatever happened, from what the store holds; what it says is told like tests."""
@@ -121,15 +147,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         with _Refused():
             ended = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
             verdicts.conclude(session, interrupted=ended)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Say of a test's report whether it is one of ours, so that the process that has no tests knows it too."""
-    report = yield
-    if STASH in item.config.stash and {*OURS} & {*getattr(getattr(item, "callspec", None), "params", ())}:
-        setattr(report, MARKED, True)
-    return report
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -284,7 +301,7 @@ class _Said:
         except EditSafetyError as ended:
             error = ended
         if isinstance(error, EditSafetyError):
-            pytest.fail(f"ERROR {error}", pytrace=False)
+            pytest.fail(f"ERROR {line(error, LONGEST)}", pytrace=False)
 
 
 class _Refused:
@@ -295,7 +312,7 @@ class _Refused:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, EditSafetyError):
-            raise pytest.UsageError(str(error)) from error
+            raise pytest.UsageError(line(error, LONGEST)) from error
 
 
 def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
@@ -308,7 +325,7 @@ def _settle(request: pytest.FixtureRequest, check: Check, where: str = "") -> No
     """Put a check into the item's JUnit properties, and fail the item when the check does."""
     request.node.user_properties += _safety(request.config).properties(check)
     if check.verdict.fails:
-        pytest.fail(f"{check.verdict.value} {where}{check.sentence}", pytrace=False)
+        pytest.fail(line(f"{check.verdict.value} {where}{check.sentence}", LONGEST), pytrace=False)
 
 
 def _lacks_probes(test: pytest.Function, safety: SafetySession) -> bool:

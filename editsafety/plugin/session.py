@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editsafety import abilities, reporting
+from editsafety import abilities, escaping, reporting
 from editsafety.errors import StoreError, UsageError
 from editsafety.judging.checks import ABILITIES, Check, judge_case, judge_group
 from editsafety.judging.measurable import refuse_unmeasured
@@ -306,10 +306,8 @@ class SafetySession:
 
     def show(self, stream: Any) -> None:
         """Render the report to a terminal stream."""
-        from rich.console import Console
-
         assert self.report is not None
-        console = Console(file=stream, highlight=False, width=None if stream.isatty() else 110)
+        console = escaping.console(stream, width=None if stream.isatty() else 110)
         place = ReportPlace(folders.suites(), folders.near(self.folder), time.monotonic() - self._start)
         as_terminal.render(self.report, console, place)
 

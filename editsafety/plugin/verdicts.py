@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from editsafety.judging.parts import Part
+from editsafety.judging.parts import VerdictPart
 from editsafety.judging.report import RunReport
 from editsafety.plugin import MARKED
 from editsafety.reporting import junit
-from editsafety.reporting.escaping import line
+from editsafety.escaping import line
 
 if TYPE_CHECKING:
     from editsafety.plugin.session import SafetySession
@@ -64,7 +64,7 @@ class Verdicts:
         return pytest.ExitCode.NO_TESTS_COLLECTED if nothing or (self._about and not self._ran) else status
 
 
-def _told(part: Part) -> Iterator[pytest.TestReport]:
+def _told(part: VerdictPart) -> Iterator[pytest.TestReport]:
     """A part as the report of a test: green or red, with its sentences and its verdict as a property."""
     said = "\n".join(line(sentence, _LONGEST) for sentence in part.said.splitlines())
     for phase in _PHASES:
