@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("abilities", "editors", "measures", "pocket"),
     ("regularisers",),
     ("lab",),
-    ("reporting",),
+    ("reporting", "supervision"),
     ("plugin", "received"),
     ("guarding", "research"),
     ("cli",),
@@ -40,7 +40,7 @@ LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 # What has to start fast, or to work where torch is not installed.
 LIGHT = (
     "artifacts", "cli", "datasets", "discovery", "errors", "hyperparameters", "judging", "names", "numbers", "plugin",
-    "progress", "reporting", "runs", "shipped", "tensor_files",
+    "progress", "reporting", "runs", "shipped", "supervision", "tensor_files",
 )  # fmt: skip
 LONGEST = 350
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from editsafety.errors import EditSafetyError
+from editsafety.supervision.stop_signals import stopping_like_ctrl_c
 
 INTERRUPTED, USAGE = 2, 4  # as pytest; the latter: an invalid command
 _CTRL_C = 130  # what typer makes of it
@@ -19,7 +20,8 @@ def main() -> None:
     from editsafety.cli.options import Interrupted
 
     try:
-        app()
+        with stopping_like_ctrl_c():
+            app()
     except Interrupted:
         print("editsafety: interrupted; the same command goes on where this one stopped.", file=sys.stderr)  # noqa: T201
         raise SystemExit(INTERRUPTED) from None

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from editsafety.errors import EditSafetyError
 from editsafety.plugin.options import add_options, option
+from editsafety.supervision.stop_signals import stopping_like_ctrl_c
 
 if TYPE_CHECKING:
     from editsafety.editors import Editor
@@ -46,6 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
         with _Refused():
             config.stash[STASH] = SafetySession.of(config, option, worker)
+        if worker is None:
+            signals = ExitStack()
+            signals.enter_context(stopping_like_ctrl_c())
+            config.add_cleanup(signals.close)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -53,7 +59,8 @@ def pytest_configure_node(node: Any) -> None:
     """Tell every xdist worker which folder this run uses."""
     safety = node.config.stash.get(STASH, None)
     if safety is not None:
-        node.workerinput["editsafety_folder"] = str(safety.folder)
+        with _Refused():
+            node.workerinput["editsafety_folder"] = str(safety.store.path.parent)  # it is this run's from now on
         node.workerinput["editsafety_workers"] = len(node.config.getoption("tx", None) or [1])
 
 
@@ -101,9 +108,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write the report, whatever happened, from what the store holds."""
     safety = session.config.stash.get(STASH, None)
-    if safety is not None and safety.worker is None:
-        with _Refused():
-            safety.write_report(interrupted=exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR))
+    if safety is None:
+        return
+    stopped = exitstatus == pytest.ExitCode.INTERRUPTED
+    try:
+        if safety.worker is None:
+            with _Refused():
+                interrupted = stopped or exitstatus == pytest.ExitCode.INTERNAL_ERROR
+                safety.write_report(interrupted=interrupted, stopped=stopped)
+    finally:
+        safety.close()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -102,7 +102,7 @@ def test_a_finished_course_is_not_walked_again_and_leaves_no_checkpoint(
     again = lab(paths, tmp_path / "run", "Nudge")
     assert again.record(course(again, every=2)).to_text() == record.to_text()
     fresh = lab(paths, tmp_path / "run", "Nudge")
-    finished = fresh.finished([course(fresh, every=2), course(fresh, "batch")])
+    finished = fresh.store.finished([course(fresh, every=2), course(fresh, "batch")])
     assert {name: one.to_text() for name, one in finished.items()} == {record.case: record.to_text()}
     assert fresh.tools._bench is None  # no model was loaded for that
 
