@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Who sends these is somebody else: a user, a scheduler, the system when memory runs out. Anything else is one's own.
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+_LIBRARIES = ("/site-packages/", f"/python{sys.version_info.major}.{sys.version_info.minor}/")
 _DEEPEST = 20  # calls of a stack that are kept
 
 
@@ -26,8 +28,9 @@ class Death:
 
     @property
     def where(self) -> str:
-        """File and line of the innermost call; empty where that is not known."""
-        return _place(self.stack[0]) if self.stack else ""
+        """File and line of the innermost call that is not Python's own or a library's; empty where none is known."""
+        own = [call for call in self.stack if not any(place in call for place in _LIBRARIES)]
+        return next((_place(call) for call in (*own, *self.stack)), "")
 
     @classmethod
     def of(cls, status: int, dump: str) -> Death:

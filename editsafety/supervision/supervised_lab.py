@@ -79,7 +79,7 @@ class SupervisedLab:
             if self._fallen[case.block] < IN_A_ROW:
                 self._ask({"ask": "record", "case": case.id, "probed": case.probed}, case.block)
             elif self._store.claim([key], 1):
-                self._fail(key, case, self._last, f"not run, as the {IN_A_ROW} cases before it ended so")
+                self._fail(key, case, self._last, f"was not run, as the {IN_A_ROW} cases before ended so")
             else:
                 time.sleep(0.05)  # another worker is at it
         return record
@@ -206,7 +206,8 @@ class SupervisedLab:
     def _fail(self, key: str, case: Case, death: Death, instead: str = "") -> None:
         known = self._store.record(key) or CaseRecord.begun(case, slug(case.model), label(case.editor))
         said = f" after edit {known.steps[-1].edits}" if known.steps else ""
-        message = f"{instead}: {death.sentence}" if instead else f"{death.sentence}{said}"
+        said = f"{instead}: {death.sentence}" if instead else f"failed{said}: {death.sentence}"
+        message = f"{label(case.editor)} {said}"
         where, stack = ("", ()) if instead else (death.where, death.stack)
         self._store.put(key, replace(known, failure=Failure(death.kind, message, where, stack=stack), ended="failed"))
 

@@ -164,13 +164,13 @@ def test_a_course_whose_process_died_twice_in_one_place_is_given_up_and_ctrl_c_i
                 found.record(along)
     assert found.record(along).failure is None
     dies = course(found, every=3)
-    for _ in range(2):
+    for _ in range(3):
         found.store.start(found.keys.of(dies))
     record = found.record(dies)
     assert record.ended == "failed"
     assert record.failure is not None
     assert record.failure.kind == "died"
-    assert "died 2 times" in record.failure.message
+    assert "died 3 times" in record.failure.message
 
 
 def test_a_course_that_another_process_walks_is_waited_for(
