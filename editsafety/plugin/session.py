@@ -8,25 +8,37 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editsafety import reporting
+from editsafety import abilities, escaping, reporting
 from editsafety.errors import StoreError, UsageError
 from editsafety.judging.checks import ABILITIES, Check, judge_case, judge_group
+from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import Control, RunReport
-from editsafety.names import label, slug, tag
+from editsafety.names import label, slug
 from editsafety.plugin.labs import Labs, is_in_process
 from editsafety.plugin.options import settings_of
+from editsafety.plugin.selection import GroupKey, Selected
 from editsafety.progress import Progress
 from editsafety.reporting import ReportPlace, as_markdown, as_terminal, junit
 from editsafety.runs import folders
 from editsafety.runs.case import Case
 from editsafety.runs.case_record import CaseRecord
-from editsafety.runs.facts import Ended, JudgedCheck, NotApplicable, OrderFacts, Refused, RunFacts, Wanted
-from editsafety.runs.plan import RunPlan
+from editsafety.runs.facts import (
+    Ended,
+    JudgedCheck,
+    NotApplicable,
+    OrderFacts,
+    Refused,
+    RunFacts,
+    Unexplained,
+    Wanted,
+)
+from editsafety.runs.plan import NONE, RunPlan
 from editsafety.runs.store import Store
 
 if TYPE_CHECKING:
@@ -36,30 +48,6 @@ if TYPE_CHECKING:
     from editsafety.editors import Editor
     from editsafety.edits.session import EditSession
     from editsafety.model.handle import ModelHandle
-
-
-@dataclass(frozen=True, slots=True)
-class GroupKey:
-    """What a group item is about: a model, an editor, and a stream ("" for all)."""
-
-    model: str
-    editor: str
-    stream: str = ""
-
-    @property
-    def id(self) -> str:
-        """`pocket-neo-rome-hard`"""
-        return "-".join(part for part in (slug(self.model), tag(self.editor), self.stream) if part)
-
-
-@dataclass(frozen=True, slots=True)
-class Selected:
-    """A test that was selected."""
-
-    params: Mapping[str, Any]  # the parameters of its item
-    probed: bool  # whether abilities have to be measured
-    edited: bool  # whether it looks at the live edited model
-    ordered: bool  # whether it asks if the order of edits matters
 
 
 class SafetySession:
@@ -78,6 +66,8 @@ class SafetySession:
     ) -> None:
         self.plan = plan
         self.policy = Policy.of(plan.settings)
+        asked = [probe for probe in plan.settings.probe if probe != NONE]
+        refuse_unmeasured(self.policy, map(abilities.measurement_of, [*asked, *abilities.names()]))
         self.folder = folder
         self.worker = worker
         self.workers = workers
@@ -93,6 +83,7 @@ class SafetySession:
         self._live: list[Case] = []
         self._asked: set[str] = set()
         self._lost = False
+        self._selected = False
 
     @classmethod
     def of(
@@ -151,6 +142,10 @@ class SafetySession:
             return [GroupKey(model, editor) for model, editor in self.plan.blocks]
         return list(dict.fromkeys(GroupKey(c.model, c.editor) for c in self.plan.controls))
 
+    def expect_tests(self) -> None:
+        """A worker has selected tests: its cases are in the store, and not known here."""
+        self._selected = True
+
     def lose_worker(self) -> None:
         """A worker died: what it was judging is lost, whoever computes its cases again. The run is incomplete."""
         self._lost = True
@@ -178,6 +173,9 @@ class SafetySession:
             return
         if not (self.plan.settings.editors and self.plan.settings.models):
             raise UsageError("name at least one model and one editor.")
+        courses = {case.model for case in self._wanted.values() if case.is_course}
+        for model in courses:
+            refuse_unmeasured(self.policy, map(abilities.measurement_of, self.plan.probes(model)))
         for name in probed:
             self._wanted[name] = replace(self._wanted[name], probed=True)
         self.store.note(Wanted(tuple(sorted(self._wanted)), tuple(sorted(probed))))
@@ -272,14 +270,14 @@ class SafetySession:
         if self._lock is not None:
             self._lock.release()
 
-    def write_report(self, *, interrupted: bool, stopped: bool = False) -> None:
+    def write_report(self, *, interrupted: bool, failed: Mapping[str, str], stopped: bool = False) -> None:
         """Judge what the store holds and write report.json and report.md; nothing when no case was wanted.
 
-        `stopped` says that the run was interrupted on purpose. Raises StoreError when they cannot be written, and when
-        the folder holds results of another model than is there now.
+        `failed` are the tests of the suites that failed, and how; `stopped` says that the run was interrupted on
+        purpose. Raises StoreError when the report cannot be written, and when the folder is of another model by now.
         """
         interrupted = interrupted or self._lost
-        if self._store is None and not (self.folder / folders.STORE).is_file():
+        if not (self._wanted or self._selected) or not (self.folder / folders.STORE).is_file():
             return
         asked = self.store.fact(Wanted)
         if asked is None or not asked.cases:
@@ -290,7 +288,11 @@ class SafetySession:
         facts = self.store.facts()
         if facts.refused:
             raise StoreError(f"{self.folder}: {facts.refused}")
-        self.report = RunReport.of(self.plan, self.policy, records, facts, planned=planned, interrupted=interrupted)
+        judge = partial(RunReport.of, self.plan, self.policy, records, planned=planned, interrupted=interrupted)
+        self.report = judge(replace(facts, unexplained=()))
+        explained = self.report.verdict is None or self.report.verdict.fails
+        self.store.note(Unexplained(() if explained else tuple(f"{test}: {said}" for test, said in failed.items())))
+        self.report = judge(self.store.facts())
         try:
             self._write(self.report)
         except OSError as error:
@@ -309,10 +311,8 @@ class SafetySession:
 
     def show(self, stream: Any) -> None:
         """Render the report to a terminal stream."""
-        from rich.console import Console
-
         assert self.report is not None
-        console = Console(file=stream, highlight=False, width=None if stream.isatty() else 110)
+        console = escaping.console(stream, width=None if stream.isatty() else 110)
         place = ReportPlace(folders.suites(), folders.near(self.folder), time.monotonic() - self._start)
         as_terminal.render(self.report, console, place)
 

@@ -19,7 +19,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editsafety.errors import DataError, EditorError, EditSafetyError, ModelError, StoreError, UsageError, sentence_of
+from editsafety.errors import (
+    DataError,
+    EditorError,
+    EditSafetyError,
+    ModelError,
+    SpoiltProcessError,
+    StoreError,
+    UsageError,
+    sentence_of,
+)
 from editsafety.lab.watch import Sign
 from editsafety.names import label, slug
 from editsafety.progress import Progress, Task
@@ -142,6 +151,8 @@ def _answer(lab: Lab, cases: Mapping[str, Case], question: Mapping[str, Any], si
             return {"answer": lab.refusal(case) or ""}
         lab.record(case)
         return {"answer": True}
+    except SpoiltProcessError as error:
+        return {"spoilt": str(error)}
     except EditSafetyError as error:
         return _refusal(error)
     except BaseException as error:  # nobody presses Ctrl-C in this process: whatever it is, it is the editor's

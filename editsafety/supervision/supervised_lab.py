@@ -136,12 +136,23 @@ class SupervisedLab:
             self._abandon()
             raise
         if answer.get("spoilt"):
-            self.close()
+            self._replace(block, answer["spoilt"])
         if "error" in answer:
             error = _RAISED.get(answer["error"], EditorError)(answer["said"])
             self._broken = error if isinstance(error, StoreError) else None
             raise error
         return answer.get("answer")
+
+    def _replace(self, block: Block, spoilt: str) -> None:
+        """End a process that can judge nothing any more; an editor that spoils one after the other is given up."""
+        self.close()
+        self._kills += 1
+        if self._kills >= KILLS:
+            self._refuse(block, f"{label(block[1])} on {slug(block[0])} cannot be run: {spoilt}")
+
+    def _refuse(self, block: Block, sentence: str) -> None:
+        self._refused[block] = EditorError(sentence)
+        self._store.note(Problem(slug(block[0]), label(block[1]), sentence))
 
     def _heard(self, process: LabProcess) -> Message:
         """The answer; until it comes, signs and progress are taken in, and nothing may take too long."""
@@ -200,8 +211,7 @@ class SupervisedLab:
             when = doing.get(sign.doing, f"{slug(block[0])} was loaded")
             words = "" if death.stack or not (said := process.last_words()) else f"; its last words: {said}"
             sentence = f"{label(block[1])} on {slug(block[0])} cannot be run: while {when}, {_at(death)}{words}"
-            self._refused[block] = EditorError(sentence)
-            self._store.note(Problem(slug(block[0]), label(block[1]), sentence))
+            self._refuse(block, sentence)
 
     def _fail(self, key: str, case: Case, death: Death, instead: str = "") -> None:
         known = self._store.record(key) or CaseRecord.begun(case, slug(case.model), label(case.editor))
