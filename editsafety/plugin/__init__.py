@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from editsafety.errors import EditSafetyError
 from editsafety.escaping import line
 from editsafety.plugin.escaped import clean_report, clean_warning
 from editsafety.plugin.options import add_options, option
-from editsafety.plugin.stash import LONGEST, STASH, is_probed, lacks_probes, safety_of
+from editsafety.plugin.sentences import Refused
+from editsafety.plugin.stash import STASH, is_probed, lacks_probes, safety_of
 from editsafety.plugin.workers import take_one_gpu
+from editsafety.supervision.stop_signals import stopping_like_ctrl_c
 
 if TYPE_CHECKING:
-    from editsafety.plugin.session import Selected
+    from editsafety.plugin.selection import Selected
 
 FIXTURES = "editsafety.plugin.fixtures"
 pytest_plugins = (FIXTURES,)
@@ -44,12 +46,15 @@ def pytest_configure(config: pytest.Config) -> None:
             take_one_gpu(worker["workerid"])
         from editsafety.plugin.session import SafetySession
 
-        with _Refused():
+        with Refused():
             safety = config.stash[STASH] = SafetySession.of(config, option, worker)
         if worker is None:
             from editsafety.plugin.verdicts import Verdicts
 
             config.pluginmanager.register(Verdicts(safety), VERDICTS)
+            signals = ExitStack()
+            signals.enter_context(stopping_like_ctrl_c())
+            config.add_cleanup(signals.close)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -57,7 +62,8 @@ def pytest_configure_node(node: Any) -> None:
     """Tell every xdist worker which folder this run uses."""
     safety = node.config.stash.get(STASH, None)
     if safety is not None:
-        node.workerinput["editsafety_folder"] = str(safety.folder)
+        with Refused():
+            node.workerinput["editsafety_folder"] = str(safety.store.path.parent)  # it is this run's from now on
         node.workerinput["editsafety_workers"] = len(node.config.getoption("tx", None) or [1])
 
 
@@ -104,7 +110,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Remember which cases were selected: the lab computes only those, the report misses only those."""
     safety = session.config.stash.get(STASH, None)
     if safety is not None and not session.config.option.collectonly:
-        with _Refused():
+        with Refused():
             tests = [item for item in session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
             safety.select([_selected(test) for test in tests if not lacks_probes(test, safety)])
 
@@ -135,10 +141,14 @@ def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write the report, whatever happened, from what the store holds; what it says is told like tests."""
     verdicts = session.config.pluginmanager.get_plugin(VERDICTS)
-    if verdicts is not None:
-        with _Refused():
-            ended = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
-            verdicts.conclude(session, interrupted=ended)
+    safety = session.config.stash.get(STASH, None)
+    try:
+        if verdicts is not None:
+            with Refused():
+                verdicts.conclude(session, exitstatus)
+    finally:
+        if safety is not None:
+            safety.close()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -149,17 +159,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     safety.show(terminalreporter._tw._file)
 
 
-class _Refused:
-    """Turns our own errors, outside of any test, into one sentence and pytest's exit code 4."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, EditSafetyError):
-            raise pytest.UsageError(line(error, LONGEST)) from error
-
-
 def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
     """Whether a fixture called `case` is the one defined here and not a user's own."""
     definitions = metafunc._arg2fixturedefs.get(name, ())
@@ -167,7 +166,7 @@ def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
 
 
 def _selected(test: pytest.Function) -> Selected:
-    from editsafety.plugin.session import Selected
+    from editsafety.plugin.selection import Selected
 
     fixtures = frozenset(test.fixturenames)
     return Selected(test.callspec.params, is_probed(test), "edited" in fixtures, "same_in_any_order" in fixtures)

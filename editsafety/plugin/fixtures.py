@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from editsafety.errors import EditSafetyError
 from editsafety.escaping import line
-from editsafety.foreign import contained
-from editsafety.plugin.stash import LONGEST, lacks_probes, safety_of
+from editsafety.plugin.sentences import LONGEST, Said
+from editsafety.plugin.stash import lacks_probes, safety_of
 
 if TYPE_CHECKING:
     from editsafety.editors import Editor
     from editsafety.edits.session import EditSession
     from editsafety.judging.checks import Check
     from editsafety.model.handle import ModelHandle
-    from editsafety.plugin.session import GroupKey
+    from editsafety.plugin.selection import GroupKey
     from editsafety.runs.case import Case
     from editsafety.runs.case_record import CaseRecord
     from editsafety.runs.plan import RunPlan
@@ -35,7 +34,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     case: Case = request.param
     if lacks_probes(request.node, safety_of(request.config)):
         pytest.skip(f"{case.model} comes with no abilities to measure; name some: --editsafety-probe READER:FILE")
-    with _Said():
+    with Said():
         refused = safety_of(request.config).refuses(case)
     if refused:
         pytest.skip(refused)
@@ -66,7 +65,7 @@ def control(request: pytest.FixtureRequest) -> GroupKey:
 @pytest.fixture
 def result(case: Case, request: pytest.FixtureRequest) -> CaseRecord:
     """The stored record of the case; computed or gone on with, with its block, where it is missing or unfinished."""
-    with _Said():
+    with Said():
         return safety_of(request.config).record(case)
 
 
@@ -88,7 +87,7 @@ def judged_group(group: GroupKey, request: pytest.FixtureRequest) -> Judge:
     """`judged_group("efficacy")` fails when the rate over all cases of the group does not pass."""
 
     def judge(name: str) -> None:
-        with _Said():
+        with Said():
             check = safety_of(request.config).group_check(group, name)
         if check is None:
             pytest.skip(f"no case of {group.id} has data for {name}")
@@ -100,7 +99,7 @@ def judged_group(group: GroupKey, request: pytest.FixtureRequest) -> Judge:
 @pytest.fixture
 def same_in_any_order(block: GroupKey, request: pytest.FixtureRequest) -> None:
     """Fails when the first and last case come out differently alone, in reverse order, by a new editor."""
-    with _Said():
+    with Said():
         order = safety_of(request.config).same_in_any_order(block)
     if not order.holds:
         pytest.fail(f"ERROR {order.editor} on {order.model}: {order.sentence}", pytrace=False)
@@ -111,7 +110,7 @@ def judged_control(control: GroupKey, request: pytest.FixtureRequest) -> Callabl
     """`judged_control()` fails when a control editor did not come out as it must."""
 
     def judge() -> None:
-        with _Said():
+        with Said():
             found = safety_of(request.config).control(control)
         if not found.behaved:
             pytest.fail(f"ERROR {found.sentence}", pytrace=False)
@@ -128,7 +127,7 @@ def safety_plan(request: pytest.FixtureRequest) -> RunPlan:
 @pytest.fixture(scope="session")
 def handle(request: pytest.FixtureRequest) -> ModelHandle:
     """The (first) model of this run, loaded."""
-    with _Said():
+    with Said():
         return safety_of(request.config).handle()
 
 
@@ -139,37 +138,19 @@ def editor(request: pytest.FixtureRequest) -> Editor:
     chosen = (
         next((params.params[n] for n in ("case", "group", "block") if n in params.params), None) if params else None
     )
-    with _Said():
+    with Said():
         return safety_of(request.config).editor(chosen)
 
 
 @pytest.fixture
 def edited(case: Case, request: pytest.FixtureRequest) -> Iterator[EditSession]:
     """A live, open session around the edited model; undone afterwards, and checked."""
-    with _Said():
+    with Said():
         session = safety_of(request.config).edited(case)
     with session:
         yield session
     if session.leftovers:
         pytest.fail(f"ERROR {case.id}: left behind: {', '.join(session.leftovers)}", pytrace=False)
-
-
-class _Said:
-    """Turns our own errors into a failure that shows the sentence and no traceback, and so what an editor ends by."""
-
-    def __init__(self) -> None:
-        self._contained = contained("an editor")
-
-    def __enter__(self) -> None:
-        self._contained.__enter__()
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        try:
-            self._contained.__exit__(kind, error, trace)
-        except EditSafetyError as ended:
-            error = ended
-        if isinstance(error, EditSafetyError):
-            pytest.fail(f"ERROR {line(error, LONGEST)}", pytrace=False)
 
 
 def _settle(request: pytest.FixtureRequest, check: Check, where: str = "") -> None:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from editsafety.runs.case import Case
 
 STASH = pytest.StashKey["SafetySession"]()
-LONGEST = 4000  # characters of a sentence about what is wrong
 
 
 def safety_of(config: pytest.Config) -> SafetySession:

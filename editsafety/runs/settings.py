@@ -198,6 +198,12 @@ class Settings:
     )
     items: int = option(100, help="maximum number of items of each ability", at_least=1)
     keep_going: bool = option(False, help="sequences and batches: do not stop after a collapse")
+    timeout: float | None = option(
+        None,
+        help="seconds after which a case (of a course: a step) is stopped as an ERROR; 0: never",
+        at_least=0,
+        unset="20 times the editor's slowest case, 60 at least",
+    )
 
     def __post_init__(self) -> None:
         for one in options_of(type(self)):
@@ -245,6 +251,9 @@ class Output:
         None, help="folder of this run", short="o", unset="reports/<time>-<model>"
     )
     quiet: bool = option(False, help="no progress and no summary", short="q")
+    in_process: bool = option(
+        False, help="run editors in pytest's own process, for debuggers: a crash or hang then takes the run with it"
+    )
 
 
 def _option(name: str, hint: Any, default: Any, about: Mapping[str, Any]) -> Option:
