@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from editsafety.escaping import line
 from editsafety.judging.parts import VerdictPart
 from editsafety.judging.report import RunReport
 from editsafety.plugin import MARKED
 from editsafety.reporting import junit
-from editsafety.escaping import line
 
 if TYPE_CHECKING:
     from editsafety.plugin.session import SafetySession
