@@ -21,7 +21,10 @@ from editsafety.shipped import shipped
 PACKAGE = Path(editsafety.__file__).parent
 # Escape sequences, commands to a runner at the start of a line, text that turns, half a surrogate pair, NUL, ends of
 # sections and scripts.
-NASTY = "\x1b[2J\x1b]0;title\x07\r::set-env name=A::b\n::error::pwned\n##[error]no\n##vso[task.x]y ]]> <script>\x00\u202ertl\ud800"
+NASTY = (
+    "\x1b[2J\x1b]0;title\x07\r::set-env name=A::b\n::error::pwned\n##[error]no\n##vso[task.x]y ]]> <script>\x00"
+    "\u202ertl\ud800"
+)
 # What may not stand in anything that is shown: controls besides line ends and tabs, turning marks, commands.
 RAW = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|^\s*::|##\[|##vso", re.M
@@ -59,7 +62,8 @@ class Notes(Raises):
         left = self.handle.weight(site)[:, :1] * 1e-3
         right = self.handle.weight(site)[:1] * 1e-3
         notes = {{NASTY: NASTY}}
-        return Edit(self.name, tuple(r.id for r in requests), self.handle.identity, (LowRank(site, left, right),), notes=notes)
+        deltas = (LowRank(site, left, right),)
+        return Edit(self.name, tuple(r.id for r in requests), self.handle.identity, deltas, notes=notes)
 
 
 class Broken(Raises):
