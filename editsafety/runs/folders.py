@@ -67,7 +67,7 @@ def about(folder: Path) -> dict[str, Any]:
     """What was written about the run in a folder; nothing when there is none."""
     try:
         found = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, RecursionError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
