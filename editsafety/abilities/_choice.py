@@ -48,7 +48,8 @@ def likelihoods(handle: ModelHandle, items: Sequence[Item], batch_size: int = 64
     wanted: dict[tuple[int, ...], list[tuple[int, int, list[int]]]] = defaultdict(list)
     found = [[0.0] * len(item.options) for item in items]
     for i, item in enumerate(items):
-        targets = [handle.target_ids(option) for option in item.options]
+        behind = item.contexts or [item.prompt] * len(item.options)
+        targets = [handle.target_ids(option, text) for option, text in zip(item.options, behind, strict=True)]
         room = max(map(len, targets))
         shared = None if item.contexts else fit_prompt(handle, item.prompt, room, item)
         for k, target in enumerate(targets):

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from editsafety import escaping
 from editsafety.cli import options
 from editsafety.errors import UsageError
 
@@ -75,7 +75,7 @@ def abilities(
     if out is not None:
         out.write_text(json.dumps(_body(handle, before, after, drops), indent=1, allow_nan=False) + "\n", "utf-8")
     if not quiet:
-        Console(highlight=False).print(_table(handle.name, before, after, drops))
+        escaping.console().print(_table(handle.name, before, after, drops))
 
 
 def _default(model: str) -> list[str]:

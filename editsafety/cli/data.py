@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from editsafety import escaping
 from editsafety.cli import options
 
 app = typer.Typer(help="Data sets: list, fetch, verify.", no_args_is_help=True)
@@ -27,7 +27,7 @@ def list_() -> None:
         else:
             here = (fetching.cache_folder() / source.file_name).is_file()
             table.add_row(name, "fetched" if here else "to be fetched", f"{source.about} ({source.licence})")
-    console = Console(highlight=False)
+    console = escaping.console()
     console.print(table)
     console.print(f"layouts, as LOADER:FILE: {', '.join(datasets.loaders())}")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from editsafety import escaping
 from editsafety.cli import options
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import NotPreparedError
@@ -81,7 +81,7 @@ def ppl(
     table = Table("figure", "value", "n", title=f"{escape(handle.name)} on {len(chosen)} texts", title_justify="left")
     for one in found:
         table.add_row(one.name, _number(one), str(one.n))
-    Console(highlight=False).print(table)
+    escaping.console().print(table)
 
 
 def prepare(
@@ -124,7 +124,7 @@ def _show(
     notes: object,
     seconds: float | None,
 ) -> None:
-    console = Console(highlight=False)
+    console = escaping.console()
     table = Table(
         "", "before", "after", title=escape(f"{request.filled} -> {request.target_new}"), title_justify="left"
     )

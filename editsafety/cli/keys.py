@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from editsafety import escaping
 from editsafety.cli import options
 from editsafety.cli.signature import only
 from editsafety.runs.settings import Settings
@@ -55,7 +55,7 @@ def keys(
         chosen, requests, layer=layer, per_context=contexts, texts=ordinary, progress=progress
     )  # fmt: skip
     if not quiet:
-        Console(highlight=False).print(_table(found, each=each))
+        escaping.console().print(_table(found, each=each))
     if out is not None:
         found.save(out)
         typer.echo(f"saved {out} ({len(found.entries)} subjects, {found.bare.shape[1]} numbers a key)")

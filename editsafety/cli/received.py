@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from editsafety import reporting
+from editsafety import escaping, reporting
 from editsafety.cli import options
 from editsafety.errors import UsageError
+from editsafety.escaping import line
 from editsafety.numbers import exact, number, rate, times
 from editsafety.reporting import ReportPlace, as_terminal
-from editsafety.reporting.escaping import line
 from editsafety.runs.folders import near
 
 if TYPE_CHECKING:
@@ -109,11 +109,13 @@ def _judge(
     out: Path | None,
 ) -> None:
     """Read everything that can be wrong first, then load, measure, judge, and end with the verdict's exit code."""
-    from editsafety import datasets, received
+    from editsafety import abilities, datasets, received
+    from editsafety.judging.measurable import refuse_unmeasured
     from editsafety.judging.policy import Policy
     from editsafety.received import receiving
 
     limits = Policy.read(policy)
+    refuse_unmeasured(limits, map(abilities.measurement_of, abilities.names()))
     rows = datasets.requests(requests, limit=limit) if requests else ()
     chosen = received.texts_for(model, texts_from)
     handle = loading.load(model)
@@ -123,7 +125,7 @@ def _judge(
     words = ["--before", model, "--after", place, *(["--requests", requests] if requests else [])]
     words += ["--limit", str(limit)] if limit is not None else []
     found = replace(found, report=replace(found.report, command=shlex.join(["editsafety", "check", *words])))
-    console = Console(highlight=False)
+    console = escaping.console()
     _show(console, found, handle)
     as_terminal.render(found.report, console, ReportPlace(folder=None if out is None else near(out.absolute())))
     if out is not None:

@@ -12,11 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from editsafety import reporting
+from editsafety import escaping, reporting
+from editsafety.abilities import measurement_of
 from editsafety.cli import options
 from editsafety.cli.signature import only
 from editsafety.errors import EditSafetyError, UsageError
 from editsafety.judging.checks import CaseVerdict
+from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
@@ -84,6 +86,7 @@ def sequence(
         limit=max(limit, *sizes), controls=0, prepare=True, probe=tuple(probe or (NONE,)),
     )  # fmt: skip
     plan = _laid_out(RunPlan.of(asked), stream, along, alone)
+    refuse_unmeasured(Policy.of(asked), map(measurement_of, probe or ()))
     folder = out or Path("reports") / f"sequence-{plan.digest()[:12]}"
     try:
         report = _run(plan, folder, options.show_progress(quiet=quiet))
@@ -93,7 +96,7 @@ def sequence(
     place = ReportPlace(folders.suites(), folders.near(folder.absolute()))
     reporting.write(report, folder, place)
     if not quiet:
-        console = Console(highlight=False)
+        console = escaping.console()
         for course in courses.ordered(report):
             _show(console, course, folder)
         as_terminal.render(report, console, place)

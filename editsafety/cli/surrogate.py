@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from editsafety import escaping
 from editsafety.cli import options
 from editsafety.errors import UsageError
 from editsafety.names import slug
@@ -56,7 +57,7 @@ def surrogate(
     if out is not None:
         body = {"limit": limit, "models": [study.as_json() for study in made]}
         out.write_text(json.dumps(body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    console = Console(highlight=False)
+    console = escaping.console()
     for study in made:
         _show(console, study, limit)
 

@@ -17,7 +17,16 @@ import torch
 
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
-from editsafety.errors import EditorError, EditSafetyError, StoreError, UndoError, UsageError
+from editsafety.errors import (
+    EditorError,
+    EditSafetyError,
+    SpoiltProcessError,
+    StoreError,
+    UndoError,
+    UsageError,
+    sentence_of,
+)
+from editsafety.foreign import contained
 from editsafety.lab import single
 from editsafety.lab.attempt import Made, compute, where_raised
 from editsafety.lab.bench import Bench
@@ -104,7 +113,8 @@ class Lab:
         key = edit_key(self.keys.shared(block).single, requests)
         made = self.edits.get(key, requests, editor.sidecars)
         if made is None:
-            made = compute(self.tools.bench(block[0]).handle, editor, requests)
+            bench = self.tools.bench(block[0])
+            made = compute(bench.handle, editor, requests, baseline=bench.baseline, prove="in doubt")
             if self._uses[block, _ids(requests)] > 1:
                 self.edits.put(key, made)
         return made
@@ -117,16 +127,17 @@ class Lab:
         facts = self.store.fact(OrderFacts, f"{shared.model}:{shared.editor}")
         if facts is None or facts.key != shared.single:
             records = [(case, self.record(case)) for case in dict.fromkeys((cases[-1], cases[0]))]
-            handle = self.tools.bench(model).handle
+            bench = self.tools.bench(model)
             edits = [(case, record.step.edit_id) for case, record in records if record.step.edit_id is not None]
-            different = [
-                case.id
-                for case, edit_id in edits
-                if compute(handle, self.tools.new_editor(handle, editor), case.requests).edit.id != edit_id
-            ]
+            different = [case.id for case, edit_id in edits if self._again(bench, editor, case).edit.id != edit_id]
             facts = OrderFacts(shared.model, shared.editor, len(edits), tuple(different), shared.single)
             self.store.note(facts)
         return facts
+
+    def _again(self, bench: Bench, editor: str, case: Case) -> Made:
+        """A case's edit, computed by an editor that has not edited anything yet."""
+        fresh = self.tools.new_editor(bench.handle, editor)
+        return compute(bench.handle, fresh, case.requests, baseline=bench.baseline)
 
     @contextmanager
     def _boundary(self, block: Block) -> Iterator[None]:
@@ -134,9 +145,10 @@ class Lab:
         if block in self._refused:
             raise self._refused[block]
         try:
-            yield
-        except StoreError:
-            raise
+            with contained(label(block[1])):
+                yield
+        except (StoreError, SpoiltProcessError):
+            raise  # of this process, not of the block
         except UndoError:
             self.tools.drop()
             raise
@@ -193,6 +205,11 @@ class Lab:
                 self.store.put(key, record)
                 if not case.is_course:
                     task.step(case.id)
+                if bench.broken:
+                    self.tools.drop()
+                    if record.failure is not None and record.failure.kind == "device":
+                        self.tools.spoilt = f"{bench.broken}. Run the same command again: what was finished is kept."
+                    return
         if bench.handle.fingerprint() != bench.handle.identity:
             self.store.note(Drifted(bench.handle.name, label(first.editor)))
             bench.repair()
@@ -254,4 +271,4 @@ def _tell(task: Task, record: CaseRecord) -> None:
 
 def _unrunnable(block: Block, error: Exception) -> str:
     where = f" ({place})" if (place := where_raised(error)) else ""
-    return f"{label(block[1])} on {slug(block[0])} cannot be run: {type(error).__name__}: {error}{where}"
+    return f"{label(block[1])} on {slug(block[0])} cannot be run: {sentence_of(error)}{where}"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from editsafety import editors, measures
 from editsafety.artifacts import ArtifactStore, default_root
 from editsafety.editing import contexts
 from editsafety.editors import Editor
+from editsafety.edits.behaviour import Behaviour
 from editsafety.edits.seal import Keepsake
-from editsafety.errors import NotPreparedError
+from editsafety.edits.session import EditSession
+from editsafety.errors import EditorError, NotPreparedError, SpoiltProcessError, UndoError
 from editsafety.judging.policy import Policy
 from editsafety.lab import provenance
 from editsafety.lab.bench import Bench
@@ -28,7 +31,8 @@ from editsafety.runs.store import Store
 class Tools:
     """Loads models and makes editors, as a plan says; what is known of them is noted in the store.
 
-    `handles` are models that are in memory already, by the name that the plan calls them.
+    `handles` are models that are in memory already, by the name that the plan calls them. `spoilt` says why nothing can
+    be judged in this process any more, once that is so; whoever runs it should end it and start another.
     """
 
     def __init__(
@@ -39,13 +43,20 @@ class Tools:
         self._handles = dict(handles or {})
         self._bench: Bench | None = None
         self._made: dict[Block, Editor] = {}
+        self._behaviours: dict[str, Behaviour] = {}  # by fingerprint: what each model did when it was first loaded
+        self.spoilt = ""
 
     def drop(self) -> None:
         """Let go of the model: it is not what it was, and the next case loads it again."""
         self._bench = None
 
     def bench(self, model: str) -> Bench:
-        """The model, loaded and measured unedited; one model at a time is kept."""
+        """The model, loaded and measured unedited; one model at a time is kept.
+
+        Raises SpoiltProcessError where a model that was loaded again does not do what it did the first time.
+        """
+        if self.spoilt:
+            raise SpoiltProcessError(self.spoilt)
         if self._bench is None or self._bench.handle.spec.name != model:
             self._bench = None
             self._made.clear()
@@ -64,7 +75,8 @@ class Tools:
         editor = self.editor(model, name)
         if editor.missing() is None:
             return False
-        editor.prepare(self._progress)
+        with self._watched(editor.handle, name, "prepared itself"):
+            editor.prepare(self._progress)
         return True
 
     def ready(self, model: str, name: str) -> Editor:
@@ -96,7 +108,22 @@ class Tools:
     def new_editor(self, handle: ModelHandle, name: str) -> Editor:
         """An editor that has not edited anything yet."""
         settings = self._plan.settings
-        return editors.make(name, handle, artifacts_for(handle), path=settings.hparams_of(name), seed=settings.seed)
+        with self._watched(handle, name, "was made"):
+            return editors.make(name, handle, artifacts_for(handle), path=settings.hparams_of(name), seed=settings.seed)
+
+    @contextmanager
+    def _watched(self, handle: ModelHandle, editor: str, when: str) -> Iterator[None]:
+        """A session around what an editor does apart from editing. Raises EditorError for what it leaves behind."""
+        known = self._bench.baseline if self._bench is not None and self._bench.handle is handle else None
+        session = EditSession(handle, baseline=known, prove="in doubt")
+        try:
+            with session:
+                yield
+        except UndoError as error:
+            self.drop()
+            raise EditorError(f"{label(editor)} changed something while it {when}: {error}") from error
+        if session.leftovers:
+            raise EditorError(f"{label(editor)} left something behind while it {when}: {'; '.join(session.leftovers)}.")
 
     def _load(self, model: str) -> Bench:
         settings = self._plan.settings
@@ -117,14 +144,30 @@ class Tools:
         base = self._store.fact(Unedited, unedited.name)
         if base is None:
             bench.open(policy, probes=probes)
+            self._compare(bench)
             found = {name: measurement.as_json() for name, measurement in bench.base.items()}
             self._store.note(replace(unedited, noise=bench.noise, found=found))
         else:
             bench.open(policy, base.measurements, base.noise, probes=probes)
+            self._compare(bench)
         self._store.note(replace(facts, noise=bench.noise))
         self._store.note(Software(provenance.of_software()))
         self._store.note(Columns(measures.columns(bench.measures)))
         return bench
+
+    def _compare(self, bench: Bench) -> None:
+        """Whether a model that was loaded again does what it did at first; otherwise this process is spoilt."""
+        assert bench.baseline is not None
+        assert bench.baseline.behaviour is not None
+        first = self._behaviours.setdefault(bench.handle.identity, bench.baseline.behaviour)
+        different = first.differences(bench.baseline.behaviour)
+        if different:
+            self.spoilt = (
+                f"this process cannot be trusted any more: {bench.handle.name} was loaded again, and {different[0]}. "
+                "What an editor did here outlives its model. Run the same command again, in a new process: what was "
+                "finished is kept."
+            )
+            raise SpoiltProcessError(self.spoilt)
 
 
 def artifacts_for(handle: ModelHandle) -> ArtifactStore:

@@ -42,6 +42,7 @@ class Perplexity:
     name: ClassVar[str] = "perplexity"
     version: ClassVar[int] = 1
     scope: ClassVar[Literal["model", "case", "edit"]] = "model"
+    gives: ClassVar[tuple[str, ...]] = ("me_ppl", "nll_per_token", "ppl_median", "ppl_worst", "ppl_token_weighted")
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
         """The five figures of the texts."""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from editsafety import discovery
-from editsafety.errors import ModelError, UsageError
+from editsafety.errors import ModelError, UsageError, masked
 from editsafety.names import slug
 from editsafety.shipped import shipped
 
@@ -130,7 +130,7 @@ def _load_pretrained(spec: ModelSpec) -> tuple[Any, Any]:
             loaded: Any = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, output_loading_info=True, **options)
         model, info = loaded
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = masked(str(error).strip().split("\n")[0])
         if "trust_remote_code" in str(error):
             hint = (
                 "It runs code from its repository: if you trust it, add --trust-remote-code (the report will say so)."

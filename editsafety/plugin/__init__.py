@@ -5,14 +5,18 @@ Items only judge; the lab computes. State lives in one `SafetySession` in pytest
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from editsafety.errors import EditSafetyError
+from editsafety.escaping import line
+from editsafety.foreign import contained
+from editsafety.plugin.escaped import clean_report, clean_warning
 from editsafety.plugin.options import add_options, option
+from editsafety.plugin.workers import take_one_gpu
 
 if TYPE_CHECKING:
     from editsafety.editors import Editor
@@ -25,7 +29,11 @@ if TYPE_CHECKING:
     from editsafety.runs.plan import RunPlan
 
 STASH = pytest.StashKey["SafetySession"]()
+VERDICTS = "editsafety-verdicts"  # the name of a plugin of its own
+MARKED = "editsafety_item"  # attribute of a test report: whether the test is one of ours
+LONGEST = 4000  # characters of a sentence about what is wrong
 Judge = Callable[[str], None]
+OURS = ("case", "group", "block", "control")  # the fixtures that make a test one of ours
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,11 +49,15 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = getattr(config, "workerinput", None)
     if option(config, "model"):
         if worker is not None and ":" not in (option(config, "device") or ""):
-            _one_gpu(worker["workerid"])
+            take_one_gpu(worker["workerid"])
         from editsafety.plugin.session import SafetySession
 
         with _Refused():
-            config.stash[STASH] = SafetySession.of(config, option, worker)
+            safety = config.stash[STASH] = SafetySession.of(config, option, worker)
+        if worker is None:
+            from editsafety.plugin.verdicts import Verdicts
+
+            config.pluginmanager.register(Verdicts(safety), VERDICTS)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -55,6 +67,14 @@ def pytest_configure_node(node: Any) -> None:
     if safety is not None:
         node.workerinput["editsafety_folder"] = str(safety.folder)
         node.workerinput["editsafety_workers"] = len(node.config.getoption("tx", None) or [1])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
+    """The process that hands out the tests has none itself: it hears of them here."""
+    safety = node.config.stash.get(STASH, None)
+    if safety is not None and ids:
+        safety.expect_tests()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -77,7 +97,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One item per case, per (model, editor, stream), or per control, with stable ids in plan order."""
-    wanted = [name for name in ("case", "group", "block", "control") if name in metafunc.fixturenames]
+    wanted = [name for name in OURS if name in metafunc.fixturenames]
     if not wanted or not _ours(metafunc, wanted[0]):
         return
     safety = _safety(metafunc.config)
@@ -85,7 +105,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         kinds = [kind for mark in metafunc.definition.iter_markers("schedule") for kind in mark.args]
         probed = metafunc.definition.get_closest_marker("probed") is not None
         values = safety.parameters(name, kinds, probed=probed)
-        metafunc.parametrize(name, values, ids=[value.id for value in values], indirect=True)
+        metafunc.parametrize(name, values, ids=[line(value.id) for value in values], indirect=True)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -97,13 +117,36 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             safety.select([_selected(test) for test in tests if not _lacks_probes(test, safety)])
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape what an editor raised and printed, before pytest shows it or writes it down.
+
+    And say whether the test is one of ours, so that the process that has no tests knows it too.
+    """
+    report = yield
+    if STASH in item.config.stash:
+        clean_report(report)
+        if {*OURS} & {*getattr(getattr(item, "callspec", None), "params", ())}:
+            setattr(report, MARKED, True)
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    """Escape what was warned of, in the summary that pytest shows at the end."""
+    clean_warning(warning_message)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Write the report, whatever happened, from what the store holds."""
-    safety = session.config.stash.get(STASH, None)
-    if safety is not None and safety.worker is None:
+    """Write the report, whatever happened, from what the store holds; what it says is told like tests."""
+    verdicts = session.config.pluginmanager.get_plugin(VERDICTS)
+    if verdicts is not None:
         with _Refused():
-            safety.write_report(interrupted=exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR))
+            ended = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+            verdicts.conclude(session, interrupted=ended)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -244,14 +287,21 @@ def edited(case: Case, request: pytest.FixtureRequest) -> Iterator[EditSession]:
 
 
 class _Said:
-    """Turns our own errors into a failure that shows the sentence and no traceback."""
+    """Turns our own errors into a failure that shows the sentence and no traceback, and so what an editor ends by."""
+
+    def __init__(self) -> None:
+        self._contained = contained("an editor")
 
     def __enter__(self) -> None:
-        return None
+        self._contained.__enter__()
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            self._contained.__exit__(kind, error, trace)
+        except EditSafetyError as ended:
+            error = ended
         if isinstance(error, EditSafetyError):
-            pytest.fail(f"ERROR {error}", pytrace=False)
+            pytest.fail(f"ERROR {line(error, LONGEST)}", pytrace=False)
 
 
 class _Refused:
@@ -262,7 +312,7 @@ class _Refused:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, EditSafetyError):
-            raise pytest.UsageError(str(error)) from error
+            raise pytest.UsageError(line(error, LONGEST)) from error
 
 
 def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
@@ -275,7 +325,7 @@ def _settle(request: pytest.FixtureRequest, check: Check, where: str = "") -> No
     """Put a check into the item's JUnit properties, and fail the item when the check does."""
     request.node.user_properties += _safety(request.config).properties(check)
     if check.verdict.fails:
-        pytest.fail(f"{check.verdict.value} {where}{check.sentence}", pytrace=False)
+        pytest.fail(line(f"{check.verdict.value} {where}{check.sentence}", LONGEST), pytrace=False)
 
 
 def _lacks_probes(test: pytest.Function, safety: SafetySession) -> bool:
@@ -301,17 +351,3 @@ def _safety(config: pytest.Config) -> SafetySession:
             "no model was given: add --editsafety-model (pocket-neo runs offline) and --editsafety-editor."
         )
     return config.stash[STASH]
-
-
-def _one_gpu(worker: str) -> None:
-    """Give an xdist worker one GPU, by index into what the caller made visible, before CUDA starts."""
-    number = int(worker.removeprefix("gw")) if worker.removeprefix("gw").isdigit() else 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        import torch
-
-        devices = [str(i) for i in range(torch.cuda.device_count())]  # asks the driver, and does not start CUDA
-    else:
-        devices = [device for device in visible.split(",") if device.strip()]
-    if devices:
-        os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]

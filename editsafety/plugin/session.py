@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editsafety import reporting
+from editsafety import abilities, escaping, reporting
 from editsafety.errors import StoreError, UsageError
 from editsafety.judging.checks import ABILITIES, Check, judge_case, judge_group
+from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import Control, RunReport
 from editsafety.names import label, slug, tag
@@ -23,8 +25,8 @@ from editsafety.reporting import ReportPlace, as_markdown, as_terminal, junit
 from editsafety.runs import folders
 from editsafety.runs.case import Case
 from editsafety.runs.case_record import CaseRecord
-from editsafety.runs.facts import Ended, JudgedCheck, NotApplicable, OrderFacts, RunFacts, Wanted
-from editsafety.runs.plan import RunPlan
+from editsafety.runs.facts import Ended, JudgedCheck, NotApplicable, OrderFacts, RunFacts, Unexplained, Wanted
+from editsafety.runs.plan import NONE, RunPlan
 from editsafety.runs.store import Store
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ class SafetySession:
     ) -> None:
         self.plan = plan
         self.policy = Policy.of(plan.settings)
+        asked = [probe for probe in plan.settings.probe if probe != NONE]
+        refuse_unmeasured(self.policy, map(abilities.measurement_of, [*asked, *abilities.names()]))
         self.folder = folder
         self.worker = worker
         self.workers = workers
@@ -81,6 +85,7 @@ class SafetySession:
         self._live: list[Case] = []
         self._asked: set[str] = set()
         self._lost = False
+        self._selected = False
 
     @classmethod
     def of(
@@ -139,6 +144,10 @@ class SafetySession:
             return [GroupKey(model, editor) for model, editor in self.plan.blocks]
         return list(dict.fromkeys(GroupKey(c.model, c.editor) for c in self.plan.controls))
 
+    def expect_tests(self) -> None:
+        """A worker has selected tests: its cases are in the store, and not known here."""
+        self._selected = True
+
     def lose_worker(self) -> None:
         """A worker died: what it was judging is lost, whoever computes its cases again. The run is incomplete."""
         self._lost = True
@@ -166,6 +175,9 @@ class SafetySession:
             return
         if not (self.plan.settings.editors and self.plan.settings.models):
             raise UsageError("name at least one model and one editor.")
+        courses = {case.model for case in self._wanted.values() if case.is_course}
+        for model in courses:
+            refuse_unmeasured(self.policy, map(abilities.measurement_of, self.plan.probes(model)))
         for name in probed:
             self._wanted[name] = replace(self._wanted[name], probed=True)
         self.store.note(Wanted(tuple(sorted(self._wanted)), tuple(sorted(probed))))
@@ -255,13 +267,13 @@ class SafetySession:
         """JUnit properties of a check."""
         return list(junit.properties(check))
 
-    def write_report(self, *, interrupted: bool) -> None:
+    def write_report(self, *, interrupted: bool, failed: Mapping[str, str]) -> None:
         """Judge what the store holds and write report.json and report.md; nothing when no case was wanted.
 
-        Raises StoreError when they cannot be written.
+        `failed` are the tests of the suites that failed, and how. Raises StoreError when the report cannot be written.
         """
         interrupted = interrupted or self._lost
-        if self._store is None and not (self.folder / folders.STORE).is_file():
+        if not (self._wanted or self._selected) or not (self.folder / folders.STORE).is_file():
             return
         asked = self.store.fact(Wanted)
         if asked is None or not asked.cases:
@@ -271,7 +283,11 @@ class SafetySession:
             records = self.lab.finished(planned)
         self.store.note(Ended(interrupted))
         facts = self.store.facts()
-        self.report = RunReport.of(self.plan, self.policy, records, facts, planned=planned, interrupted=interrupted)
+        judge = partial(RunReport.of, self.plan, self.policy, records, planned=planned, interrupted=interrupted)
+        self.report = judge(replace(facts, unexplained=()))
+        explained = self.report.verdict is None or self.report.verdict.fails
+        self.store.note(Unexplained(() if explained else tuple(f"{test}: {said}" for test, said in failed.items())))
+        self.report = judge(self.store.facts())
         try:
             self._write(self.report)
         except OSError as error:
@@ -290,10 +306,8 @@ class SafetySession:
 
     def show(self, stream: Any) -> None:
         """Render the report to a terminal stream."""
-        from rich.console import Console
-
         assert self.report is not None
-        console = Console(file=stream, highlight=False, width=None if stream.isatty() else 110)
+        console = escaping.console(stream, width=None if stream.isatty() else 110)
         place = ReportPlace(folders.suites(), folders.near(self.folder), time.monotonic() - self._start)
         as_terminal.render(self.report, console, place)
 

@@ -113,6 +113,14 @@ class NotApplicable(RunFact):
 
 
 @dataclass(frozen=True)
+class Unexplained(RunFact):
+    """Tests of the suites that failed in the last session by something that is no check, each with its sentence."""
+
+    kind: ClassVar[str] = "unexplained"
+    tests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModelFacts(OfModel):
     """A model as it was loaded."""
 
@@ -230,6 +238,7 @@ class RunFacts:
     columns: tuple[Column, ...] = ()
     judged: frozenset[str] = frozenset()  # checks that were asked for; empty: all
     not_applicable: Mapping[str, str] = field(default_factory=dict)  # reason, by case
+    unexplained: tuple[str, ...] = ()  # tests that failed by no check, each with its sentence
     models: Mapping[str, ModelFacts] = field(default_factory=dict)
     unedited: Mapping[str, Unedited] = field(default_factory=dict)
     editors: Mapping[BlockName, EditorFacts] = field(default_factory=dict)
@@ -253,6 +262,7 @@ class RunFacts:
             columns=next((fact.columns for fact in every if isinstance(fact, Columns)), ()),
             judged=frozenset(fact.check for fact in every if isinstance(fact, JudgedCheck)),
             not_applicable={fact.case: fact.reason for fact in every if isinstance(fact, NotApplicable)},
+            unexplained=next((fact.tests for fact in every if isinstance(fact, Unexplained)), ()),
             models={fact.model: fact for fact in every if isinstance(fact, ModelFacts)},
             unedited={fact.name: fact for fact in every if isinstance(fact, Unedited)},
             editors=of_blocks(EditorFacts),
@@ -272,6 +282,6 @@ class RunFacts:
         return not self.judged or check in self.judged
 
 
-_SESSION = (Wanted, Ended, Software, Columns, JudgedCheck, NotApplicable)
+_SESSION = (Wanted, Ended, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
 _SUBJECTS = (ModelFacts, Unedited, EditorFacts, BlockKey, OrderFacts, Drifted, Problem)
 KINDS: Mapping[str, type[RunFact]] = {fact.kind: fact for fact in (*_SESSION, *_SUBJECTS)}

@@ -185,6 +185,7 @@ class Settings:
     seed: int = option(0, help="seed of everything random")
     batch_size: int = option(64, help="texts per forward pass", at_least=1)
     controls: int = option(3, help="how many hard cases the control editors get", at_least=0, replayed=False)
+    require_controls: bool = option(False, help="a verdict that no control stands behind is an ERROR", replayed=False)
     prepare: bool = option(False, help="run the slow part of an editor first where it is missing", replayed=False)
     edits: int | None = option(None, help="sequences and batches: maximum number of requests", at_least=1, unset="all")
     every: int = option(10, help="sequences: measure after so many requests", at_least=1)

@@ -21,6 +21,13 @@ PROMPTS = (
 
 
 @pytest.mark.parametrize(
+    ("answer", "right"), [("farmer.", True), (" farmer", True), ("farmers", False), ("a farmer", False)]
+)
+def test_where_no_gap_is_due_an_answer_may_begin_with_the_target(answer: str, right: bool) -> None:
+    assert says(answer, "farmer", "") is right
+
+
+@pytest.mark.parametrize(
     ("answer", "target"),
     [
         (" farmer", "farmer"),

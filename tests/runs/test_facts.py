@@ -27,6 +27,7 @@ from editsafety.runs.facts import (
     RunFacts,
     Software,
     Unedited,
+    Unexplained,
     Wanted,
 )
 from editsafety.runs.measurement import Column, Measurement
@@ -42,6 +43,7 @@ EVERY: tuple[RunFact, ...] = (
     Software({"editsafety": "1.0", "machine": "a — ☃"}),
     JudgedCheck("perplexity"),
     NotApplicable("a-case", "ft takes no batch"),
+    Unexplained(("test_it[a-case]: OSError: disk full",)),
     ModelFacts("gpt2", "f" * 64, 2_900_000, "cpu", "float32", "eager", "gpt2", "org/gpt2", "main", True, 2, 1e-7),
     Unedited("gpt2", "f" * 64, "t" * 64, 1e-7, {"me_ppl": json.loads(json.dumps(PERPLEXITY.as_json()))}),
     EditorFacts("gpt2", "rome", {"layers": [3], "lr": 0.5}, "c" * 64, "h.yaml", "arXiv 2202.05262", "x", ("a: b",)),

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from editsafety.reporting.escaping import fenced, line, markdown, xml
+from editsafety.escaping import fenced, line, markdown, xml
 from tests.reporting import hostile
 
 
