@@ -12,7 +12,7 @@ from rich.table import Table
 from editsafety import escaping
 from editsafety.cli import options
 from editsafety.datasets.request import EditRequest
-from editsafety.errors import NotPreparedError
+from editsafety.errors import EditError, NotPreparedError
 from editsafety.runs.measurement import Measurement
 
 BATCH = 64  # texts per forward pass
@@ -39,6 +39,7 @@ def edit(
     from editsafety.model import scoring
 
     request = EditRequest("typed-by-hand", prompt, subject, target, true, source="the command line")
+    options.refuse_unwritable(out)
     handle = loading.load(model)
     chosen = options.make_editor(handle, editor, hparams, seed)
     missing = chosen.missing()
@@ -56,7 +57,11 @@ def edit(
     step, _ = attempt(bench, made, [Questions((request,), before)], look=listen)
     _show(request, (before, says[0]), (dict(step.found), says[1]), made.edit.notes, made.cost.edit)
     if out is not None:
-        made.edit.save(out)
+        try:
+            made.edit.save(out)
+        except OSError as error:
+            reason = error.strerror or error
+            raise EditError(f"{out}: cannot be written ({reason}). What was there before is whole.") from error
         typer.echo(f"saved {out} ({', '.join(made.edit.parameters) or 'no parameters'})")
 
 

@@ -43,6 +43,8 @@ def keys(
     from editsafety.research import key_map
     from editsafety.runs import plan as plans
 
+    options.refuse_unwritable(out)
+    options.refuse_unwritable(draw)
     specs = {name: spec for name, spec in plans.streams(settings, model).items() if spec}
     requests = {name: datasets.requests(spec, limit=limit) for name, spec in specs.items()}
     ordinary = datasets.texts(plans.text_source(settings, model), limit=texts) if texts else ()

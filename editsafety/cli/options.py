@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from editsafety import escaping
+from editsafety.errors import UsageError
 from editsafety.progress import Progress
 from editsafety.runs.settings import Settings, redeclared
 
@@ -82,9 +85,22 @@ def make_editor(handle: ModelHandle, name: str, hparams: Path | None, seed: int)
     return made
 
 
+def refuse_unwritable(path: Path | None) -> None:
+    """Raise UsageError where no file can be written at `path`: better before the slow work than after it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder. Give the path of a file to write.")
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    if not place.is_dir():
+        raise UsageError(f"{path}: {place} is a file, so there can be nothing in it. Give another path.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: {place} is read-only. Give another path.")
+
+
 def show_progress(*, quiet: bool) -> Progress:
     """Progress on standard error; none with --quiet."""
-    return Progress(sys.stderr, "quiet" if quiet else "auto")
+    return Progress(escaping.below(sys.stderr), "quiet" if quiet else "auto")
 
 
 def collapse_limit(given: float | None, policy: str = "default") -> float:
@@ -100,16 +116,16 @@ def collapse_limit_of_runs(given: float | None, folders: Sequence[Path]) -> floa
     A run whose policy cannot be read any more is taken as one of the default policy. Raises UsageError where runs
     disagree.
     """
-    from editsafety.errors import UsageError
     from editsafety.runs.folders import about
 
     if given is not None:
         return given
     limits: dict[float, Path] = {}
     for folder in folders:
-        settings = about(folder).get("settings") or {}
+        settings = about(folder).get("settings")
+        policy = settings.get("policy") if isinstance(settings, dict) else None
         try:
-            limit = collapse_limit(None, settings.get("policy", "default"))
+            limit = collapse_limit(None, policy if isinstance(policy, str) else "default")
         except UsageError:
             limit = collapse_limit(None)
         limits.setdefault(limit, folder)

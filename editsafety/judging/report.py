@@ -15,7 +15,7 @@ from editsafety.judging.checks import WALKED, WRITES, CaseVerdict, Check, judge_
 from editsafety.judging.group import WHOLE, Group, order
 from editsafety.judging.parts import Gap, VerdictPart, of_blocks, of_run
 from editsafety.judging.policy import Policy
-from editsafety.judging.verdict import NOTHING_JUDGED, Verdict
+from editsafety.judging.verdict import NOTHING_JUDGED, STOPPED, Verdict
 from editsafety.names import label, slug
 from editsafety.numbers import counting, span
 from editsafety.runs.case import Case
@@ -181,7 +181,9 @@ class RunReport:
 
     @property
     def exit_code(self) -> int:
-        """0 pass, 10 COLLAPSE, 11 INEFFECTIVE, DAMAGED or NO-OP, 13 ERROR or INCOMPLETE, 14 nothing judged."""
+        """0 pass, 2 stopped, 10 COLLAPSE, 11 INEFFECTIVE, DAMAGED, NO-OP, 13 ERROR, INCOMPLETE, 14 nothing judged."""
+        if self.interrupted and self.facts.ended.stopped:
+            return STOPPED
         return NOTHING_JUDGED if self.verdict is None else self.verdict.exit_code
 
     @cached_property

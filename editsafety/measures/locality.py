@@ -37,17 +37,15 @@ class Locality:
     name: ClassVar[str] = "locality"
     version: ClassVar[int] = VERSION
     scope: ClassVar[Literal["model", "case", "edit"]] = "case"
-    gives: ClassVar[tuple[str, ...]] = ("locality",)
+    gives: ClassVar[tuple[str, ...]] = ("locality", "locality_tokens")
     columns: ClassVar[tuple[Column, ...]] = (Column("locality", "neighbours", "kept", "neigh-\nbours", order=30),)
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
         """Both figures, over all neighbours."""
         asked = [
-            _AskedNeighbour(
-                one.prompt, one.answer, f"request {request.id!r}, neighbour {number}", handle.gap(one.prompt)
-            )
+            _AskedNeighbour(one.prompt, one.answer, f"request {request.id!r}, neighbour {at}", handle.gap(one.prompt))
             for request in inputs.requests
-            for number, one in enumerate(request.neighbours, 1)
+            for at, one in enumerate(request.neighbours, 1)
         ]
         earlier = inputs.before.get("locality"), inputs.before.get("locality_tokens")
         if reason := _unaskable(asked, earlier[0], edited=inputs.edit is not None):

@@ -77,7 +77,7 @@ def next_logits(handle: ModelHandle, rows: Sequence[Sequence[int]]) -> Tensor:
 
 
 def log_likelihoods(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Log P of the tokens `[...]` from float32 logits `[..., vocab]`; float64, on the CPU.
+    """Log-probabilities of the tokens `[...]` from float32 logits `[..., vocab]`; float64, on the CPU.
 
     Not `log_softmax`: it adds one probability after the other to a float32, and what is small beside the sum is rounded
     off, in one direction: 1.6e-4 nats at 49,152 tokens of which one is sure. `sum` adds pairs; the rest is float64.
