@@ -51,11 +51,12 @@ def keys(
     handle = loading.load(model)
     progress = options.show_progress(quiet=quiet)
     chosen = options.make_editor(handle, editor, hparams, settings.seed)
-    if model_folder(model) is not None and chosen.missing() is not None:
-        chosen.prepare(progress)  # of a shipped model the texts are here and it takes seconds
-    found = key_map.collect(
-        chosen, requests, layer=layer, per_context=contexts, texts=ordinary, progress=progress
-    )  # fmt: skip
+    with options.editors_own(editor):
+        if model_folder(model) is not None and chosen.missing() is not None:
+            chosen.prepare(progress)  # of a shipped model the texts are here and it takes seconds
+        found = key_map.collect(
+            chosen, requests, layer=layer, per_context=contexts, texts=ordinary, progress=progress
+        )  # fmt: skip
     if not quiet:
         escaping.console().print(_table(found, each=each))
     if out is not None:

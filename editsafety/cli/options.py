@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editsafety import escaping
-from editsafety.errors import UsageError
+from editsafety.errors import EditorError, EditSafetyError, UsageError, sentence_of
+from editsafety.foreign import contained
+from editsafety.names import label
 from editsafety.progress import Progress
 from editsafety.runs.settings import Settings, redeclared
 
@@ -79,10 +82,25 @@ def make_editor(handle: ModelHandle, name: str, hparams: Path | None, seed: int)
     from editsafety import editors
     from editsafety.lab.tools import artifacts_for
 
-    made = editors.make(name, handle, artifacts_for(handle), path=hparams, seed=seed)
+    with editors_own(name):
+        made = editors.make(name, handle, artifacts_for(handle), path=hparams, seed=seed)
     for line in editors.set_aside(name, hparams):
         typer.echo(f"{made.name}: {line}", err=True)
     return made
+
+
+@contextmanager
+def editors_own(name: str) -> Iterator[None]:
+    """An editor's own code runs inside: whatever it raises is an EditorError with a sentence and a place."""
+    from editsafety.lab.attempt import where_raised
+
+    try:
+        with contained(label(name)):
+            yield
+    except EditSafetyError:
+        raise
+    except Exception as error:
+        raise EditorError(f"{label(name)} failed: {sentence_of(error)} ({where_raised(error)}).") from error
 
 
 def refuse_unwritable(path: Path | None) -> None:

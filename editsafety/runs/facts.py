@@ -159,6 +159,12 @@ class Unedited(OfModel):
     found: Mapping[str, dict[str, Any]]  # measurements as JSON values
     seconds: float = 0.0  # how long that took: a yardstick for how long edits of this model may take
 
+    def __post_init__(self) -> None:
+        try:
+            self.measurements  # noqa: B018
+        except TypeError as error:  # a key that measurements do not have, or one that is missing
+            raise ValueError(f"what was measured of {self.model} is no measurement ({error})") from error
+
     @property
     def name(self) -> str:
         """Model, weights and texts."""
