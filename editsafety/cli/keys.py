@@ -22,7 +22,7 @@ def keys(
     *,
     model: options.Model,
     editor: options.EditorName = "rome",
-    settings: Annotated[Settings, only("hard", "normal", "texts_from", "seed")],
+    settings: Annotated[Settings, only("hard", "normal", "texts_from", "seed", "skip_bad_rows")],
     limit: Annotated[int, typer.Option(min=1, help="maximum number of requests of each stream")] = 30,
     layer: Annotated[int | None, typer.Option(help="one of the editor's layers", show_default="its first")] = None,
     contexts: Annotated[bool, typer.Option("--contexts", help="keep the key of every context, too")] = False,
@@ -46,7 +46,8 @@ def keys(
     options.refuse_unwritable(out)
     options.refuse_unwritable(draw)
     specs = {name: spec for name, spec in plans.streams(settings, model).items() if spec}
-    requests = {name: datasets.requests(spec, limit=limit) for name, spec in specs.items()}
+    skip = settings.skip_bad_rows
+    requests = {name: options.read_requests(spec, limit, skip_bad_rows=skip) for name, spec in specs.items()}
     ordinary = datasets.texts(plans.text_source(settings, model), limit=texts) if texts else ()
     handle = loading.load(model)
     progress = options.show_progress(quiet=quiet)

@@ -20,6 +20,7 @@ from editsafety.progress import Progress
 from editsafety.runs.settings import Settings, redeclared
 
 if TYPE_CHECKING:
+    from editsafety.datasets.request import EditRequest
     from editsafety.editors import Editor
     from editsafety.model.handle import ModelHandle
     from editsafety.model.loading import ModelSpec
@@ -47,6 +48,9 @@ CollapseAbove = Annotated[
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="never ask the network")]
 Seed = Annotated[int, typer.Option(help="seed of everything random")]
+SkipBadRows = Annotated[
+    bool, typer.Option("--skip-bad-rows", help="leave rows of requests out that cannot be used, and say which")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no summary")]
 
 
@@ -75,6 +79,16 @@ class Loading:
         from editsafety.model.handle import ModelHandle
 
         return ModelHandle.load(self.spec(model))
+
+
+def read_requests(spec: str, limit: int | None = None, *, skip_bad_rows: bool = False) -> tuple[EditRequest, ...]:
+    """The requests of a data set; what of it is in none of them is told on standard error. Raises DataError."""
+    from editsafety import datasets
+
+    found = datasets.read_requests(spec, limit, skip_bad_rows=skip_bad_rows)
+    for line in found.sentences:
+        typer.echo(f"{spec}: {line}", err=True)
+    return found.requests
 
 
 def make_editor(handle: ModelHandle, name: str, hparams: Path | None, seed: int) -> Editor:
