@@ -46,7 +46,7 @@ def sequence(
         Settings,
         only(
             *("models", "editors", "every", "keep_going", "items", "texts", "texts_from", "hparams", "policy"),
-            *("collapse_above", "seed", *options.LOADING),
+            *("collapse_above", "seed", "skip_bad_rows", *options.LOADING),
         ),
     ],
     requests: Annotated[

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from editsafety import discovery
 from editsafety.datasets import _parallel, reading, rows
-from editsafety.datasets.reading import Entry, Reading
+from editsafety.datasets.reading import Entry, Sifted
 from editsafety.datasets.request import EditRequest
 from editsafety.datasets.rows import DataRow
 from editsafety.errors import DataError
@@ -47,7 +47,7 @@ class PublishedRows(ABC):
         """Every row as a request named `<name>-<case_id, or number from 1>`. Raises DataError, naming rows."""
         return self.sift(path).requests
 
-    def sift(self, path: Path, *, skip: bool = False) -> Reading:
+    def sift(self, path: Path, *, skip: bool = False) -> Sifted:
         """What became of the rows; with `skip` those that cannot be used are left out."""
         return reading.gather(self.entries(path), _Layouts(self).parse, skip=skip, same=self.same)
 

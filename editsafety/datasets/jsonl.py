@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from editsafety.datasets import Holds, _published, reading, rows
-from editsafety.datasets.reading import Reading
+from editsafety.datasets.reading import Sifted
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import DataError
 
@@ -21,7 +21,7 @@ class JsonLines:
         """Every row as a request; its own `id` is kept."""
         return self.sift(path).requests
 
-    def sift(self, path: Path, *, skip: bool = False) -> Reading:
+    def sift(self, path: Path, *, skip: bool = False) -> Sifted:
         """What became of the rows; with `skip` those that cannot be used are left out."""
         return reading.gather((("", row) for row in rows.entries(path)), _requests_of, skip=skip)
 

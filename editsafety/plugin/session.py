@@ -33,7 +33,7 @@ from editsafety.runs.facts import (
     JudgedCheck,
     NotApplicable,
     OrderFacts,
-    Refused,
+    RefusedRun,
     RunFacts,
     Unexplained,
     Wanted,
@@ -114,7 +114,7 @@ class SafetySession:
                 self._lock = folders.begin(self.folder, self.plan)
             self._store = Store(self.folder / folders.STORE)
             if self.worker is None:
-                self._store.note(Refused())  # whatever was refused before: this session finds out for itself
+                self._store.note(RefusedRun())  # whatever was refused before: this session finds out for itself
         return self._store
 
     @property

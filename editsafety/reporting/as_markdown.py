@@ -212,6 +212,7 @@ def _provenance(report: RunReport) -> str:
         lines.append(f"- editor {safe(editor)} on {safe(model)}: {_facts(told)}")
     lines += [f"- {safe(line)}" for line in story.set_aside(report)]
     lines += [f"- data {safe(name)}: {safe(spec)}" for name, spec in sorted(about["data"].items())]
+    lines += [f"- {safe(line)}" for line in story.unread(report)]
     settings = {name: value for name, value in about["settings"].items() if value not in (None, "", (), [])}
     lines.append(f"- settings: {_facts(settings)}")
     return "\n".join(["## What was run", "", *lines])

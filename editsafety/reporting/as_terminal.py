@@ -33,7 +33,7 @@ def render(
     console.print()
     for text in _folded(story.headline(report, place.seconds), console.width):
         console.print(Text(_safe(console, text), style="bold"), overflow="fold")
-    for text in story.set_aside(report):
+    for text in (*story.set_aside(report), *story.unread(report, MOST)):
         console.print(Text(_safe(console, text), style="dim"), overflow="fold")
     console.print()
     if report.groups:

@@ -46,6 +46,19 @@ def set_aside(report: RunReport) -> list[str]:
     return list(dict.fromkeys(f"{facts.editor}: {line}" for facts in editors for line in facts.set_aside))
 
 
+def unread(report: RunReport, most: int | None = None) -> list[str]:
+    """What of the data is in no request: fields that were set aside, rows that were left out.
+
+    Of every source `most` lines, all without it.
+    """
+    lines: list[str] = []
+    for source, sentences in report.plan.unread.items():
+        lines += [f"data {source}: {sentence}" for sentence in sentences[:most]]
+        more = len(sentences) - len(sentences[:most])
+        lines += [f"data {source}: {more} more lines in the report"] if more else []
+    return lines
+
+
 def skipped(report: RunReport) -> list[str]:
     """Courses that were not run because the editor's traits do not allow them."""
     return [f"{case}: not run: {reason}" for case, reason in report.facts.not_applicable.items()]

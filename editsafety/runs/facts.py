@@ -71,7 +71,7 @@ class Ended(RunFact):
 
 
 @dataclass(frozen=True)
-class Refused(RunFact):
+class RefusedRun(RunFact):
     """Why the last session could not use what the folder of the run holds; empty where it could."""
 
     kind: ClassVar[str] = "refused"
@@ -158,6 +158,12 @@ class Unedited(OfModel):
     noise: float
     found: Mapping[str, dict[str, Any]]  # measurements as JSON values
     seconds: float = 0.0  # how long that took: a yardstick for how long edits of this model may take
+
+    def __post_init__(self) -> None:
+        try:
+            self.measurements  # noqa: B018
+        except TypeError as error:  # a key that measurements do not have, or one that is missing
+            raise ValueError(f"what was measured of {self.model} is no measurement ({error})") from error
 
     @property
     def name(self) -> str:
@@ -273,7 +279,7 @@ class RunFacts:
         return cls(
             asked=next((fact for fact in every if isinstance(fact, Wanted)), Wanted()),
             ended=next((fact for fact in every if isinstance(fact, Ended)), Ended()),
-            refused=next((fact.sentence for fact in every if isinstance(fact, Refused)), ""),
+            refused=next((fact.sentence for fact in every if isinstance(fact, RefusedRun)), ""),
             software=next((fact.versions for fact in every if isinstance(fact, Software)), {}),
             columns=next((fact.columns for fact in every if isinstance(fact, Columns)), ()),
             judged=frozenset(fact.check for fact in every if isinstance(fact, JudgedCheck)),
@@ -298,6 +304,6 @@ class RunFacts:
         return not self.judged or check in self.judged
 
 
-_SESSION = (Wanted, Ended, Refused, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
+_SESSION = (Wanted, Ended, RefusedRun, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
 _SUBJECTS = (ModelFacts, Unedited, EditorFacts, BlockKey, OrderFacts, Drifted, Problem)
 KINDS: Mapping[str, type[RunFact]] = {fact.kind: fact for fact in (*_SESSION, *_SUBJECTS)}

@@ -172,6 +172,7 @@ class Settings:
     limit: int | None = option(
         None, help="maximum number of requests of each stream", at_least=1, unset="all", replayed=False
     )
+    skip_bad_rows: bool = option(False, help="leave rows of requests out that cannot be used, and say which")
     hparams: tuple[str, ...] = option(
         (), help="hyperparameters in place of the shipped ones: FILE, or editor=FILE; repeatable"
     )

@@ -113,6 +113,19 @@ def test_a_fact_that_cannot_be_read_is_named(tmp_path: Path, value: str) -> None
             read()
 
 
+@pytest.mark.parametrize(
+    "found",
+    [{"me_ppl": {}}, {"me_ppl": {"name": "me_ppl", "wrong": 1}}, {"me_ppl": 3}, [], {"me_ppl": {"value": None}}],
+)
+def test_a_base_that_holds_no_measurements_cannot_be_read(tmp_path: Path, found: object) -> None:
+    store = Store(tmp_path / "store.sqlite")
+    store.note(Unedited("gpt2", "f", "t", 0.0, {}))
+    body = {"model": "gpt2", "fingerprint": "f", "texts": "t", "noise": 0.0, "found": found}
+    store._db.execute("UPDATE facts SET value = ?", (json.dumps(body),))
+    with pytest.raises(StoreError, match=r"what it says of unedited cannot be read. Give another --out"):
+        store.facts()
+
+
 def test_a_fact_of_a_kind_that_is_unknown_here_is_passed_over(tmp_path: Path) -> None:
     store = Store(tmp_path / "store.sqlite")
     store.note(Wanted(("a",)))
