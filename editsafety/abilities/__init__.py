@@ -47,7 +47,10 @@ BUILT_IN: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question whose answer is known. Answers and options follow the prompt behind a space."""
+    """One question whose answer is known. Answers and options follow the prompt behind a space.
+
+    Behind a line break or a special token, as chat prompts end, they follow it directly.
+    """
 
     # Its name in results.
     id: str

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from editsafety import escaping
 from editsafety.cli import options
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def list_() -> None:
         else:
             here = (fetching.cache_folder() / source.file_name).is_file()
             table.add_row(name, "fetched" if here else "to be fetched", f"{source.about} ({source.licence})")
-    console = Console(highlight=False)
+    console = escaping.console()
     console.print(table)
     layouts = Table("layout", "told by its fields", title="published layouts of requests", title_justify="left")
     for one in known_layouts():

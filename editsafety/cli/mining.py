@@ -81,6 +81,7 @@ def mine(
     """Screen a pool and keep the edits that collapse the model, with where they come from."""
     from editsafety.research.hardcases import mining
 
+    options.refuse_unwritable(out)
     above = options.collapse_limit(collapse_above, settings.policy)
     plan = plan_for(replace(settings, models=(model,), editors=(editor,)), pool)
     lab = lab_for(plan, screening, limit, "", quiet=quiet)

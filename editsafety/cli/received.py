@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from editsafety import reporting
+from editsafety import escaping, reporting
 from editsafety.cli import options
 from editsafety.errors import UsageError
+from editsafety.escaping import line
 from editsafety.numbers import exact, number, rate, times
 from editsafety.reporting import ReportPlace, as_terminal
-from editsafety.reporting.escaping import line
 from editsafety.runs.folders import near
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _judge(
     words += ["--limit", str(limit)] if limit is not None else []
     words += ["--skip-bad-rows"] if skip_bad_rows else []
     found = replace(found, report=replace(found.report, command=shlex.join(["editsafety", "check", *words])))
-    console = Console(highlight=False)
+    console = escaping.console()
     _show(console, found, handle)
     as_terminal.render(found.report, console, ReportPlace(folder=None if out is None else near(out.absolute())))
     if out is not None:

@@ -147,7 +147,7 @@ def whole(path: Path) -> DataRow | None:
         return None
     try:
         json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     return DataRow(path.name if "\n" in text else f"{path.name}:1", 1, _parsed(path, text, 1))
 
@@ -173,14 +173,12 @@ def text_of(path: Path) -> str:
 
 
 def tidied(request: EditRequest) -> EditRequest:
-    """The request without the spaces that would be doubled: targets and answers stripped, prompts at their end."""
+    """The request without the spaces that would be doubled: targets and answers stripped. Prompts are as given."""
     return replace(
         request,
-        prompt=request.prompt.rstrip(),
         target_new=request.target_new.strip(),
         target_true=(request.target_true or "").strip() or None,
-        rephrasings=tuple(text.rstrip() for text in request.rephrasings),
-        neighbours=tuple(Neighbour(n.prompt.rstrip(), n.answer.strip()) for n in request.neighbours),
+        neighbours=tuple(Neighbour(n.prompt, n.answer.strip()) for n in request.neighbours),
     )
 
 
@@ -218,5 +216,7 @@ def _parsed(path: Path, text: str, line: int) -> Any:
         raise DataError(
             f"{place}: no whole JSON value (column {error.colno}: {error.msg}). Is the file cut off?"
         ) from error
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{path.name}:{line}: no JSON value that can be read ({error}).") from error
     except RecursionError as error:
         raise DataError(f"{path.name}:{line}: is nested too deeply to be data.") from error

@@ -192,7 +192,7 @@ class _Targets:
     def __init__(self, handle: ModelHandle, requests: Sequence[EditRequest]) -> None:
         self.handle = handle
         self.count = len(requests)
-        pairs = [(handle.ids(request.filled), handle.target_ids(request.target_new)) for request in requests]
+        pairs = [(handle.ids(one.filled), handle.target_ids(one.target_new, one.filled)) for one in requests]
         self._batch = handle.batch([[*prompt, *target[:-1]] for prompt, target in pairs])
         places = [
             (row, len(prompt) - 1 + i, token, 1 / (len(target) * self.count))

@@ -13,9 +13,9 @@ from typing import Any
 
 from editsafety.judging.checks import WALKED, WRITES, CaseVerdict, Check, judge_case, judge_group
 from editsafety.judging.group import WHOLE, Group, order
-from editsafety.judging.parts import Gap, Part, of_blocks, of_run
+from editsafety.judging.parts import Gap, VerdictPart, of_blocks, of_run
 from editsafety.judging.policy import Policy
-from editsafety.judging.verdict import NOTHING_JUDGED, Verdict
+from editsafety.judging.verdict import NOTHING_JUDGED, STOPPED, Verdict
 from editsafety.names import label, slug
 from editsafety.numbers import counting, span
 from editsafety.runs.case import Case
@@ -114,7 +114,7 @@ class RunReport:
         return tuple(said for *_, said in self._gaps())
 
     @cached_property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[VerdictPart, ...]:
         """What the verdict is made of: each editor on each model, then the run itself; none where nothing was judged.
 
         Where nothing was judged because something stood in the way that has a name, that is an ERROR and not nothing.
@@ -181,7 +181,9 @@ class RunReport:
 
     @property
     def exit_code(self) -> int:
-        """0 pass, 10 COLLAPSE, 11 INEFFECTIVE, DAMAGED or NO-OP, 13 ERROR or INCOMPLETE, 14 nothing judged."""
+        """0 pass, 2 stopped, 10 COLLAPSE, 11 INEFFECTIVE, DAMAGED, NO-OP, 13 ERROR, INCOMPLETE, 14 nothing judged."""
+        if self.interrupted and self.facts.ended.stopped:
+            return STOPPED
         return NOTHING_JUDGED if self.verdict is None else self.verdict.exit_code
 
     @cached_property

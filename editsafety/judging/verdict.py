@@ -82,4 +82,5 @@ _ADVICE = {
     Verdict.INCOMPLETE: "run the same command again: finished cases are not computed again",
     Verdict.ERROR: "fix the first problem; nothing else in this report is reliable until then",
 }
+STOPPED = 2  # exit code of a run that was interrupted on purpose, as pytest's
 NOTHING_JUDGED = 14

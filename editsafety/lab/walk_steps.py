@@ -45,7 +45,8 @@ def _rates(bench: Bench, requests: Sequence[EditRequest], fresh: int) -> tuple[M
     """`recent` and `kept`, from the answers to one question a request."""
     asked = [expecting(bench.handle, one.filled, one.target_new, f"request {one.id!r}") for one in requests]
     answers = ask(bench.handle, asked, batch_size=bench.batch_size, whole_characters=True)
-    marks = [grade(answer, request.target_new) for answer, request in zip(answers, requests, strict=True)]
+    told = zip(answers, requests, strict=True)
+    marks = [grade(answer, one.target_new, bench.handle.gap(one.filled)) for answer, one in told]
     recent = with_gaps("recent", "rate", marks[-fresh:], "no requests", answers=answers[-fresh:])
     return recent, with_gaps("kept", "rate", marks, "no requests")
 

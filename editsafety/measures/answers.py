@@ -48,18 +48,18 @@ class Answer:
 
 def expecting(handle: ModelHandle, prompt: str, target: str, where: str) -> Question:
     """The question whether `prompt` is continued by `target`: one token more shows whether its last word ends there."""
-    ids = handle.target_ids(target)
+    ids = handle.target_ids(target, prompt)
     return Question(prompt, len(ids) + 1, tuple(ids), where)
 
 
-def says(answer: str, target: str) -> bool:
-    """Whether an answer begins with the target behind a space and the target's last word ends there.
+def says(answer: str, target: str, gap: str = " ") -> bool:
+    """Whether an answer begins with the target behind a `gap` (white space, or "") and its last word ends there.
 
     Exact text, case included. The boundary is needed because "farm" is not the answer when the model says "farmer";
     scripts that put no spaces between words (Chinese, Japanese, Thai ...) have none.
     """
     beginning, target = answer.lstrip(), target.strip()
-    if beginning == answer or not beginning.startswith(target):
+    if (gap and beginning == answer) or not beginning.startswith(target):
         return False
     behind = beginning[len(target) :][:1]
     return not (behind and _in_word(behind) and _in_word(target[-1])) or _spaceless(target[-1])
@@ -175,9 +175,9 @@ def with_gaps(
     return replace(mean, items=tuple(x if x is not None and math.isfinite(x) else None for x in items))
 
 
-def grade(answer: str | None, target: str) -> float:
+def grade(answer: str | None, target: str, gap: str = " ") -> float:
     """1 when the answer says the target, 0 when it does not, NaN when the model gave none."""
-    return math.nan if answer is None else float(says(answer, target))
+    return math.nan if answer is None else float(says(answer, target, gap))
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ class Generalisation:
         left = iter(answers)
         items: list[float | None] = []
         for request in inputs.requests:
-            marks = [grade(next(left), request.target_new) for _ in request.rephrasings]
+            marks = [grade(next(left), request.target_new, handle.gap(text)) for text in request.rephrasings]
             items.append(math.fsum(marks) / len(marks) if marks else None)
         return (with_gaps(self.name, "rate", items, "no request has rephrasings", answers=answers),)
 

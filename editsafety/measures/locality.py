@@ -37,15 +37,15 @@ class Locality:
     name: ClassVar[str] = "locality"
     version: ClassVar[int] = VERSION
     scope: ClassVar[Literal["model", "case", "edit"]] = "case"
-    gives: ClassVar[tuple[str, ...]] = ("locality",)
+    gives: ClassVar[tuple[str, ...]] = ("locality", "locality_tokens")
     columns: ClassVar[tuple[Column, ...]] = (Column("locality", "neighbours", "kept", "neigh-\nbours", order=30),)
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
         """Both figures, over all neighbours."""
         asked = [
-            _AskedNeighbour(neighbour.prompt, neighbour.answer, f"request {request.id!r}, neighbour {number}")
+            _AskedNeighbour(one.prompt, one.answer, f"request {request.id!r}, neighbour {at}", handle.gap(one.prompt))
             for request in inputs.requests
-            for number, neighbour in enumerate(request.neighbours, 1)
+            for at, one in enumerate(request.neighbours, 1)
         ]
         earlier = inputs.before.get("locality"), inputs.before.get("locality_tokens")
         if reason := _unaskable(asked, earlier[0], edited=inputs.edit is not None):
@@ -69,6 +69,8 @@ class _AskedNeighbour:
     # What the data says; may be empty.
     answer: str
     where: str
+    # What is due between the two.
+    gap: str
 
 
 def _unaskable(asked: Sequence[_AskedNeighbour], earlier: Measurement | None, *, edited: bool) -> str | None:
@@ -94,7 +96,7 @@ def _hear(
     """The answers to their end; what the unedited model said, or else the data's answer, is the draft."""
     questions = []
     for one, said in zip(asked, was or [""] * len(asked), strict=True):
-        ids = handle.target_ids(one.answer) if one.answer.strip() else []
+        ids = handle.target_ids(one.answer, one.prompt) if one.answer.strip() else []
         draft = _behind_a_word(handle, f"{said}.") if said else ids
         questions.append(Question(one.prompt, len(ids) or UNKNOWN, tuple(draft), one.where))
     targets = [one.answer for one in asked]
@@ -117,7 +119,7 @@ def _cut(text: str, asked: _AskedNeighbour) -> str:
 
 def _same(now: str, was: str, asked: _AskedNeighbour) -> bool:
     target = asked.answer
-    if target.strip() and says(now, target) and says(was, target):
+    if target.strip() and says(now, target, asked.gap) and says(was, target, asked.gap):
         return True
     return now.strip() == was.strip()
 

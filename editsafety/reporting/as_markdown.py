@@ -8,14 +8,14 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from editsafety import __version__
+from editsafety.escaping import fenced
+from editsafety.escaping import markdown as safe
 from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import slug
 from editsafety.numbers import rate, times
 from editsafety.reporting import ReportPlace, courses, story
-from editsafety.reporting.escaping import fenced
-from editsafety.reporting.escaping import markdown as safe
 from editsafety.reporting.rows import headings, rows
 from editsafety.runs.measurement import Measurement
 

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from editsafety import escaping
+from editsafety.escaping import line
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import rate
 from editsafety.reporting import ReportPlace, courses, story
-from editsafety.reporting.escaping import line
 from editsafety.reporting.rows import Row, headings, rows
 from editsafety.runs.measurement import Column
 
@@ -65,7 +66,7 @@ class AsTerminal:
     def __call__(self, report: RunReport, place: ReportPlace) -> str:
         """Without colours."""
         page = StringIO()
-        render(report, Console(file=page, highlight=False, width=110), place)
+        render(report, escaping.console(page, width=110), place)
         return page.getvalue()
 
 

@@ -284,7 +284,7 @@ def test_a_prompt_of_a_megabyte_is_read_as_it_is(write: Write) -> None:
     assert len(request.prompt) > 1_000_000
 
 
-def test_spaces_that_would_be_doubled_are_dropped(write: Write) -> None:
+def test_targets_and_answers_are_stripped_and_prompts_are_as_given(write: Write) -> None:
     row = {
         **GOOD["jsonl"],
         "prompt": " {} works as a ",
@@ -294,10 +294,10 @@ def test_spaces_that_would_be_doubled_are_dropped(write: Write) -> None:
         "neighbours": [{"prompt": "Mirel is a ", "answer": " baker"}, "Toren is a "],
     }
     (request,) = datasets.requests(f"jsonl:{write(row)}")
-    assert request.prompt == " {} works as a"
+    assert request.prompt == " {} works as a "
     assert (request.target_new, request.target_true) == ("farmer", "baker")
-    assert request.rephrasings == (" The work of Ashurn is",)
-    assert [(n.prompt, n.answer) for n in request.neighbours] == [("Mirel is a", "baker"), ("Toren is a", "")]
+    assert request.rephrasings == (" The work of Ashurn is ",)
+    assert [(n.prompt, n.answer) for n in request.neighbours] == [("Mirel is a ", "baker"), ("Toren is a ", "")]
 
 
 def test_spaces_in_texts_are_kept(write: Write) -> None:

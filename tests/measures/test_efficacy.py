@@ -111,3 +111,17 @@ def test_generalisation_is_a_mean_over_requests_of_means_over_rephrasings(handle
 def test_generalisation_without_rephrasings_has_a_reason(handle: ModelHandle) -> None:
     (found,) = generalisation.MEASURE(handle, Inputs(requests=(SECOND,)))
     assert found.reason == "no request has rephrasings"
+
+
+def test_behind_a_chat_prompt_the_answer_is_the_one_that_begins_right_there(
+    handle: ModelHandle, script: Script
+) -> None:
+    """A model that answers on the next line says the target; one that was taught it behind a space does not."""
+    chat = tiny.request(prompt="user: Where does {} work?\nassistant:\n", rephrasings=["Where?\n"], neighbours=[])
+    script(handle, {chat.filled: "teacher.", "Where?\n": "teacher."})
+    found = by_name(efficacy.MEASURE(handle, Inputs((chat,))))
+    (general,) = generalisation.MEASURE(handle, Inputs((chat,)))
+    assert found["efficacy"].value == found["efficacy_wild"].value == general.value == 1.0
+    assert (found["target_probability"].value or 0.0) > 0.97
+    script(handle, {chat.filled.rstrip(): " teacher."})
+    assert by_name(efficacy.MEASURE(handle, Inputs((chat,))))["efficacy"].value == 0.0

@@ -179,7 +179,7 @@ class Serac(Editor):
         for request in requests:
             prompt = tuple(self.handle.ids(request.filled))
             facts.pop(prompt, None)
-            facts[prompt] = tuple(self.handle.target_ids(request.target_new))
+            facts[prompt] = tuple(self.handle.target_ids(request.target_new, request.filled))
         prompts, targets = (networks.padded(rows, NO_TOKEN) for rows in (list(facts), list(facts.values())))
         mixing, threshold = self.hparams.mixing, self.hparams.threshold
         car = Counterfactual("", int(lineage), scope, answer, prompts, targets, mixing, threshold)
