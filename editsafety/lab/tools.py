@@ -127,8 +127,10 @@ class Tools:
     @contextmanager
     def _watched(self, handle: ModelHandle, editor: str, when: str) -> Iterator[None]:
         """A session around what an editor does apart from editing. Raises EditorError for what it leaves behind."""
-        known = self._bench.baseline if self._bench is not None and self._bench.handle is handle else None
-        session = EditSession(handle, baseline=known, prove="in doubt")
+        # Inside another session the model may be edited, and does not do what it did at first.
+        first = self._bench is not None and self._bench.handle is handle and not handle.open_sessions
+        known = self._bench.baseline if self._bench is not None and first else None
+        session = EditSession(handle, baseline=known and known.renewed())
         try:
             with session:
                 yield
