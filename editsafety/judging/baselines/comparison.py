@@ -19,7 +19,7 @@ REGRESSION = 12  # exit code
 MOST = 3  # cases that a sentence names
 
 
-class Change(Enum):
+class Shift(Enum):
     """What became of something that is compared."""
 
     REGRESSED = "REGRESSED"
@@ -34,7 +34,7 @@ class Change(Enum):
 class Difference:
     """One thing that is not as it was accepted."""
 
-    change: Change
+    shift: Shift
     tier: Tier
     model: str  # short names
     editor: str
@@ -45,7 +45,7 @@ class Difference:
     @property
     def blocks(self) -> bool:
         """Whether a gate stops here."""
-        return self.change in (Change.REGRESSED, Change.GONE) and self.tier == "blocking"
+        return self.shift in (Shift.REGRESSED, Shift.GONE) and self.tier == "blocking"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ class Comparison:
         """What stops a gate."""
         return tuple(one for one in self.differences if one.blocks)
 
-    def of(self, change: Change) -> tuple[Difference, ...]:
+    def of(self, shift: Shift) -> tuple[Difference, ...]:
         """The differences of one kind."""
-        return tuple(one for one in self.differences if one.change is change)
+        return tuple(one for one in self.differences if one.shift is shift)
 
 
 def compare(
@@ -96,7 +96,7 @@ def compare(
         then = baseline.block(block.model, block.editor)
         if then is None:
             said = f"{block.name} is not in the baseline"
-            found.append(Difference(Change.NEW, "informative", block.model, block.editor, said))
+            found.append(Difference(Shift.NEW, "informative", block.model, block.editor, said))
             continue
         other = list(meaning.differing(then.conditions, block.conditions))
         wrong = [_other(block, *one) for one in other if one[0] not in allow]
@@ -109,7 +109,7 @@ def compare(
         found += _subject(then, block)
         found += pairs.differences(tolerances)
     found += [
-        Difference(Change.GONE, "warning", block.model, block.editor, f"{block.name} was accepted and was not run")
+        Difference(Shift.GONE, "warning", block.model, block.editor, f"{block.name} was accepted and was not run")
         for block in baseline.blocks
         if (block.model, block.editor) not in now
     ]
@@ -139,10 +139,10 @@ class _Pairs:
         """Everything, by verdict, by case and by rate."""
         if self.gone:
             said = f"{counting(len(self.gone))} of the baseline not run: {_listed(self.gone)}"
-            yield self._told(Change.GONE, "warning", said, cases=self.gone)
+            yield self._told(Shift.GONE, "warning", said, cases=self.gone)
         if self.new:
             said = f"{counting(len(self.new))} not in the baseline: {_listed(self.new)}"
-            yield self._told(Change.NEW, "informative", said, cases=self.new)
+            yield self._told(Shift.NEW, "informative", said, cases=self.new)
         yield from self._verdicts()
         for figure, tolerance in tolerances.items():
             if tolerance.each:
@@ -153,12 +153,12 @@ class _Pairs:
     def _verdicts(self) -> Iterator[Difference]:
         worse = [(a, b) for a, b in self.both if b.verdict.fails and b.verdict.severity > a.verdict.severity]
         better = [(a, b) for a, b in self.both if a.verdict.fails and b.verdict.severity < a.verdict.severity]
-        for change, moved in ((Change.REGRESSED, worse), (Change.IMPROVED, better)):
+        for shift, moved in ((Shift.REGRESSED, worse), (Shift.IMPROVED, better)):
             kinds = dict.fromkeys((a.verdict, b.verdict) for a, b in moved)
             for kind in kinds:
                 cases = tuple(b.id for a, b in moved if (a.verdict, b.verdict) == kind)
                 said = f"{counting(len(cases))} {kind[0].value} before, {kind[1].value} now: {_listed(cases)}"
-                yield self._told(change, "blocking", said, "verdict", cases)
+                yield self._told(shift, "blocking", said, "verdict", cases)
 
     def _each(self, figure: str, tolerance: Tolerance) -> Iterator[Difference]:
         worse: list[tuple[float, str, str]] = []
@@ -173,7 +173,7 @@ class _Pairs:
         if worse:
             worse.sort(key=lambda one: (-one[0], one[1]))
             said = f"{figure} of {len(worse)} of {counting(len(self.both))} worse, {worse[0][2]}"
-            yield self._told(Change.REGRESSED, tolerance.tier, said, figure, tuple(name for _, name, _ in worse))
+            yield self._told(Shift.REGRESSED, tolerance.tier, said, figure, tuple(name for _, name, _ in worse))
 
     def _rate(self, figure: str, tolerance: Tolerance, stream: str) -> Iterator[Difference]:
         """The mean over a stream's cases; a broken model's rate counts as 0, its perplexity is left to `_each`."""
@@ -202,18 +202,18 @@ class _Pairs:
         said = f"{stream}: {figure} {spelled(before)} before, {spelled(after)} now over {counting(len(kept))} ({how})"
         if not shown:
             said += f"; {direction}, but so few cases cannot show it"
-            yield self._told(Change.UNSHOWN, "informative", said, figure)
+            yield self._told(Shift.UNSHOWN, "informative", said, figure)
         elif loss > 0:
             names = [name for one, (_, _, name) in sorted(zip(losses, kept, strict=True), key=_worst_first) if one > 0]
             said += f": {_listed(names)}"
-            yield self._told(Change.REGRESSED, tolerance.tier, said, figure, tuple(names))
+            yield self._told(Shift.REGRESSED, tolerance.tier, said, figure, tuple(names))
         else:
-            yield self._told(Change.IMPROVED, tolerance.tier, said, figure)
+            yield self._told(Shift.IMPROVED, tolerance.tier, said, figure)
 
     def _told(
-        self, change: Change, tier: Tier, sentence: str, figure: str = "", cases: tuple[str, ...] = ()
+        self, shift: Shift, tier: Tier, sentence: str, figure: str = "", cases: tuple[str, ...] = ()
     ) -> Difference:
-        return Difference(change, tier, self.now.model, self.now.editor, sentence, figure, cases)
+        return Difference(shift, tier, self.now.model, self.now.editor, sentence, figure, cases)
 
 
 def _worst_first(one: tuple[float, tuple[float, float, str]]) -> tuple[float, str]:
@@ -235,7 +235,7 @@ def _shown(kept: Sequence[tuple[float, float, str]], losses: Sequence[float], ge
 def _subject(then: AcceptedBlock, now: AcceptedBlock) -> Iterator[Difference]:
     for name, was, present in meaning.differing(then.subject, now.subject):
         said = f"{now.name}: other code" if name == "code" else f"{now.name}: {name} {was!r} before, {present!r} now"
-        yield Difference(Change.CHANGED, "informative", now.model, now.editor, said, name)
+        yield Difference(Shift.CHANGED, "informative", now.model, now.editor, said, name)
 
 
 def _other(block: AcceptedBlock, name: str, then: object, now: object) -> str:
@@ -255,4 +255,4 @@ def _listed(names: Sequence[str]) -> str:
 
 def _rank(one: Difference) -> tuple[bool, int, int, str, str]:
     tiers = ("blocking", "warning", "informative")
-    return not one.blocks, list(Change).index(one.change), tiers.index(one.tier), one.model, one.editor
+    return not one.blocks, list(Shift).index(one.shift), tiers.index(one.tier), one.model, one.editor

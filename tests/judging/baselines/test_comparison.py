@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from editsafety.judging.baselines.baseline import Baseline
-from editsafety.judging.baselines.comparison import Change, Comparison, compare
+from editsafety.judging.baselines.comparison import Comparison, Shift, compare
 from editsafety.judging.baselines.tolerance import Tolerance
 from editsafety.judging.report import RunReport
 from editsafety.runs.case_record import CaseRecord
@@ -49,7 +49,7 @@ def test_ten_points_of_efficacy_lost_over_sixty_cases_regress_with_the_cases_nam
 def test_a_loss_that_so_few_cases_cannot_show_is_called_that_and_stops_nothing():
     found = held(report(rows(count=5, takes=0.0)))
     (one,) = found.differences
-    assert (one.change, one.blocks, found.regressed) == (Change.UNSHOWN, False, ())
+    assert (one.shift, one.blocks, found.regressed) == (Shift.UNSHOWN, False, ())
     assert one.sentence.endswith("worse, but so few cases cannot show it")
 
 
@@ -79,34 +79,34 @@ def test_no_tolerance_is_below_the_noise_that_was_measured():
 
 def test_a_tier_says_whether_a_loss_stops_the_gate():
     found = held(report(rows(count=30, local=0.5)))
-    (one,) = [each for each in found.of(Change.REGRESSED) if each.figure == "locality"]
+    (one,) = [each for each in found.of(Shift.REGRESSED) if each.figure == "locality"]
     assert (one.tier, one.blocks, found.regressed) == ("warning", False, ())
 
 
 def test_a_gain_is_told_and_stops_nothing():
     then = report(rows(count=30, takes=0.0))
     found = held(report(rows()), then)
-    assert (found.of(Change.IMPROVED)[0].figure, found.regressed) == ("efficacy", ())
+    assert (found.of(Shift.IMPROVED)[0].figure, found.regressed) == ("efficacy", ())
 
 
 def test_cases_that_are_new_or_gone_are_told():
     found = held(report(rows(50)), report(rows(55)))
-    assert [(one.change, len(one.cases)) for one in found.differences] == [(Change.GONE, 5)]
+    assert [(one.shift, len(one.cases)) for one in found.differences] == [(Shift.GONE, 5)]
     found = held(report(rows(55)), report(rows(50)))
-    assert [(one.change, len(one.cases)) for one in found.differences] == [(Change.NEW, 5)]
+    assert [(one.shift, len(one.cases)) for one in found.differences] == [(Shift.NEW, 5)]
 
 
 def test_a_case_that_is_asked_something_else_is_another_case():
     changed = rows()
     other = replace(changed[0].requests[0], target_new="fisher")
     changed[0] = record("rome", "normal", 0, request=other)
-    assert {one.change for one in held(report(changed)).differences} == {Change.NEW, Change.GONE}
+    assert {one.shift for one in held(report(changed)).differences} == {Shift.NEW, Shift.GONE}
 
 
 def test_an_editor_that_was_not_accepted_is_new_and_one_that_did_not_run_is_gone():
     both = [*rows(), *(record("ft", "normal", i) for i in range(3))]
-    assert [one.change for one in held(report(both)).differences] == [Change.NEW]
-    assert [one.change for one in held(report(rows()), report(both)).differences] == [Change.GONE]
+    assert [one.shift for one in held(report(both)).differences] == [Shift.NEW]
+    assert [one.shift for one in held(report(rows()), report(both)).differences] == [Shift.GONE]
 
 
 @pytest.mark.parametrize(("field", "value"), [("fingerprint", "e" * 64), ("dtype", "bfloat16"), ("attention", "sdpa")])
@@ -126,7 +126,7 @@ def test_other_numbers_of_the_editor_are_what_is_under_test_and_are_told():
     facts = list(FACTS.editors.values())
     made = EditorFacts("pocket-neo", "rome", {**facts[0].hparams, "v_num_grad_steps": 5}, "d" * 64)
     now: RunFacts = replace(FACTS, editors={("pocket-neo", "rome"): made})
-    said = [one.sentence for one in held(report(rows(), facts=now)).of(Change.CHANGED)]
+    said = [one.sentence for one in held(report(rows(), facts=now)).of(Shift.CHANGED)]
     assert said == [
         "rome on pocket-neo: other code",
         "rome on pocket-neo: hparams.v_num_grad_steps 20 before, 5 now",
