@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from editsafety.errors import UnknownNameError, UsageError
+from editsafety.judging.baselines.tolerance import Tolerance
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import exact
 from editsafety.runs.settings import Settings
@@ -130,7 +131,10 @@ class AbilityLimit(BaseModel):
 
 
 class Policy(BaseModel):
-    """Limits per case, per group (one editor on one model and stream), per course, and on abilities along a course."""
+    """Limits per case, per group (one editor on one model and stream), per course, and on abilities along a course.
+
+    `baseline` has what may be lost against a baseline, by figure: a measurement, or `perplexity_ratio`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
@@ -138,6 +142,7 @@ class Policy(BaseModel):
     group: dict[str, Threshold]
     course: dict[str, Threshold] = {}
     abilities: AbilityLimit | None = None
+    baseline: dict[str, Tolerance] = {}
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Policy:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from editsafety.judging.checks import WALKED, CaseVerdict, Check, judge_case, judge_group
 from editsafety.judging.group import WHOLE, Group, order
@@ -22,6 +22,11 @@ from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.facts import ModelFacts, RunFacts
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.settings import Settings
+
+if TYPE_CHECKING:
+    from editsafety.judging.baselines.comparison import Comparison
+
+REGRESSION = 12  # exit code of a run that is worse than its baseline
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class RunReport:
     courses: tuple[CaseVerdict, ...] = ()  # the cases of several edits
     missing_courses: tuple[str, ...] = ()  # ids of those without a record
     command: str = ""  # how it is run again, where that is not a suite of pytest
+    against: Comparison | None = None  # how it stands to a baseline, where one was given
     more: Mapping[str, Any] = field(default_factory=dict)  # what else the JSON document has, by section
 
     @classmethod
@@ -156,8 +162,18 @@ class RunReport:
 
     @property
     def exit_code(self) -> int:
-        """0 pass, 10 COLLAPSE, 11 INEFFECTIVE, DAMAGED or NO-OP, 13 ERROR or INCOMPLETE, 14 nothing judged."""
-        return NOTHING_JUDGED if self.verdict is None else self.verdict.exit_code
+        """0 pass, 10 COLLAPSE, 11 INEFFECTIVE, DAMAGED or NO-OP, 13 ERROR or INCOMPLETE, 14 nothing judged.
+
+        With a baseline: 12 where the run is worse than that, whatever the limits say of it; 13 where the two could not
+        be compared. A run that cannot be relied on says so first.
+        """
+        if self.verdict is None:
+            return NOTHING_JUDGED
+        if self.against is None or not self.sound:
+            return self.verdict.exit_code
+        if self.against.refused:
+            return Verdict.ERROR.exit_code
+        return REGRESSION if self.against.regressed else self.verdict.exit_code
 
     @cached_property
     def worst(self) -> CaseVerdict | None:

@@ -43,7 +43,7 @@ class Verdict(Enum):
 
     @property
     def exit_code(self) -> int:
-        """What `editsafety run` exits with (pytest keeps its own 0 to 6; 12 is reserved for regressions)."""
+        """What `editsafety run` exits with (pytest keeps 0 to 6; 12 is a run that is worse than its baseline)."""
         return _EXIT_CODES[self]
 
     @classmethod

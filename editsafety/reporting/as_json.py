@@ -17,7 +17,7 @@ from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.group import Group
 from editsafety.judging.report import Control, RunReport
 from editsafety.judging.verdict import Verdict
-from editsafety.reporting import ReportPlace, courses, story
+from editsafety.reporting import ReportPlace, against, courses, story
 from editsafety.reporting.rows import row
 from editsafety.runs.facts import RunFacts
 from editsafety.runs.measurement import Column
@@ -47,6 +47,7 @@ def document(report: RunReport, *, suites: str = ReportPlace().suites) -> dict[s
         "controls": [_control(control) for control in report.controls],
         "worst": None if worst is None else {"case": worst.record.case, "cause": report.cause(worst)},
         "replay": story.replay(report, suites),
+        "baseline": None if report.against is None else against.as_json(report.against),
         "plan": report.plan.about(),
         "policy": {**report.policy.model_dump(mode="json"), "digest": report.policy.digest()},
         **_facts(report.facts),

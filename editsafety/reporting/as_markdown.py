@@ -13,7 +13,7 @@ from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import slug
 from editsafety.numbers import rate, times
-from editsafety.reporting import ReportPlace, courses, story
+from editsafety.reporting import ReportPlace, against, courses, story
 from editsafety.reporting.escaping import fenced
 from editsafety.reporting.escaping import markdown as safe
 from editsafety.reporting.rows import headings, rows
@@ -34,6 +34,7 @@ def text(report: RunReport, *, suites: str = ReportPlace().suites) -> str:
         "the prompt, with other text in front of it, and on rephrasings. *kept*: share of neighbouring answers "
         "unchanged.",
         _reasons(report),
+        _against(report),
         _courses(report),
         _abilities(report),
         _controls(report),
@@ -56,7 +57,12 @@ class AsMarkdown:
 
 def step_summary(report: RunReport) -> str:
     """The short form, for GITHUB_STEP_SUMMARY: the verdict, the table, and why."""
-    parts = [f"### {safe(story.verdict_line(report), 1000)}", _table(report), _reasons(report, SUMMARY)]
+    parts = [
+        f"### {safe(story.verdict_line(report), 1000)}",
+        _table(report),
+        _reasons(report, SUMMARY),
+        _against(report),
+    ]
     broken = [control.sentence for control in report.controls if not control.behaved]
     parts += [_list(broken), _advice(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -94,6 +100,11 @@ def _reasons(report: RunReport, most: int | None = None) -> str:
         more = [f"and {left} more, in the report"] if left else []
         blocks.append(f"**{title}**\n\n{_list([*group.sentences[:most], *more])}")
     return "\n\n".join(["## Why", *blocks] if blocks else [])
+
+
+def _against(report: RunReport) -> str:
+    said = against.sentences(report.against)
+    return f"## Against the baseline\n\n{_list(said)}" if said else ""
 
 
 def _courses(report: RunReport) -> str:

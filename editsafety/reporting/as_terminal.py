@@ -13,7 +13,7 @@ from rich.text import Text
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import rate
-from editsafety.reporting import ReportPlace, courses, story
+from editsafety.reporting import ReportPlace, against, courses, story
 from editsafety.reporting.escaping import line
 from editsafety.reporting.rows import Row, headings, rows
 from editsafety.runs.measurement import Column
@@ -49,6 +49,9 @@ def render(
         console.print(reasons)
         console.print()
     console.print(_evidence(report, console))
+    compared = _against(report, console)
+    if compared.row_count:
+        console.print(compared)
     command = story.replay(report, place.suites)
     written = None if place.folder is None else (place.folder / "report.md").as_posix()
     for name, copied in (("replay", command), ("report", written)):
@@ -194,6 +197,16 @@ def _evidence(report: RunReport, console: Console) -> Table:
         _say(grid, console, "worst", story.worst_line(report, worst))
     if cause:
         _say(grid, console, "cause", cause)
+    return grid
+
+
+def _against(report: RunReport, console: Console) -> Table:
+    """What is not as it was accepted."""
+    grid = _grid()
+    name = "baseline"
+    for sentence in against.sentences(report.against, MOST * 2):
+        _say(grid, console, name, sentence)
+        name = ""
     return grid
 
 

@@ -15,7 +15,6 @@ from editsafety.judging.baselines.tolerance import Tier, Tolerance
 from editsafety.judging.report import RunReport
 from editsafety.numbers import counting, exact, rate
 
-REGRESSION = 12  # exit code
 MOST = 3  # cases that a sentence names
 
 
