@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -29,7 +29,7 @@ DIGITS = 7
 
 @dataclass(frozen=True, slots=True)
 class AcceptedCase:
-    """A case as it was: its verdict, and its figures; None is a model that gave no finite number."""
+    """A case as it was: its verdict, and the figures that are compared; None is a model that gave no finite number."""
 
     id: str
     stream: str
@@ -38,12 +38,12 @@ class AcceptedCase:
     figures: Mapping[str, float | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, case: CaseVerdict) -> Self:
-        """From a judged case."""
+    def of(cls, case: CaseVerdict, wanted: Collection[str]) -> Self:
+        """From a judged case, with those of the wanted figures that it has."""
         record = case.record
         found = {name: one.value for name, one in record.after.items() if one.value is not None or one.broken}
         ratio = {} if case.ratio is None else {RATIO: case.ratio}
-        figures = {name: _short(value) for name, value in sorted({**found, **ratio}.items())}
+        figures = {name: _short(value) for name, value in sorted({**found, **ratio}.items()) if name in wanted}
         return cls(record.case, record.stream, _asked(record), case.verdict, figures)
 
 
@@ -66,7 +66,8 @@ class AcceptedBlock:
         walked = [one for one in report.courses if (one.record.model, one.record.editor) == mine]
         loaded = report.facts.models.get(group.model)
         verdict = Verdict.worst([group.verdict, *(course.verdict for course in walked)])
-        cases = sorted((AcceptedCase.of(case) for case in (*group.cases, *walked)), key=lambda case: case.id)
+        wanted = report.policy.baseline.keys()
+        cases = sorted((AcceptedCase.of(case, wanted) for case in (*group.cases, *walked)), key=lambda case: case.id)
         return cls(
             *mine, verdict, meaning.conditions(report, group.model), meaning.subject(report, *mine),
             loaded.noise if loaded is not None else 0.0, tuple(cases),

@@ -37,7 +37,12 @@ def test_what_costs_and_clocks_say_is_not_in_the_file():
 def test_a_model_that_gave_no_number_is_null_and_stays_a_figure():
     (block,) = Baseline.of(report([record("rome", "hard", 0, ratio=float("inf"))])).blocks
     assert block.cases[0].figures["perplexity_ratio"] is None
-    assert block.cases[0].figures["me_ppl"] is None
+
+
+def test_only_figures_that_the_policy_compares_are_kept():
+    (block,) = Baseline.of(report([record("rome", "hard", 0)])).blocks
+    compared = {"perplexity_ratio", "efficacy", "efficacy_prefixed", "generalisation", "locality", "norm_growth"}
+    assert set(block.cases[0].figures) == compared
 
 
 def test_an_incomplete_run_cannot_be_accepted():
