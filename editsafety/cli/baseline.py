@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from editsafety.cli.run import stored
-from editsafety.judging.baselines.baseline import Baseline
+from editsafety.judging.baselines.baseline import AcceptedBaseline
 from editsafety.judging.baselines.comparison import compare
 from editsafety.judging.baselines.meaning import CONDITIONS
 
@@ -29,7 +29,7 @@ def accept(
     """Keep what a run found as the baseline of later runs (`run --baseline FILE`)."""
     from editsafety.tensor_files import write_atomically
 
-    accepted = Baseline.of(stored(run))
+    accepted = AcceptedBaseline.of(stored(run))
     write_atomically(out, accepted.to_text().encode())
     typer.echo(f"{out}: {_about(accepted)}")
 
@@ -42,7 +42,7 @@ def show(file: Annotated[Path, typer.Argument(help="a baseline")]) -> None:
 
     from editsafety.reporting.escaping import line
 
-    accepted = Baseline.read(file)
+    accepted = AcceptedBaseline.read(file)
     table = Table("editor", "model", "verdict", "cases", "weights", "dtype", "device", "editsafety")
     for block in accepted.blocks:
         of = block.conditions
@@ -59,7 +59,7 @@ def diff(run: Run, file: Annotated[Path, typer.Argument(help="a baseline")], all
     from editsafety.reporting.escaping import line
 
     report = stored(run)
-    found = compare(Baseline.read(file), report, report.policy.baseline, source=file.name, allow=allow or ())
+    found = compare(AcceptedBaseline.read(file), report, report.policy.baseline, source=file.name, allow=allow or ())
     report = replace(report, against=found)
     for sentence in against.sentences(found):
         typer.echo(line(sentence, 1000))
@@ -67,6 +67,6 @@ def diff(run: Run, file: Annotated[Path, typer.Argument(help="a baseline")], all
     raise typer.Exit(report.exit_code)
 
 
-def _about(accepted: Baseline) -> str:
+def _about(accepted: AcceptedBaseline) -> str:
     blocks, cases = len(accepted.blocks), sum(len(block.cases) for block in accepted.blocks)
     return f"{blocks} editor{'' if blocks == 1 else 's'}, {cases} case{'' if cases == 1 else 's'} accepted"

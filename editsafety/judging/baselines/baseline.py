@@ -80,7 +80,7 @@ class AcceptedBlock:
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline:
+class AcceptedBaseline:
     """Blocks that were accepted, by model and editor."""
 
     blocks: tuple[AcceptedBlock, ...]
@@ -133,7 +133,7 @@ class Baseline:
             raise UsageError(f"baseline {path} cannot be read: {error.strerror}.") from error
 
 
-def _lines(baseline: Baseline) -> Iterator[str]:
+def _lines(baseline: AcceptedBaseline) -> Iterator[str]:
     yield "{"
     yield f' "baseline": {SCHEMA},'
     yield ' "blocks": ['

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from editsafety.errors import UsageError
-from editsafety.judging.baselines.baseline import Baseline
+from editsafety.judging.baselines.baseline import AcceptedBaseline
 from tests.builders import record, report, stepped
 
 
-def accepted() -> Baseline:
+def accepted() -> AcceptedBaseline:
     rows = [record(editor, stream, i) for editor in ("rome", "ft") for stream in ("hard", "normal") for i in range(2)]
-    return Baseline.of(report(rows))
+    return AcceptedBaseline.of(report(rows))
 
 
 def test_a_baseline_read_back_is_the_same():
-    assert Baseline.from_text(accepted().to_text(), "here") == accepted()
+    assert AcceptedBaseline.from_text(accepted().to_text(), "here") == accepted()
 
 
 def test_the_file_is_sorted_and_has_one_line_for_each_case():
@@ -31,25 +31,25 @@ def test_the_file_is_sorted_and_has_one_line_for_each_case():
 def test_what_costs_and_clocks_say_is_not_in_the_file():
     slow = [stepped(record("rome", "hard", 0), cost=record("rome", "hard", 0).step.cost.__class__(edit=99.0))]
     fast = [record("rome", "hard", 0)]
-    assert Baseline.of(report(slow)).to_text() == Baseline.of(report(fast)).to_text()
+    assert AcceptedBaseline.of(report(slow)).to_text() == AcceptedBaseline.of(report(fast)).to_text()
 
 
 def test_a_model_that_gave_no_number_is_null_and_stays_a_figure():
-    (block,) = Baseline.of(report([record("rome", "hard", 0, ratio=float("inf"))])).blocks
+    (block,) = AcceptedBaseline.of(report([record("rome", "hard", 0, ratio=float("inf"))])).blocks
     assert block.cases[0].figures["perplexity_ratio"] is None
 
 
 def test_only_figures_that_the_policy_compares_are_kept():
-    (block,) = Baseline.of(report([record("rome", "hard", 0)])).blocks
+    (block,) = AcceptedBaseline.of(report([record("rome", "hard", 0)])).blocks
     compared = {"perplexity_ratio", "efficacy", "efficacy_prefixed", "generalisation", "locality", "norm_growth"}
     assert set(block.cases[0].figures) == compared
 
 
 def test_an_incomplete_run_cannot_be_accepted():
     with pytest.raises(UsageError, match="its verdict is INCOMPLETE"):
-        Baseline.of(report([record("rome", "hard", 0)], interrupted=True))
+        AcceptedBaseline.of(report([record("rome", "hard", 0)], interrupted=True))
     with pytest.raises(UsageError, match="nothing was judged"):
-        Baseline.of(report([]))
+        AcceptedBaseline.of(report([]))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_an_incomplete_run_cannot_be_accepted():
 )
 def test_another_file_is_refused_with_a_sentence(text: str, said: str) -> None:
     with pytest.raises(UsageError, match="is no baseline") as caught:
-        Baseline.from_text(text, "base.json")
+        AcceptedBaseline.from_text(text, "base.json")
     assert said in str(caught.value)
 
 
@@ -74,18 +74,18 @@ def test_another_file_is_refused_with_a_sentence(text: str, said: str) -> None:
 def test_a_figure_that_is_no_number_is_refused_by_name(wrong: str) -> None:
     text = accepted().to_text().replace('"efficacy": 1.0', f'"efficacy": {wrong}', 1)
     with pytest.raises(UsageError, match="efficacy of pocket-neo-ft-hardcf-0000"):
-        Baseline.from_text(text, "base.json")
+        AcceptedBaseline.from_text(text, "base.json")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"base\.json cannot be read"):
-        Baseline.read(tmp_path / "base.json")
+        AcceptedBaseline.read(tmp_path / "base.json")
     (tmp_path / "raw.json").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="not UTF-8"):
-        Baseline.read(tmp_path / "raw.json")
+        AcceptedBaseline.read(tmp_path / "raw.json")
 
 
 def test_a_block_that_is_there_twice_is_refused():
     one = accepted()
     with pytest.raises(UsageError, match="an editor on a model twice"):
-        Baseline.from_text(Baseline((one.blocks[0], one.blocks[0])).to_text(), "base.json")
+        AcceptedBaseline.from_text(AcceptedBaseline((one.blocks[0], one.blocks[0])).to_text(), "base.json")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from editsafety.judging.baselines.baseline import Baseline
+from editsafety.judging.baselines.baseline import AcceptedBaseline
 from editsafety.judging.baselines.comparison import Comparison, Shift, compare
 from editsafety.judging.baselines.tolerance import Tolerance
 from editsafety.judging.report import RunReport
@@ -28,7 +28,7 @@ def rows(n: int = 60, **of_the_last: Any) -> list[CaseRecord]:
 
 
 def held(now: RunReport, then: RunReport | None = None, **more: Any) -> Comparison:
-    accepted = Baseline.of(report(rows()) if then is None else then)
+    accepted = AcceptedBaseline.of(report(rows()) if then is None else then)
     return compare(accepted, now, TOLERANCES, source="base.json", **more)
 
 
@@ -74,7 +74,7 @@ def test_no_tolerance_is_below_the_noise_that_was_measured():
     model = replace(FACTS.models["pocket-neo"], noise=0.2)
     noisy = replace(FACTS, models={"pocket-neo": model})
     now = report(rows(count=1, ratio=1.15), facts=noisy)
-    assert compare(Baseline.of(report(rows(), facts=noisy)), now, TOLERANCES, source="b").differences == ()
+    assert compare(AcceptedBaseline.of(report(rows(), facts=noisy)), now, TOLERANCES, source="b").differences == ()
 
 
 def test_a_tier_says_whether_a_loss_stops_the_gate():
