@@ -6,18 +6,22 @@ Listing reads files and imports none; loading imports one. A new member is one n
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
 import pkgutil
 import re
 import sys
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from editsafety.errors import UnknownNameError, UsageError
+from editsafety.errors import UnknownNameError, UsageError, sentence_of
+from editsafety.foreign import contained
 from editsafety.names import parts
 
 # How the file of a member says so, by family.
@@ -78,6 +82,36 @@ def load(family: str, name: str) -> Any:
         raise UsageError(f"{name}: the entry point {point.value!r} cannot be loaded: {error}") from error
 
 
+def declared(family: str, name: str, attributes: Collection[str]) -> dict[str, Any]:
+    """What a member says of itself, of these attributes, without importing a file of the package.
+
+    Of a file that is what the body of its class assigns as a plain value; an entry point is loaded and asked. An
+    attribute that is not there, or is computed, is left out.
+    """
+    if name not in _members(family):
+        member = load(family, name)
+        return {one: getattr(member, one) for one in attributes if hasattr(member, one)}
+    tree = ast.parse(_files(family)[name].read_text(encoding="utf-8"))
+    kinds = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    values = dict(_assigned(tree.body))
+    made = values.get(MEMBER[family])
+    kind = kinds.get(made.func.id) if isinstance(made, ast.Call) and isinstance(made.func, ast.Name) else None
+    found: dict[str, Any] = {}
+    for one, value in _assigned(kind.body if kind is not None else []):
+        if one in attributes:
+            with suppress(ValueError):
+                found[one] = ast.literal_eval(value)
+    return found
+
+
+def _assigned(body: Iterable[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
+    for node in body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        if value is not None:
+            yield from ((target.id, value) for target in targets if isinstance(target, ast.Name))
+
+
 def _group(family: str) -> str:
     """The entry-point group of a family: its own name, wherever its folder stands."""
     return f"editsafety.{family.rpartition('.')[2]}"
@@ -134,8 +168,9 @@ def _execute(module_name: str, path: Path, place: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
-        spec.loader.exec_module(module)
+        with contained("it"):
+            spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[module_name]
-        raise UsageError(f"{place}: fails while being imported: {type(error).__name__}: {error}") from error
+        raise UsageError(f"{place}: fails while being imported: {sentence_of(error)}") from error
     return module

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from editsafety.cli.run import stored
 from editsafety.judging.baselines.baseline import AcceptedBaseline
-from editsafety.judging.baselines.comparison import compare
+from editsafety.judging.baselines.gate import Gate
 from editsafety.judging.baselines.meaning import CONDITIONS
 
 app = typer.Typer(help="Baselines: accept a run, show what was accepted, compare.", no_args_is_help=True)
@@ -40,7 +39,7 @@ def show(file: Annotated[Path, typer.Argument(help="a baseline")]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from editsafety.reporting.escaping import line
+    from editsafety.escaping import line
 
     accepted = AcceptedBaseline.read(file)
     table = Table("editor", "model", "verdict", "cases", "weights", "dtype", "device", "editsafety")
@@ -55,13 +54,11 @@ def show(file: Annotated[Path, typer.Argument(help="a baseline")]) -> None:
 @app.command()
 def diff(run: Run, file: Annotated[Path, typer.Argument(help="a baseline")], allow: Allow = None) -> None:
     """Hold a stored run against a baseline. Exits like `run --baseline`: 12 where it is worse."""
+    from editsafety.escaping import line
     from editsafety.reporting import against, story
-    from editsafety.reporting.escaping import line
 
-    report = stored(run)
-    found = compare(AcceptedBaseline.read(file), report, report.policy.baseline, source=file.name, allow=allow or ())
-    report = replace(report, against=found)
-    for sentence in against.sentences(found):
+    report = Gate.read(file, allow or ()).judged(stored(run))
+    for sentence in against.sentences(report.against):
         typer.echo(line(sentence, 1000))
     typer.echo(line(story.verdict_line(report), 1000))
     raise typer.Exit(report.exit_code)

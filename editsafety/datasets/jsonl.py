@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from editsafety.datasets import Holds, rows
+from editsafety.datasets import Holds, _published, reading, rows
+from editsafety.datasets.reading import Sifted
 from editsafety.datasets.request import EditRequest
+from editsafety.errors import DataError
 
 
 class JsonLines:
@@ -16,17 +19,30 @@ class JsonLines:
 
     def read(self, path: Path) -> tuple[EditRequest, ...]:
         """Every row as a request; its own `id` is kept."""
-        return tuple(_request(row) for row in rows.read(path))
+        return self.sift(path).requests
+
+    def sift(self, path: Path, *, skip: bool = False) -> Sifted:
+        """What became of the rows; with `skip` those that cannot be used are left out."""
+        return reading.gather((("", row) for row in rows.entries(path)), _requests_of, skip=skip)
 
 
-def _request(row: rows.DataRow) -> EditRequest:
+def _requests_of(row: rows.DataRow, _: str) -> Iterable[EditRequest]:
     for field, value in row.values.items():
         if isinstance(value, str):
             row.checked(field, value)
-    request = EditRequest.from_json(row.values, row.where)
+    try:
+        request = EditRequest.from_json(row.values, row.where)
+    except DataError as error:
+        layouts = [] if "id" in row.values else _published.layouts_of(row.values)
+        raise DataError(f"{error}{_hint(layouts)}") from error
     for text in (*request.rephrasings, *(part for n in request.neighbours for part in (n.prompt, n.answer))):
         row.checked("rephrasings or neighbours", text)
-    return rows.tidied(request)
+    return (rows.tidied(request),)
+
+
+def _hint(layouts: list[str]) -> str:
+    ways = " or ".join(f"{name}:FILE" for name in layouts)
+    return f" The row is in a published layout: give {ways}." if ways else ""
 
 
 LOADER = JsonLines()

@@ -22,6 +22,7 @@ from editsafety.runs.measurement import Measurement, wilson
 
 ABILITIES = "abilities"  # the check over all abilities
 WALKED = "walked"  # the check that a course came to its end
+WRITES = "changes_something"  # the check that there is an edit at all: asked of every case, whatever else is asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +107,16 @@ def judge_case(policy: Policy, record: CaseRecord) -> CaseVerdict:
     checks = [*_ended(record)]
     if record.steps and (record.is_course or record.failure is None):
         limits = policy.course if record.is_course else policy.case
-        checks += [] if record.is_course else _structure(record)
+        checks += _left_on_the_way(record) if record.is_course else _structure(record)
+        checks.append(_writes(record))
         checks += [_judge_limit(name, threshold, record) for name, threshold in limits.items()]
         if policy.abilities is not None:
             checks += list(_judge_abilities(policy.abilities, record))
-    if record.is_course and not checks:
+    if record.is_course and all(check.name == WRITES for check in checks):
         said = (
             f"policy {policy.name} has no limit on courses, so nothing of this one can be judged; add a part `course`"
         )
-        checks = [Check(WALKED, Verdict.ERROR, said)]
+        checks += [Check(WALKED, Verdict.ERROR, said)]
     return CaseVerdict(record, tuple(checks), policy.collapse)
 
 
@@ -173,13 +175,19 @@ def _ended(record: CaseRecord) -> Iterator[Check]:
         yield Check(WALKED, Verdict.INCOMPLETE, said)
 
 
+def _left_on_the_way(record: CaseRecord) -> Iterator[Check]:
+    """What the editor of a course left behind at any of its steps."""
+    left = [name for step in record.steps for name in step.leftovers]
+    if left:
+        yield Check("leftovers", Verdict.ERROR, f"left behind: {_listed(list(dict.fromkeys(left)))}")
+
+
 def _structure(record: CaseRecord) -> list[Check]:
     step = record.step
 
     def exact(name: str, good: bool, said: str, failed: str) -> Check:
         return Check(name, Verdict.PASS if good else Verdict.ERROR, said if good else failed)
 
-    nothing = not step.changed and not step.notes.get("sidecars")
     return [
         exact("restore", step.restored is True, "every byte came back", "the model was not restored bit for bit"),
         exact(
@@ -187,11 +195,17 @@ def _structure(record: CaseRecord) -> list[Check]:
             f"{record.editor} changed what it did not declare: {_listed(step.undeclared)}",
         ),
         exact("leftovers", not step.leftovers, "nothing left behind", f"left behind: {_listed(step.leftovers)}"),
-        Check(
-            "changes_something", Verdict.NO_OP if nothing else Verdict.PASS,
-            "the edit changes nothing" if nothing else f"changed {_listed(step.changed)}",
-        ),
     ]  # fmt: skip
+
+
+def _writes(record: CaseRecord) -> Check:
+    """Whether there is an edit: figures of a model that nothing was written into say nothing about an editor."""
+    if any(step.writes for step in record.steps):
+        changed = list(dict.fromkeys(name for step in record.steps for name in step.changed))
+        return Check(WRITES, Verdict.PASS, f"changed {_listed(changed)}" if changed else "runs beside the model")
+    said = "none of the edits changes anything" if record.is_course else "the edit changes nothing"
+    rounded = record.steps[-1].rounded
+    return Check(WRITES, Verdict.NO_OP, f"{said} but the precision of {_listed(rounded)}" if rounded else said)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from editsafety import yaml_files
 from editsafety.errors import UnknownNameError, UsageError
 from editsafety.judging.baselines.tolerance import Tolerance
 from editsafety.judging.verdict import Verdict
@@ -49,7 +49,7 @@ class Threshold(BaseModel):
     @field_validator("fails_as")
     @classmethod
     def _can_fail(cls, fails_as: Verdict) -> Verdict:
-        if fails_as in (Verdict.PASS, Verdict.INCOMPLETE):
+        if fails_as in (Verdict.PASS, Verdict.REGRESSED, Verdict.INCOMPLETE):
             raise ValueError(f"a limit cannot fail as {fails_as.value}")
         return fails_as
 
@@ -182,7 +182,7 @@ class Policy(BaseModel):
             known = [p.stem for p in (shipped("suites") / "policies").glob("*.yaml")]
             raise UnknownNameError("policy", str(name), known, "Or give the path of a .yaml file.")
         try:
-            return cls.model_validate(_yaml(path))
+            return cls.model_validate(_mapping(path))
         except ValidationError as error:
             raise UsageError(f"{path.name}: {_said(error)}") from error
 
@@ -239,25 +239,8 @@ class Policy(BaseModel):
                 )
 
 
-class _NoTwins(yaml.SafeLoader):
-    """YAML in which a key that is given twice is an error: the first of two limits would vanish unseen."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _yaml(path: Path) -> Any:
-    try:
-        found = yaml.load(path.read_text(encoding="utf-8"), _NoTwins)  # a SafeLoader: no objects are made
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path.name}: cannot be read as YAML: {' '.join(str(error).split())}") from error
-    except OSError as error:
-        raise UsageError(f"{path.name}: cannot be read: {error.strerror}.") from error
+def _mapping(path: Path) -> dict[Any, Any]:
+    found = yaml_files.read(path, path.name)
     if not isinstance(found, dict):
         raise UsageError(f"{path.name}: expected the keys name, case and group, found {type(found).__name__}.")
     return found

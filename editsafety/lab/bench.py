@@ -11,15 +11,16 @@ from typing import Any
 
 from editsafety import measures
 from editsafety.datasets.request import EditRequest
+from editsafety.edits.baseline import Baseline
 from editsafety.edits.seal import Keepsake
 from editsafety.errors import UndoError
 from editsafety.judging.policy import Policy
-from editsafety.lab import walk_steps
 from editsafety.lab.provenance import of_model, of_software
 from editsafety.measures import AbilityProbe, Inputs, Measure
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.facts import ModelFacts, RunFacts
 from editsafety.runs.measurement import Measurement
+from editsafety.runs.signals import STEP
 
 Found = dict[str, Measurement]
 NOISE_TEXTS = 20
@@ -38,6 +39,8 @@ class Bench:
     base: Found = field(default_factory=dict)  # the measures of the unedited model alone
     along: Sequence[Measure] = ()  # measured at every step of a course because the policy has a limit on them
     noise: float = 0.0  # the most by which the perplexity of a text differs when it is measured again
+    baseline: Baseline | None = None  # what the model did before anybody edited it
+    broken: str = ""  # why nothing can be measured on this model any more: it has to be loaded anew
     _unedited: dict[tuple[str, ...], Found] = field(default_factory=dict)
     _probed: dict[str, Measurement] = field(default_factory=dict)
 
@@ -55,17 +58,18 @@ class Bench:
         on what nothing measures, or one that is finer than the noise.
         """
         given = {one: [found.name for found in one(self.handle, Inputs())] for one in self.measures}
-        wanted = {limit.measure for limit in policy.course.values()} - set(walk_steps.NAMES)
+        wanted = {limit.measure for limit in policy.course.values()} - set(STEP)
         self.along = [one for one in self.measures if one.scope == "case" and wanted.intersection(given[one])]
         names = [name for one in self.measures for name in given[one]]
         along = [name for one in self.measures if one.scope == "model" or one in self.along for name in given[one]]
-        along += [*walk_steps.NAMES, *(probe.name for probe in probes or ())]
+        along += [*STEP, *(probe.name for probe in probes or ())]
         policy.refuse_unknown(names, None if probes is None else along)
         if base is None:
             self.measure_base()
         else:
             self.base, self.noise = base, noise
         policy.refuse_below_noise(self.noise)
+        self.baseline = Baseline.of(self.handle)
 
     def facts(self) -> tuple[ModelFacts, RunFacts]:
         """What a report says of the model, and of what it was measured with."""
@@ -106,8 +110,9 @@ class Bench:
     def repair(self) -> None:
         """Bring back every byte after an editor did not. Raises UndoError when that is not enough."""
         self.keepsake.restore(self.handle)
-        if self.handle.fingerprint() != self.handle.identity:
-            raise UndoError([f"{self.handle.name} cannot be brought back; load it again"])
+        different = [] if self.baseline is None else [*self.baseline.differences(self.handle)]
+        if self.handle.fingerprint() != self.handle.identity or different:
+            raise UndoError([f"{self.handle.name} cannot be brought back; load it again", *different])
 
 
 def measure(chosen: Sequence[Measure], handle: ModelHandle, inputs: Inputs, scope: str) -> Found:

@@ -37,8 +37,9 @@ class Inputs:
 class Measure(Protocol):
     """`scope` "model": one result per model, whatever the case; "case": depends on the requests; "edit": on an edit.
 
-    A measure may also have `columns`, which show in the tables of every report; `default = False` where it takes long
-    and is run only when a policy has a limit on it, and `gives`, the names of its measurements then.
+    A measure may also have `gives`, the names of its measurements, written out: from them a policy with a limit on what
+    nobody measures is refused before a model is loaded. `columns` show in the tables of every report; `default = False`
+    is for a measure that takes long and is run only when a policy has a limit on what it `gives`.
     """
 
     name: ClassVar[str]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from editsafety import discovery
-from editsafety.errors import ModelError, UsageError
+from editsafety.errors import EditSafetyError, ModelError, UsageError, masked, sentence_of
 from editsafety.names import slug
 from editsafety.shipped import shipped
 
@@ -111,7 +111,6 @@ def no_bars() -> Iterator[None]:
 
 
 def _load_pretrained(spec: ModelSpec) -> tuple[Any, Any]:
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = model_folder(spec.name)
@@ -129,8 +128,8 @@ def _load_pretrained(spec: ModelSpec) -> tuple[Any, Any]:
             tokenizer = AutoTokenizer.from_pretrained(place, **options)
             loaded: Any = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, output_loading_info=True, **options)
         model, info = loaded
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except Exception as error:  # a damaged file makes transformers and tokenizers raise anything
+        reason = masked(str(error).strip().split("\n")[0]) or type(error).__name__
         if "trust_remote_code" in str(error):
             hint = (
                 "It runs code from its repository: if you trust it, add --trust-remote-code (the report will say so)."
@@ -146,7 +145,12 @@ def _load_pretrained(spec: ModelSpec) -> tuple[Any, Any]:
 
 def _call_maker(spec: ModelSpec) -> tuple[Any, Any]:
     """What a user's function returns; its dtype and everything else is the function's business."""
-    made = discovery.from_file(spec.name)()
+    try:
+        made = discovery.from_file(spec.name)()
+    except EditSafetyError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{spec.name} failed: {sentence_of(error)}. It has to return (model, tokenizer).") from error
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
         raise ModelError(f"{spec.name} returned {type(made).__name__}, expected a tuple (model, tokenizer).")
     return made
@@ -163,7 +167,11 @@ def _build_random(spec: ModelSpec) -> tuple[Any, Any]:
         kind, overrides = RANDOM_CONFIGS[name]
         config = AutoConfig.for_model(kind, **overrides)
     elif path.exists():
-        config = AutoConfig.from_pretrained(path)
+        try:
+            config = AutoConfig.from_pretrained(path)
+        except Exception as error:  # a damaged file makes transformers raise anything
+            reason = sentence_of(error).partition("\n")[0]
+            raise ModelError(f"random:{name}: its config cannot be read ({reason}).") from error
     else:
         known = ", ".join(RANDOM_CONFIGS)
         raise UsageError(f"random:{name}: neither a built-in shape ({known}) nor a config file that exists.")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from editsafety.edits.seal import SENTENCE
+from editsafety.edits.behaviour import SENTENCE
 from editsafety.errors import ModelError
 from editsafety.model.handle import ModelHandle
 

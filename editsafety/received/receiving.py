@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from editsafety import editors, tensor_files
+from editsafety.edits.behaviour import SENTENCE
 from editsafety.edits.edit import Edit, Replace
-from editsafety.edits.seal import SENTENCE
-from editsafety.errors import EditError, EditSafetyError, ModelError, UsageError
+from editsafety.errors import EditError, EditSafetyError, ModelError, UsageError, masked
 from editsafety.model.handle import ModelHandle
 from editsafety.received import difference
 
@@ -129,7 +129,7 @@ def _merged(handle: ModelHandle, folder: Path) -> ModelHandle:
         ValueError,
         SafetensorError,
     ) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = masked(" ".join(str(error).split()))[:200]
         raise ModelError(f"{folder}: this adapter cannot be merged into {handle.name}: {reason}") from error
     return ModelHandle.of(merged, tokenizer, name=folder.name)
 

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from editsafety import __version__
+from editsafety.escaping import json_text
 from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.group import Group
 from editsafety.judging.report import Control, RunReport
@@ -65,7 +66,7 @@ class AsJson:
     def __call__(self, report: RunReport, place: ReportPlace) -> str:
         """Valid JSON, with every number finite."""
         body = document(report, suites=place.suites)
-        return json.dumps(body, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+        return json_text(json.dumps(body, allow_nan=False, ensure_ascii=False, indent=1)) + "\n"
 
 
 def _counts(report: RunReport) -> dict[str, Any]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
 from editsafety import __version__
+from editsafety.escaping import fenced
+from editsafety.escaping import markdown as safe
 from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import slug
 from editsafety.numbers import rate, times
 from editsafety.reporting import ReportPlace, against, courses, story
-from editsafety.reporting.escaping import fenced
-from editsafety.reporting.escaping import markdown as safe
 from editsafety.reporting.rows import headings, rows
 from editsafety.runs.measurement import Measurement
 
@@ -66,6 +67,14 @@ def step_summary(report: RunReport) -> str:
     broken = [control.sentence for control in report.controls if not control.behaved]
     parts += [_list(broken), _advice(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def append_summary(report: RunReport) -> None:
+    """Append the short form to GitHub's step summary, where there is one. Raises OSError."""
+    place = os.environ.get("GITHUB_STEP_SUMMARY")
+    if place:
+        with open(place, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(step_summary(report))
 
 
 def _advice(report: RunReport) -> str:
@@ -223,6 +232,7 @@ def _provenance(report: RunReport) -> str:
         lines.append(f"- editor {safe(editor)} on {safe(model)}: {_facts(told)}")
     lines += [f"- {safe(line)}" for line in story.set_aside(report)]
     lines += [f"- data {safe(name)}: {safe(spec)}" for name, spec in sorted(about["data"].items())]
+    lines += [f"- {safe(line)}" for line in story.unread(report)]
     settings = {name: value for name, value in about["settings"].items() if value not in (None, "", (), [])}
     lines.append(f"- settings: {_facts(settings)}")
     return "\n".join(["## What was run", "", *lines])

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from editsafety import escaping
+from editsafety.escaping import line
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import rate
 from editsafety.reporting import ReportPlace, against, courses, story
-from editsafety.reporting.escaping import line
 from editsafety.reporting.rows import Row, headings, rows
 from editsafety.runs.measurement import Column
 
@@ -32,7 +33,7 @@ def render(
     console.print()
     for text in _folded(story.headline(report, place.seconds), console.width):
         console.print(Text(_safe(console, text), style="bold"), overflow="fold")
-    for text in story.set_aside(report):
+    for text in (*story.set_aside(report), *story.unread(report, MOST)):
         console.print(Text(_safe(console, text), style="dim"), overflow="fold")
     console.print()
     if report.groups:
@@ -68,7 +69,7 @@ class AsTerminal:
     def __call__(self, report: RunReport, place: ReportPlace) -> str:
         """Without colours."""
         page = StringIO()
-        render(report, Console(file=page, highlight=False, width=110), place)
+        render(report, escaping.console(page, width=110), place)
         return page.getvalue()
 
 

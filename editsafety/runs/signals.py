@@ -60,4 +60,15 @@ DRIFT = (
     Signal("drift_overlap", "share", "below"),
 )
 
+# What a step of a course has beside the measures of the model alone: what limits on courses may be on.
+STEP = (
+    "recent",
+    "kept",
+    "generalisation",
+    "locality",
+    "locality_tokens",
+    "weights_finite",
+    *(signal.name for signal in DRIFT),
+)
+
 EVERY = (*DELTA, *NOTED, *DRIFT)

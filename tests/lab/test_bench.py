@@ -14,11 +14,11 @@ from editsafety import measures
 from editsafety.edits.seal import Keepsake
 from editsafety.errors import UndoError, UnknownNameError, UsageError
 from editsafety.judging.policy import Policy, Threshold
-from editsafety.lab import walk_steps
 from editsafety.lab.bench import Bench
 from editsafety.measures import Inputs, Measure
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Measurement
+from editsafety.runs.signals import STEP
 from tests import tiny
 from tests.lab.walking import PRINTS, REQUESTS, TEXTS, Push, course, editor, go
 
@@ -82,7 +82,7 @@ def test_a_limit_on_courses_that_no_step_has_is_refused_where_courses_will_be_ju
             bench.open(policy(course={"prints": limit("prints")}), probes=())
     bench.open(nonsense)
     bench.open(policy(course={"prints": limit("prints")}), probes=(PRINTS,))
-    bench.open(policy(course={name: limit(name) for name in ("me_ppl", *walk_steps.NAMES)}), probes=())
+    bench.open(policy(course={name: limit(name) for name in ("me_ppl", *STEP)}), probes=())
     bench.open(DEFAULT, probes=())
 
 

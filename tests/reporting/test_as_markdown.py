@@ -41,7 +41,7 @@ def test_the_report_has_every_part():
 
 def test_a_healthy_run_has_no_reasons_and_nothing_to_replay():
     text = as_markdown.text(report([record("ft", "hard", 0)]))
-    assert text.startswith("# PASS · ft: every check passes · exit code 0\n")
+    assert text.startswith("# PASS · ft: every check passes · no control was run · exit code 0\n")
     assert "## Why" not in text
     assert "## Replay" not in text
     assert "no control was run, so this run did not prove that it can detect a collapse" in text

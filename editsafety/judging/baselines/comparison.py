@@ -9,7 +9,7 @@ from enum import Enum
 from random import Random
 
 from editsafety.judging.baselines import meaning
-from editsafety.judging.baselines.baseline import AcceptedBlock, AcceptedCase, AcceptedBaseline
+from editsafety.judging.baselines.baseline import AcceptedBaseline, AcceptedBlock, AcceptedCase
 from editsafety.judging.baselines.paired import LEVEL, fewest_lost, mcnemar, mean_interval
 from editsafety.judging.baselines.tolerance import Tier, Tolerance
 from editsafety.judging.report import RunReport

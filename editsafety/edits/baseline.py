@@ -1,0 +1,36 @@
+"""Baseline: the code that a model runs by, and what it made of a fixed sentence, before anybody else's code ran."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from editsafety.edits.behaviour import Behaviour
+from editsafety.edits.bindings import Bindings
+from editsafety.model.handle import ModelHandle
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """What a session compares with. Without a behaviour where the model is not what it was (an edit is in it)."""
+
+    bindings: Bindings
+    behaviour: Behaviour | None
+
+    @classmethod
+    def of(cls, handle: ModelHandle) -> Self:
+        """Of the model as it is; the model is run once."""
+        behaviour = Behaviour.of(handle)  # first: a first run imports what the model needs
+        return cls(Bindings.of(handle), behaviour)
+
+    def behaving(self, behaviour: Behaviour | None) -> Self:
+        """The same code with another behaviour: of the model with edits in it, or none where that is not known."""
+        return replace(self, behaviour=behaviour)
+
+    def put_back(self) -> tuple[str, ...]:
+        """Bind again what was bound to something else: one sentence for each name."""
+        return self.bindings.put_back()
+
+    def differences(self, handle: ModelHandle) -> tuple[str, ...]:
+        """In what the model does not behave as before; nothing where that is not known."""
+        return () if self.behaviour is None else self.behaviour.differences(Behaviour.of(handle))

@@ -1,0 +1,163 @@
+"""Bindings: what the names that a model runs by are bound to: functions of torch, methods of its classes.
+
+Somebody who replaces `torch.nn.functional.linear`, or `forward` of a class, changes every model of the process, and no
+weight shows it. Compared is by identity: a function that computes the same is another one all the same.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, Literal
+
+from torch.optim import Optimizer
+
+from editsafety.model.handle import ModelHandle
+
+# Modules that a forward pass, a gradient, an optimizer or this package's own arithmetic goes through, with what is
+# below them unless a name ends in a dot. The model's own modules come on top. What is elsewhere shows in behaviour.
+WATCHED = (
+    "editsafety", "torch.", "torch._C", "torch._tensor", "torch.amp", "torch.autograd", "torch.backends", "torch.fft",
+    "torch.functional", "torch.linalg", "torch.nn", "torch.optim", "torch.overrides", "torch.random", "torch.special",
+    "torch.utils.hooks", "transformers.activations", "transformers.cache_utils", "transformers.generation",
+    "transformers.integrations", "transformers.masking_utils", "transformers.modeling_utils",
+    "transformers.pytorch_utils", "transformers.tokenization_utils_base", "safetensors", "builtins", "functools",
+    "hashlib", "itertools", "json", "math", "operator", "random",
+)  # fmt: skip
+HEAP_TYPE = 1 << 9  # of a class's flags: made by a class statement, so that its names can be bound anew
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A name of a module or class that is not bound as it was."""
+
+    owner: Any
+    name: str
+    was: Any
+    how: Literal["replaced", "taken away", "added"]
+
+    def __str__(self) -> str:
+        if isinstance(self.owner, ModuleType):
+            return f"{self.owner.__name__}.{self.name} was {self.how}"
+        if self.how == "added":
+            return f"{self.name} was added to the class {self.owner.__name__}"
+        return f"{self.name} of the class {self.owner.__name__} was {self.how}"
+
+    def undo(self) -> None:
+        """Bind it as it was."""
+        of_module = isinstance(self.owner, ModuleType)
+        if self.how == "added":
+            delattr(self.owner, self.name) if of_module else type.__delattr__(self.owner, self.name)
+        elif of_module:
+            self.owner.__dict__[self.name] = self.was
+        else:
+            type.__setattr__(self.owner, self.name, self.was)
+
+
+@dataclass(frozen=True)
+class Bindings:
+    """The names of every watched module and class, and the code of their functions."""
+
+    modules: dict[str, ModuleType]
+    # Classes that the model, its tokenizer and its config are of: of these, data count as well.
+    parts: frozenset[Any]
+    names: tuple[tuple[Any, dict[str, Any], list[int]], ...]
+    code: tuple[tuple[FunctionType, CodeType, Any, Any], ...]
+
+    @classmethod
+    def of(cls, handle: ModelHandle) -> Bindings:
+        """Remember everything now: references only, a few milliseconds."""
+        modules = _modules(handle)
+        # builtins first: what compares the rest is then sound again.
+        owners = [sys.modules["builtins"], *modules.values(), *_classes(handle, modules)]
+        names = tuple((owner, dict(owner.__dict__), _addresses(owner)) for owner in dict.fromkeys(owners))
+        functions = {id(v): v for _, kept, _ in names for v in kept.values() if type(v) is FunctionType}
+        code = tuple((f, f.__code__, f.__defaults__, f.__kwdefaults__) for f in functions.values())
+        return cls(modules, frozenset(_kinds(handle)), names, code)
+
+    def put_back(self) -> tuple[str, ...]:
+        """Undo what was done, and say it: one sentence for each name."""
+        found: list[str] = []
+        for owner, kept, addresses in self.names:
+            if owner is self.names[0][0] or _addresses(owner) != addresses:
+                for binding in list(_changed(owner, kept, whole=owner in self.parts)):
+                    found.append(str(binding))
+                    binding.undo()
+        for name, module in self.modules.items():
+            if sys.modules.get(name) is not module:
+                sys.modules[name] = module
+                found.append(f"the module {name} was replaced by another object")
+        for function, code, defaults, named in self.code:
+            if function.__code__ is not code or function.__defaults__ is not defaults:
+                found.append(f"the code of {function.__module__}.{function.__qualname__} was replaced")
+            elif function.__kwdefaults__ is not named:
+                found.append(f"the defaults of {function.__module__}.{function.__qualname__} were replaced")
+            else:
+                continue
+            function.__code__, function.__defaults__, function.__kwdefaults__ = code, defaults, named
+        return tuple(found)
+
+
+def _addresses(owner: Any) -> list[int]:
+    """Quick to compare; the objects themselves are kept beside them, so that no address is given to another one."""
+    return list(map(id, owner.__dict__.values()))
+
+
+def _changed(owner: Any, kept: Mapping[str, Any], *, whole: bool) -> Iterator[Binding]:
+    """Names of one module or class that are not bound as they were: of code, and of data too where it is `whole`."""
+
+    def counts(name: str, value: Any) -> bool:
+        return _runs(value) or (whole and not name.startswith("__"))
+
+    here = owner.__dict__
+    other = [name for name, value in kept.items() if here.get(name) is not value and counts(name, value)]
+    replaced = [name for name in other if not _wrapped_by_torch(owner, here.get(name), kept[name])]
+    more = [name for name in here.keys() - kept.keys() if not isinstance(here[name], ModuleType)]
+    if isinstance(owner, ModuleType):
+        # Names are added to modules all the time (lazy imports); beside a replaced one they are part of the same deed.
+        added = more if replaced else []
+    else:
+        added = [name for name in more if counts(name, here[name])]
+    for name in replaced:
+        yield Binding(owner, name, kept[name], "replaced" if name in here else "taken away")
+    for name in sorted(added):
+        yield Binding(owner, name, None, "added")
+
+
+def _wrapped_by_torch(owner: Any, now: Any, was: Any) -> bool:
+    """Whether it is what an optimizer does to the `step` of its class when the first one is made."""
+    of_torch = isinstance(owner, type) and issubclass(owner, Optimizer)
+    return of_torch and getattr(now, "__wrapped__", None) is was and now.__module__ == was.__module__
+
+
+def _runs(value: Any) -> bool:
+    """Whether it is code or gives code: a function, a class, a module, a property."""
+    return callable(value) or isinstance(value, ModuleType) or hasattr(type(value), "__get__")
+
+
+def _modules(handle: ModelHandle) -> dict[str, ModuleType]:
+    own = {kind.__module__ for kind in _kinds(handle)}
+    watched = re.compile("|".join(one[:-1] if one.endswith(".") else rf"{one}(\..*)?" for one in WATCHED))
+    found = {name: one for name, one in list(sys.modules.items()) if name in own or watched.fullmatch(name)}
+    return {name: one for name, one in found.items() if isinstance(one, ModuleType)}
+
+
+def _kinds(handle: ModelHandle) -> set[type]:
+    """The classes of the model's parts, with those that they are made from."""
+    tokenizer, config = handle.tokenizer, handle.model.config
+    things = [*handle.model.modules(), *handle.model.parameters(), tokenizer, config, handle]
+    things.append(getattr(handle.model, "generation_config", None))
+    things.append(getattr(tokenizer, "backend_tokenizer", None))
+    return {kind for one in {type(thing) for thing in things} for kind in one.__mro__}
+
+
+def _classes(handle: ModelHandle, modules: Mapping[str, ModuleType]) -> list[type]:
+    """Those classes, and every class that a watched module defines."""
+    found = dict.fromkeys(sorted(_kinds(handle), key=lambda one: (one.__module__, one.__qualname__)))
+    for module in modules.values():
+        things = list(module.__dict__.values())
+        found |= dict.fromkeys(v for v in things if isinstance(v, type) and v.__module__ in modules)
+    return [one for one in found if one.__flags__ & HEAP_TYPE]
