@@ -57,7 +57,7 @@ def diff(run: Run, file: Annotated[Path, typer.Argument(help="a baseline")], all
     from editsafety.escaping import line
     from editsafety.reporting import against, story
 
-    report = Gate.read(file, allow or ()).judged(stored(run))
+    report = Gate.read(file, allow).judged(stored(run))
     for sentence in against.sentences(report.against):
         typer.echo(line(sentence, 1000))
     typer.echo(line(story.verdict_line(report), 1000))

@@ -70,8 +70,7 @@ class SafetySession:
         asked = [probe for probe in plan.settings.probe if probe != NONE]
         refuse_unmeasured(self.policy, map(abilities.measurement_of, [*asked, *abilities.names()]))
         self.folder = folder
-        self.worker = worker
-        self.workers = workers
+        self.worker, self.workers = worker, workers
         self.quiet = quiet or worker is not None
         self._in_process, self._gate = in_process, gate
         self.report: RunReport | None = None
@@ -83,8 +82,7 @@ class SafetySession:
         self._wanted: dict[str, Case] = {}
         self._live: list[Case] = []
         self._asked: set[str] = set()
-        self._lost = False
-        self._selected = False
+        self._lost = self._selected = False
 
     @classmethod
     def of(
@@ -92,13 +90,12 @@ class SafetySession:
     ) -> SafetySession:
         """From pytest's options. Raises UsageError or DataError before any model is loaded."""
         plan = RunPlan.of(settings_of(lambda name: option(config, name)))
-        reports = Path(config.invocation_params.dir) / "reports"
-        out = option(config, "out")
+        reports, out = Path(config.invocation_params.dir) / "reports", option(config, "out")
         folder = (
             Path(worker["editsafety_folder"]) if worker else folders.choose(plan, reports, Path(out) if out else None)
         )
         given = option(config, "baseline")
-        gate = Gate.read(Path(given), option(config, "allow") or ()) if given and not worker else None
+        gate = Gate.read(Path(given), option(config, "allow")) if given and not worker else None
         return cls(
             plan,
             folder,

@@ -23,12 +23,12 @@ class Gate:
     allow: frozenset[str] = frozenset()
 
     @classmethod
-    def read(cls, path: Path, allow: Collection[str] = ()) -> Self:
-        """From a file. Raises UsageError for another kind of file, UnknownNameError for a condition that there is not."""
-        for name in allow:
+    def read(cls, path: Path, allow: Collection[str] | None = None) -> Self:
+        """From a file. Raises UsageError for another kind of file, UnknownNameError for an unknown condition."""
+        for name in allow or ():
             if name not in CONDITIONS:
                 raise UnknownNameError("condition", name, tuple(CONDITIONS))
-        return cls(AcceptedBaseline.read(path), path.name, frozenset(allow))
+        return cls(AcceptedBaseline.read(path), path.name, frozenset(allow or ()))
 
     def judged(self, report: RunReport) -> RunReport:
         """The report with how it stands to what was accepted."""
