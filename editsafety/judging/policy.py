@@ -186,6 +186,15 @@ class Policy(BaseModel):
         except ValidationError as error:
             raise UsageError(f"{path.name}: {_said(error)}") from error
 
+    def expect_left_out(self, kind: str, name: str, known: Iterable[str]) -> None:
+        """Pass for a limit of the default policy, which the suites were written for, that this policy leaves out.
+
+        Raises UsageError for any other name: no policy has a check of that name among those `known`.
+        """
+        usual = Policy.read("default")
+        if name not in {*usual.case, *usual.group, *usual.course} or name in {*self.case, *self.group, *self.course}:
+            raise UsageError(f"policy {self.name} has no {kind} check {name!r}. Known: {', '.join(known)}.")
+
     @classmethod
     def of(cls, settings: Settings) -> Policy:
         """The policy of a run, with the limit on perplexity that was asked for in place of its own."""

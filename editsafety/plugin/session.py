@@ -189,25 +189,24 @@ class SafetySession:
             return self.labs.computing.record(self._chosen(case))
 
     def check(self, record: CaseRecord, name: str) -> Check | None:
-        """One check of a case; None when nothing was measured that it could be judged by.
+        """One check of a case; None when nothing was measured that it could be judged by, or the policy leaves it out.
 
-        Raises UsageError for a name that the policy does not have.
+        Raises UsageError for a name that no policy has.
         """
         self._ask(f"course {name}" if record.is_course else name)
         verdict = judge_case(self.policy, record)
         limits = self.policy.course if record.is_course else {check.name: check for check in verdict.checks}
         if name != ABILITIES and name not in limits and (record.is_course or record.failure is None):
-            kind = "course" if record.is_course else "case"
-            raise UsageError(f"policy {self.policy.name} has no {kind} check {name!r}. Known: {', '.join(limits)}.")
+            self.policy.expect_left_out("course" if record.is_course else "case", name, limits)
+            return None
         return verdict.check(name)
 
     def group_check(self, group: GroupKey, name: str) -> Check | None:
-        """One check over a group; None when no case has the data for it."""
+        """One check over a group; None when no case has the data for it, or the policy leaves it out."""
         self._ask(name)
         records = [self.record(case) for case in _members(self.plan.cases, group)]
         if name not in self.policy.group:
-            known = ", ".join(self.policy.group)
-            raise UsageError(f"policy {self.policy.name} has no group check {name!r}. Known: {known}.")
+            self.policy.expect_left_out("group", name, self.policy.group)
         return next((check for check in judge_group(self.policy, records) if check.name == name), None)
 
     def same_in_any_order(self, block: GroupKey) -> OrderFacts:

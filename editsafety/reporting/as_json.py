@@ -143,6 +143,7 @@ def _facts(facts: RunFacts) -> dict[str, Any]:
         "unedited": {name: asdict(unedited) for name, unedited in facts.unedited.items()},
         "software": dict(facts.software),
         "asked": {"cases": list(facts.asked.cases), "probed": list(facts.asked.probed), "checks": sorted(facts.judged)},
+        "unexplained": list(facts.unexplained),
         "not_applicable": dict(facts.not_applicable),
         "orders": {":".join(block): asdict(order) for block, order in facts.orders.items()},
         "problems": {":".join(block): sentence for block, sentence in facts.problems.items()},

@@ -108,6 +108,8 @@ def _reasons(report: RunReport, most: int | None = None) -> str:
         left = len(group.sentences) - len(group.sentences[:most])
         more = [f"and {left} more, in the report"] if left else []
         blocks.append(f"**{title}**\n\n{_list([*group.sentences[:most], *more])}")
+    if report.facts.unexplained:
+        blocks.append(f"**Tests that failed by no check**\n\n{_list(report.facts.unexplained)}")
     return "\n\n".join(["## Why", *blocks] if blocks else [])
 
 

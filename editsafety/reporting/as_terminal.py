@@ -181,6 +181,8 @@ def _reasons(report: RunReport, console: Console) -> Table:
             head = Text("")
     for gap in report.gaps:
         _say(grid, console, "", gap)
+    for number, test in enumerate(report.facts.unexplained):
+        _say(grid, console, "" if number else "test", test)
     return grid
 
 
