@@ -262,6 +262,12 @@ class Output:
         None, help="folder of this run", short="o", unset="reports/<time>-<model>"
     )
     quiet: bool = option(False, help="no progress and no summary", short="q")
+    baseline: Path | None = option(  # noqa: RUF009
+        None, help="hold the run against what was accepted: a file of `editsafety baseline accept`", unset="none"
+    )
+    allow: tuple[str, ...] = option(
+        (), help="a condition that may differ from the baseline's, as its refusal names it; repeatable", unset="none"
+    )
     in_process: bool = option(
         False, help="run editors in pytest's own process, for debuggers: a crash or hang then takes the run with it"
     )
