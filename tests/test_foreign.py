@@ -52,9 +52,12 @@ def test_nothing_comes_of_nothing():
 
 
 def test_ctrl_c_passes_through():
-    with pytest.raises(KeyboardInterrupt), contained("outer"), contained("inner"):
+    def waiting():
         os.kill(os.getpid(), signal.SIGINT)
         signal.pause()
+
+    with pytest.raises(KeyboardInterrupt), contained("outer"), contained("inner"):
+        waiting()
 
 
 @pytest.mark.parametrize("instead", [None, ValueError("instead"), SystemExit(1)], ids=repr)

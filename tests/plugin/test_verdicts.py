@@ -40,7 +40,7 @@ def run(pytester, paths):
 
 def told(pytester):
     """What JUnit says of each part of the verdict: its failure, or ""; and the verdict in its properties."""
-    cases = [case for case in ET.parse(pytester.path / "out.xml").iter("testcase")]
+    cases = list(ET.parse(pytester.path / "out.xml").iter("testcase"))
     found = {}
     for case in cases:
         if case.get("classname") == "editsafety-verdict":
