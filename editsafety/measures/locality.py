@@ -37,7 +37,7 @@ class Locality:
     name: ClassVar[str] = "locality"
     version: ClassVar[int] = VERSION
     scope: ClassVar[Literal["model", "case", "edit"]] = "case"
-    gives: ClassVar[tuple[str, ...]] = ("locality",)
+    gives: ClassVar[tuple[str, ...]] = ("locality", "locality_tokens")
     columns: ClassVar[tuple[Column, ...]] = (Column("locality", "neighbours", "kept", "neigh-\nbours", order=30),)
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
