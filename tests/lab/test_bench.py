@@ -226,3 +226,32 @@ def test_a_measure_of_its_own_figures_stands_beside_the_others() -> None:
     bench.open(DEFAULT)
     assert bench.base["mine"].value == 1.0
     assert bench.base["me_ppl"].n == len(TEXTS)
+
+
+def test_every_request_is_compared_with_its_own_unedited_answers(bench: Bench) -> None:
+    """Whatever was asked before it; what is known of one is not taken for what is known of another."""
+    found = [bench.unedited((request,)) for request in REQUESTS[:3]]
+    alone = [bench.measure("case", (request,)) for request in REQUESTS[:3]]
+    assert found == alone
+    assert len({one["target_probability"].value for one in found}) == 3
+    assert bench.unedited(REQUESTS[:2]) == bench.measure("case", REQUESTS[:2])
+
+
+def noisy(handle: ModelHandle, size: float) -> ModelHandle:
+    """A model that is by this much less sure in a batch of several texts than in one of a single text."""
+    run = handle.logits
+    handle.logits = lambda batch: run(batch) * (1 if len(batch.ids) == 1 else 1 - size)  # type: ignore[method-assign]
+    return handle
+
+
+def test_the_noise_is_the_most_by_which_a_text_differs_when_it_is_measured_again() -> None:
+    handle = noisy(tiny.handle("gpt2"), 0.05)
+    bench = Bench(handle, TEXTS, (), 8, Keepsake.of(handle))
+    bench.measure_base()
+    (together, *_), (apart, *_) = (
+        measures.load("perplexity")(handle, Inputs(texts=TEXTS, batch_size=size)) for size in (8, 1)
+    )
+    pairs = zip(together.items, apart.items, strict=True)
+    differences = [abs((was or 0.0) - (now or 0.0)) / (was or 1.0) for was, now in pairs]
+    assert bench.noise == pytest.approx(max(differences))
+    assert bench.noise > 1e-3
