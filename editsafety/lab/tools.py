@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from editsafety import editors, measures
+from editsafety import discovery, editors, measures
 from editsafety.artifacts import ArtifactStore, default_root
 from editsafety.editing import contexts
 from editsafety.editors import Editor
@@ -22,7 +22,7 @@ from editsafety.lab.keys import CaseKeys
 from editsafety.lab.watch import Sign, Watch, unwatched
 from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import ModelSpec, model_folder
-from editsafety.names import label, slug
+from editsafety.names import label, parts, slug
 from editsafety.progress import Progress
 from editsafety.runs.case import Block
 from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, RefusedRun, Software, Unedited
@@ -113,6 +113,7 @@ class Tools:
             hparams=editor.hparams.model_dump(mode="json"),
             code=editors.code_version(name),
             file=str(file or ""),
+            origin=_origin(name),
             paper=editor.traits.paper,
             reference=editor.traits.reference,
             set_aside=tuple(editors.set_aside(name, file)),
@@ -201,6 +202,12 @@ class Tools:
                 "finished is kept."
             )
             raise SpoiltProcessError(self.spoilt)
+
+
+def _origin(name: str) -> str:
+    around, inner = parts(name)
+    every = [discovery.origin("editors", inner), *(discovery.origin("regularisers", one) for one in around)]
+    return "; ".join(dict.fromkeys(one for one in every if one != discovery.OURS))
 
 
 def artifacts_for(handle: ModelHandle) -> ArtifactStore:

@@ -184,6 +184,7 @@ class EditorFacts(OfBlock):
     hparams: Mapping[str, Any]
     code: str  # sha256 of the files that define it
     file: str = ""  # the user's hyperparameters
+    origin: str = ""  # where it comes from, if not from here: a file, or package, version and entry point
     paper: str = ""
     reference: str = ""
     set_aside: tuple[str, ...] = ()  # what that file says and is not read here, each with the reason
