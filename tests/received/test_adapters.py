@@ -25,6 +25,7 @@ peft = pytest.importorskip("peft")
 
 TEXTS = tiny.SENTENCES
 LINEAR = ["q_proj", "down_proj"]
+WORDS = sorted(set(tiny.tokenizer()(TEXTS[0])["input_ids"]))[:4]
 
 
 def make(place: Path, config: Any, *, family: str = "llama", tied: bool | None = None, size: float = 0.1) -> str:
@@ -72,8 +73,8 @@ MERGED: dict[str, Any] = {
     "lora with its biases": lambda: lora(bias="lora_only"),
     "lora of ranks by layer": lambda: lora(rank_pattern={"q_proj": 3}, alpha_pattern={"down_proj": 11}),
     "lora with a norm saved whole": lambda: lora(modules_to_save=["norm"]),
-    "lora with tokens": lambda: lora(trainable_token_indices=[5, 7]),
-    "tokens": lambda: peft.TrainableTokensConfig(task_type="CAUSAL_LM", token_indices=[5, 7]),
+    "lora with tokens": lambda: lora(trainable_token_indices=WORDS),
+    "tokens": lambda: peft.TrainableTokensConfig(task_type="CAUSAL_LM", token_indices=WORDS),
     "ia3": lambda: peft.IA3Config(task_type="CAUSAL_LM", target_modules=LINEAR, feedforward_modules=["down_proj"]),
     "loha": lambda: peft.LoHaConfig(task_type="CAUSAL_LM", r=2, target_modules=LINEAR),
     "lokr": lambda: peft.LoKrConfig(task_type="CAUSAL_LM", r=2, target_modules=LINEAR),
