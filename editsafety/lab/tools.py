@@ -25,7 +25,7 @@ from editsafety.model.loading import ModelSpec, model_folder
 from editsafety.names import label, parts, slug
 from editsafety.progress import Progress
 from editsafety.runs.case import Block
-from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, RefusedRun, Software, Unedited
+from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, Software, Unedited, Unusable
 from editsafety.runs.model_files import state_of_files
 from editsafety.runs.plan import RunPlan, text_digest
 from editsafety.runs.store import Store
@@ -186,7 +186,7 @@ class Tools:
             f"{facts.source} has other weights (fingerprint {facts.fingerprint[:12]}) than when this run was begun "
             f"({known.fingerprint[:12]}). Bring those back, or give another --out."
         )
-        self._store.note(RefusedRun(refused))
+        self._store.note(Unusable(refused))
         raise StoreError(f"{self._store.path.parent}: {refused}")
 
     def _compare(self, bench: Bench) -> None:

@@ -71,7 +71,7 @@ class Ended(RunFact):
 
 
 @dataclass(frozen=True)
-class RefusedRun(RunFact):
+class Unusable(RunFact):
     """Why the last session could not use what the folder of the run holds; empty where it could."""
 
     kind: ClassVar[str] = "refused"
@@ -280,7 +280,7 @@ class RunFacts:
         return cls(
             asked=next((fact for fact in every if isinstance(fact, Wanted)), Wanted()),
             ended=next((fact for fact in every if isinstance(fact, Ended)), Ended()),
-            refused=next((fact.sentence for fact in every if isinstance(fact, RefusedRun)), ""),
+            refused=next((fact.sentence for fact in every if isinstance(fact, Unusable)), ""),
             software=next((fact.versions for fact in every if isinstance(fact, Software)), {}),
             columns=next((fact.columns for fact in every if isinstance(fact, Columns)), ()),
             judged=frozenset(fact.check for fact in every if isinstance(fact, JudgedCheck)),
@@ -305,6 +305,6 @@ class RunFacts:
         return not self.judged or check in self.judged
 
 
-_SESSION = (Wanted, Ended, RefusedRun, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
+_SESSION = (Wanted, Ended, Unusable, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
 _SUBJECTS = (ModelFacts, Unedited, EditorFacts, BlockKey, OrderFacts, Drifted, Problem)
 KINDS: Mapping[str, type[RunFact]] = {fact.kind: fact for fact in (*_SESSION, *_SUBJECTS)}
