@@ -122,6 +122,8 @@ def _judge(
     refuse_unmeasured(limits, map(abilities.measurement_of, abilities.names()))
     rows = options.read_requests(requests, limit, skip_bad_rows=skip_bad_rows) if requests else ()
     chosen = received.texts_for(model, texts_from)
+    if place.endswith(".safetensors"):
+        receiving.saved_edit(Path(place).expanduser(), editor)  # refused before the model is loaded, if at all
     handle = loading.load(model)
     given = receiving.receive(handle, place, [*chosen, *(row.filled for row in rows)], editor)
     bench = received.unedited(handle, chosen, limits, prefixed=bool(rows))
@@ -148,6 +150,8 @@ def _show(console: Console, found: Examined, handle: ModelHandle) -> None:
         console.print()
         console.print(_changes(found))
     console.print(Text(_rest(found), style="dim"))
+    for remark in found.handed.remarks:
+        console.print(Text(line(remark, 600)))
     console.print()
     console.print(_figures(found))
 
