@@ -78,14 +78,6 @@ class _Layouts:
 def known_layouts() -> tuple[PublishedRows, ...]:
     """Every layout that is told by its fields, plug-ins included."""
     return tuple(one for one in discovery.load_all("datasets") if isinstance(one, PublishedRows) and one.fields)
-<<<<<<< HEAD
-
-
-def layouts_of(values: Mapping[str, Any]) -> list[str]:
-    """The names of the layouts that a row could be of."""
-    return [one.name for one in known_layouts() if one.tells(values)]
-=======
->>>>>>> 4c2471fe3f036aa9689a2ab58a86fe3212c8ab49
 
 
 def rows_of(path: Path) -> Iterator[DataRow | DataError]:
