@@ -133,7 +133,8 @@ def test_an_array_whose_own_header_lies_is_refused(tmp_path: Path, member: bytes
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("mom2.mom2.npy", member)
         file.writestr("mom2.count.npy", header("()") + b"\0\0\x80?")
-    with pytest.raises(DataError, match=r"cannot be read as \.npz without pickle"):
+    # A member without numpy's mark is taken for raw bytes by some releases of numpy, and refused for what it holds.
+    with pytest.raises(DataError, match=r"cannot be read as \.npz without pickle|expected floats"):
         published.read(path, SITE)
 
 
