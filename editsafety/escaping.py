@@ -113,6 +113,11 @@ class CleanStream(io.TextIOBase):
         return self.stream.fileno()
 
 
+def below(stream: TextIO) -> TextIO:
+    """The stream that a `CleanStream` writes to, for what escapes texts itself and moves the cursor."""
+    return stream.stream if isinstance(stream, CleanStream) else stream
+
+
 def console(stream: TextIO | None = None, **options: Any) -> Console:
     """A console of rich on `stream`, standard output when not given, that shows every text through `lines`.
 
@@ -137,8 +142,7 @@ def console(stream: TextIO | None = None, **options: Any) -> Console:
         def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
             return [Shown(one) for one in renderables]
 
-    below = stream or sys.stdout
-    made = Console(file=below.stream if isinstance(below, CleanStream) else below, highlight=False, **options)
+    made = Console(file=below(stream or sys.stdout), highlight=False, **options)
     made.push_render_hook(Hook())
     return made
 

@@ -1,10 +1,14 @@
 """Escaping: text from data is shown, never obeyed."""
 
+import io
+import json
 import xml.etree.ElementTree as ET
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
-from editsafety.escaping import fenced, line, markdown, xml
+from editsafety.escaping import CleanStream, console, fenced, json_text, line, lines, markdown, xml
 from tests.reporting import hostile
 
 
@@ -62,3 +66,74 @@ def test_xml_text_can_be_written_and_read_again(text):
 
 def test_xml_keeps_what_is_legal():
     assert xml("a\x00\x1b\ud800\ufffe\tb\n漢😀") == "a\tb\n漢😀"
+
+
+@pytest.mark.parametrize("text", hostile.TEXTS)
+def test_lines_are_visible_and_give_no_command_at_their_start(text):
+    shown = lines(text)
+    assert all(row.replace("\t", " ").isprintable() for row in shown.split("\n"))
+    assert not any(row.lstrip().startswith("::") for row in shown.split("\n"))
+    assert "##[" not in shown
+    assert "##vso" not in shown
+    assert lines(shown) == shown
+
+
+def test_lines_leave_code_and_ids_as_they_are():
+    text = "suites/a.py::test_b[c]\n\tx[::2]  # ## no command\nfoo::bar"
+    assert lines(text) == text
+    assert lines("a\r\nb\rc") == "a\nb\nc"  # a line that is written over another one is a line of its own
+
+
+@pytest.mark.parametrize("text", hostile.TEXTS)
+def test_json_for_a_page_is_the_same_value_and_holds_nothing_that_a_page_or_a_log_obeys(text):
+    document = json_text(json.dumps({text: [text, 1.5, None]}, ensure_ascii=False, indent=1))
+    assert json.loads(document) == {text: [text, 1.5, None]}
+    assert not set(document) & set("<>&\u2028\u2029\u202e\x7f\x9b")
+    assert "::" not in document
+    assert "##" not in document
+
+
+@pytest.mark.parametrize(
+    "pieces", [["::error::x"], [":", ":error::x"], ["  ", ":", ":", "error"], ["#", "#[x]"], ["a\n:", ":b"]]
+)
+def test_a_command_in_pieces_is_none_either(pieces):
+    below = io.StringIO()
+    stream = CleanStream(below)
+    for piece in pieces:
+        assert stream.write(piece) == len(piece)
+    assert lines(below.getvalue()) == below.getvalue()
+    assert below.getvalue().replace(" ", "") == "".join(pieces).replace(" ", "")
+
+
+@pytest.mark.parametrize("text", hostile.TEXTS)
+def test_whatever_is_written_to_a_clean_stream_arrives_as_lines(text):
+    below = io.StringIO()
+    print(text, text, file=CleanStream(below), sep="\n")
+    assert below.getvalue() == lines(f"{text}\n{text}\n")
+
+
+def test_a_clean_stream_spells_out_what_its_encoding_does_not_have():
+    below = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    CleanStream(below).write("\xb7 \ud800\n")
+    below.flush()
+    assert below.buffer.getvalue() == b"\\xb7 \\ud800\n"
+
+
+@pytest.mark.parametrize("text", hostile.TEXTS)
+def test_a_console_shows_every_text_as_lines_and_keeps_its_own_colours(text):
+    plain, coloured = io.StringIO(), io.StringIO()
+    table = Table("name", title=Text(text))
+    table.add_row(Text(text))
+    console(plain, width=200).print(table, Text(text), text, markup=False)
+    assert lines(plain.getvalue()) == plain.getvalue()
+    red = "\x1b[31mred\x1b[0m"
+    terminal = console(coloured, width=200, force_terminal=True, color_system="standard")
+    terminal.print(Text("red", style="red"), Text(text))
+    assert coloured.getvalue().startswith(red)
+    assert lines(coloured.getvalue().removeprefix(red)) == coloured.getvalue().removeprefix(red)
+
+
+def test_a_console_draws_past_a_clean_stream():
+    below = io.StringIO()
+    console(CleanStream(below), force_terminal=True, color_system="standard").print(Text("red", style="red"))
+    assert below.getvalue() == "\x1b[31mred\x1b[0m\n"

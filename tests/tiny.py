@@ -185,7 +185,7 @@ def knowing(made: Any, words: int = 3 * VOCABULARY) -> Any:
     """The GPT-2 with so many tokens in all, of which it gives no probability to the new ones.
 
     A random model does no better than an even guess, and is refused as broken; this one is as random, but better than
-    that: what goes through a LayerNorm (times g, plus b) lies in a plane, and along 1/g it is the same for every input.
+    that: what leaves a LayerNorm (times g, plus b) lies in a plane, where 1/g points the same way for every input.
     """
     norm, known = made.transformer.ln_f, made.config.vocab_size
     with torch.no_grad():

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from editsafety.errors import EditSafetyError
 from editsafety.escaping import CleanStream, line
+from editsafety.supervision.stop_signals import stopping_like_ctrl_c
 
 INTERRUPTED, USAGE = 2, 4  # as pytest; the latter: an invalid command
 _CTRL_C = 130  # what typer makes of it
@@ -25,7 +26,8 @@ def main() -> None:
 
     with _clean_streams():
         try:
-            app()
+            with stopping_like_ctrl_c():
+                app()
         except Interrupted:
             print("editsafety: interrupted; the same command goes on where this one stopped.", file=sys.stderr)  # noqa: T201
             raise SystemExit(INTERRUPTED) from None

@@ -53,7 +53,7 @@ class Listener:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any) -> None:
         """There are workers, and they know their cases."""
-        from editsafety.plugin import STASH
+        from editsafety.plugin.stash import STASH
 
         self._followed = node.config.stash.get(STASH, None)
 
@@ -80,7 +80,7 @@ class Listener:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """The report has been written by then."""
-        from editsafety.plugin import STASH
+        from editsafety.plugin.stash import STASH
 
         self._shown.close()
         self.safety = session.config.stash.get(STASH, None)

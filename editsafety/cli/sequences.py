@@ -46,7 +46,7 @@ def sequence(
         Settings,
         only(
             *("models", "editors", "every", "keep_going", "items", "texts", "texts_from", "hparams", "policy"),
-            *("collapse_above", "seed", *options.LOADING),
+            *("collapse_above", "seed", "skip_bad_rows", *options.LOADING),
         ),
     ],
     requests: Annotated[
@@ -128,7 +128,7 @@ def _run(plan: RunPlan, folder: Path, progress: Progress) -> RunReport:
     from editsafety.lab.lab import Lab
     from editsafety.runs.store import Store
 
-    folders.begin(folder, plan)
+    lock = folders.begin(folder, plan)
     store = Store(folder / folders.STORE)
     cases = [*plan.cases, *plan.courses]
     probed = tuple(case.id for case in plan.cases if case.probed)
@@ -140,6 +140,7 @@ def _run(plan: RunPlan, folder: Path, progress: Progress) -> RunReport:
     if len(records) == len(cases):
         lab.edits.clear()
         folders.finish(folder, plan)
+    lock.release()
     policy = Policy.of(plan.settings)
     return RunReport.of(plan, policy, records, store.facts(), planned=cases)
 

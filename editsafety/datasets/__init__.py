@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from editsafety import discovery
 from editsafety.datasets import fetch
-from editsafety.datasets.reading import Reading, gather
+from editsafety.datasets.reading import Sifted, gather
 from editsafety.datasets.request import EditRequest
 from editsafety.datasets.rows import DataRow
 from editsafety.errors import DataError, UnknownNameError, UsageError
@@ -39,7 +39,7 @@ class Loader(Protocol):
 class Sifting(Protocol):
     """A loader of requests that can leave rows out, and says what it sets aside."""
 
-    def sift(self, path: Path, *, skip: bool = False) -> Reading:
+    def sift(self, path: Path, *, skip: bool = False) -> Sifted:
         """What became of the rows; with `skip` those that cannot be used are left out."""
         ...
 
@@ -62,7 +62,7 @@ def requests(
     return read_requests(spec, limit, seed, skip_bad_rows=skip_bad_rows).requests
 
 
-def read_requests(spec: str, limit: int | None = None, seed: int = 0, *, skip_bad_rows: bool = False) -> Reading:
+def read_requests(spec: str, limit: int | None = None, seed: int = 0, *, skip_bad_rows: bool = False) -> Sifted:
     """What `requests` returns, with what of the data set is not in them: rows left out, fields set aside."""
     loader, path = _loader(spec, "requests")
     if isinstance(loader, Sifting):

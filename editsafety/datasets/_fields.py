@@ -64,6 +64,10 @@ def templated(row: DataRow, prompt_field: str, subject_field: str) -> tuple[str,
     prompt, subject = row.text(prompt_field), row.text(subject_field).strip()
     if prompt.count(SLOT) == 1 and subject not in prompt:
         return prompt, subject
+    if prompt.count(SLOT) > 1:
+        row.refuse(
+            prompt_field, f"must hold exactly one {{}} for the subject, found {prompt.count(SLOT)}: {prompt!r:.80}"
+        )
     if SLOT in prompt:
         row.refuse(prompt_field, f"holds {{}} and the subject at once: {prompt!r:.80}")
     places = [found.span() for found in re.finditer(re.escape(subject), prompt)]

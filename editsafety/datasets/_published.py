@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from editsafety import discovery
 from editsafety.datasets import _parallel, reading, rows
-from editsafety.datasets.reading import Entry, Reading
+from editsafety.datasets.reading import Entry, Sifted
 from editsafety.datasets.request import EditRequest
 from editsafety.datasets.rows import DataRow
 from editsafety.errors import DataError
@@ -47,7 +47,7 @@ class PublishedRows(ABC):
         """Every row as a request named `<name>-<case_id, or number from 1>`. Raises DataError, naming rows."""
         return self.sift(path).requests
 
-    def sift(self, path: Path, *, skip: bool = False) -> Reading:
+    def sift(self, path: Path, *, skip: bool = False) -> Sifted:
         """What became of the rows; with `skip` those that cannot be used are left out."""
         return reading.gather(self.entries(path), _Layouts(self).parse, skip=skip, same=self.same)
 
@@ -79,11 +79,6 @@ def known_layouts() -> tuple[PublishedRows, ...]:
     """Every layout that is told by its fields, plug-ins included."""
     loaders = (discovery.load("datasets", name) for name in discovery.names("datasets"))
     return tuple(one for one in loaders if isinstance(one, PublishedRows) and one.fields)
-
-
-def layouts_of(values: Mapping[str, Any]) -> list[str]:
-    """The names of the layouts that a row could be of."""
-    return [one.name for one in known_layouts() if one.tells(values)]
 
 
 def rows_of(path: Path) -> Iterator[DataRow | DataError]:

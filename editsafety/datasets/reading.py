@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from editsafety.datasets.request import EditRequest
-from editsafety.datasets.rows import DataRow
+from editsafety.datasets.rows import ADVICE, DataRow
 from editsafety.errors import DataError
 
 MOST = 10  # bad rows that an error names
@@ -20,7 +20,7 @@ Sameness = Callable[[str, EditRequest], Hashable | None]
 
 
 @dataclass(frozen=True)
-class Reading:
+class Sifted:
     """The requests of a data set, and what of it is not in them."""
 
     requests: tuple[EditRequest, ...]
@@ -42,7 +42,7 @@ class Reading:
         return (*lines, *self.left_out)
 
 
-def gather(entries: Iterable[Entry], parse: Parse, *, skip: bool = False, same: Sameness | None = None) -> Reading:
+def gather(entries: Iterable[Entry], parse: Parse, *, skip: bool = False, same: Sameness | None = None) -> Sifted:
     """The requests of all rows. With `skip`, rows that cannot be used are left out.
 
     Without it, and where no row can be used at all, raises DataError, which names up to ten of them.
@@ -59,13 +59,13 @@ def gather(entries: Iterable[Entry], parse: Parse, *, skip: bool = False, same: 
             made = [one for one in parse(row, prefix) if same is None or _is_new(same(prefix, one), known)]
             _name(made, ids)
         except DataError as error:
-            bad.append(str(error))
+            bad.append(str(error).removesuffix(f" {ADVICE}") if skip else str(error))
             continue
         requests += made
         aside.update(row.aside)
     if bad and not (skip and requests):
         raise DataError(_told(bad))
-    return Reading(tuple(requests), dict(sorted(aside.items())), tuple(bad))
+    return Sifted(tuple(requests), dict(sorted(aside.items())), tuple(bad))
 
 
 def _is_new(key: Hashable | None, known: set[Hashable]) -> bool:

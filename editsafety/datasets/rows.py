@@ -147,7 +147,7 @@ def whole(path: Path) -> DataRow | None:
         return None
     try:
         json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     return DataRow(path.name if "\n" in text else f"{path.name}:1", 1, _parsed(path, text, 1))
 
@@ -216,5 +216,7 @@ def _parsed(path: Path, text: str, line: int) -> Any:
         raise DataError(
             f"{place}: no whole JSON value (column {error.colno}: {error.msg}). Is the file cut off?"
         ) from error
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{path.name}:{line}: no JSON value that can be read ({error}).") from error
     except RecursionError as error:
         raise DataError(f"{path.name}:{line}: is nested too deeply to be data.") from error

@@ -20,11 +20,11 @@ Size = Annotated[int, Field(gt=0, lt=1 << 40)]
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-class _Part(BaseModel):
+class _Described(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class LowRankRow(_Part):
+class LowRankRow(_Described):
     """Of a low-rank delta."""
 
     kind: Literal["low_rank"]
@@ -34,14 +34,14 @@ class LowRankRow(_Part):
     d_in: Size
 
 
-class ReplaceRow(_Part):
+class ReplaceRow(_Described):
     """Of a replaced parameter."""
 
     kind: Literal["replace"]
     parameter: Name
 
 
-class SidecarRow(_Part):
+class SidecarRow(_Described):
     """Of a sidecar; the settings are its own matter."""
 
     kind: Name
@@ -49,7 +49,7 @@ class SidecarRow(_Part):
     settings: dict[str, Any]
 
 
-class EditDescription(_Part):
+class EditDescription(_Described):
     """Of a whole edit, as its file has it."""
 
     what: Literal["edit"]

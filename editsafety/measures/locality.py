@@ -43,11 +43,9 @@ class Locality:
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
         """Both figures, over all neighbours."""
         asked = [
-            _AskedNeighbour(
-                one.prompt, one.answer, f"request {request.id!r}, neighbour {number}", handle.gap(one.prompt)
-            )
+            _AskedNeighbour(one.prompt, one.answer, f"request {request.id!r}, neighbour {at}", handle.gap(one.prompt))
             for request in inputs.requests
-            for number, one in enumerate(request.neighbours, 1)
+            for at, one in enumerate(request.neighbours, 1)
         ]
         earlier = inputs.before.get("locality"), inputs.before.get("locality_tokens")
         if reason := _unaskable(asked, earlier[0], edited=inputs.edit is not None):

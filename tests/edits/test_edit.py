@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -287,3 +288,16 @@ def test_an_edit_that_was_loaded_keeps_its_id_when_its_file_is_overwritten(tmp_p
     with (tmp_path / "x").open("r+b") as file:
         file.write(b"\xab" * (tmp_path / "x").stat().st_size)
     assert edit.id == before
+
+
+def test_signed_edits_that_lie_are_refused_by_name() -> None:
+    """Files that somebody made to get past the checksum; they are no part of the project."""
+    here = Path(__file__).resolve().parents[2]
+    folder = Path(os.environ.get("EDITSAFETY_SHARED", here.parent / "shared")) / "cases" / "faults" / "deltas"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here: only made-up descriptions are tried")
+    paths = sorted(folder.glob("*.safetensors"))
+    assert paths
+    for path in paths:
+        with pytest.raises(EditError, match=path.name):
+            Edit.load(path)

@@ -187,6 +187,17 @@ def test_a_check_as_json_holds_no_number_that_is_not_one():
     assert judged(ratio=2.5).check("perplexity").as_json()["figure"] == pytest.approx(2.5)
 
 
+def test_an_edit_that_is_only_rounded_changes_nothing():
+    weight = builders.WEIGHT
+    check = judged(rounded=(weight,)).check("changes_something")
+    assert check.verdict is Verdict.NO_OP
+    assert check.sentence == f"the edit changes nothing but the precision of {weight}"
+    assert judged(changed=(weight, "b"), declared=(weight, "b"), rounded=(weight,)).verdict is Verdict.PASS
+    assert (
+        judged(rounded=(weight,), notes={"sidecars": True}).check("changes_something").sentence == f"changed {weight}"
+    )
+
+
 def test_the_interval_of_a_rate_is_that_of_its_count():
     """0.29 x 100 is 28.999999999999996 in floating point, which is 29 of 100."""
     records = [builders.record("rome", "hard", i, takes=float(i < 29)) for i in range(100)]

@@ -343,7 +343,7 @@ def test_a_limit_below_the_noise_of_the_model_is_refused_before_anything_is_edit
         store.note(replace(known, noise=0.2))
     found = Lab(plan, store, QUIET, handles={paths["model"]: handle})
     with pytest.raises(
-        UsageError, match=r"passes up to 1\.001x, but re-runs of the unedited model differ"
+        UsageError, match=r"perplexity passes up to 1\.001x, but re-runs of the unedited model differ by"
     ):
         found.record(plan.cases[0])
     assert store.records() == []

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from editsafety.edits.baseline import Baseline
 from editsafety.edits.edit import Delta, Edit, LowRank, Replace
 from editsafety.edits.session import EditSession
 from editsafety.judging.checks import judge_case
@@ -44,20 +45,20 @@ def every_byte(model: nn.Module) -> str:
 
 
 @cache
-def untouched() -> tuple[ModelHandle, str]:
-    """The model that thousands of edits are made on, and its bytes before the first."""
+def untouched() -> tuple[ModelHandle, Baseline, str]:
+    """The model that thousands of edits are made on, what it did and its bytes before the first."""
     handle = ModelHandle.load(MODEL)
-    return handle, every_byte(handle.model)
+    return handle, Baseline.of(handle), every_byte(handle.model)
 
 
 def restore(number: int) -> Result:
     """A hundred edits, each alone: random sites, ranks and sizes, a replaced parameter now and then, and no numbers."""
-    handle, before = untouched()
+    handle, baseline, before = untouched()
     draw = random.Random(number)
     pointers = [parameter.data_ptr() for parameter in handle.model.parameters()]
     different = 0
     for _ in range(ROUND):
-        with EditSession(handle) as session:
+        with EditSession(handle, baseline=baseline) as session:
             for edit in _some_edits(handle, draw):
                 session.apply(edit)
             if draw.random() < 0.1:
@@ -122,6 +123,7 @@ def alarms(number: int) -> Result:
     try:
         bench.batch_size = BATCHES[number % len(BATCHES)]
         torch.set_num_threads(THREADS[number // len(BATCHES) % len(THREADS)])
+        bench.baseline = Baseline.of(bench.handle)  # sums round by threads: what is bound to bits has to know of them
 
         def make(requests: object) -> Made:
             return compute(bench.handle, editor, case.requests)
@@ -131,6 +133,7 @@ def alarms(number: int) -> Result:
     finally:
         bench.batch_size = batch
         torch.set_num_threads(threads)
+        bench.baseline = Baseline.of(bench.handle)
     raised = [f"{check.name} {check.verdict.value}" for check in judged.checks if check.verdict is not Verdict.PASS]
     kept = record.after["locality"].value
     return {
