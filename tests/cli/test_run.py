@@ -104,7 +104,7 @@ class Stops(Nudge):
 
 
 def test_several_models_and_editors_in_one_run(command, paths, tmp_path):
-    other = world.tiny.folder(tmp_path / "other-model", "gpt_neo")
+    other = world.tiny.folder(tmp_path / "other-model", "gpt_neo", knows=True)
     words = given(paths, "Nudge", "noop", limit=1, out="out")
     assert command("run", f"--model={other}", *words).code == 11
     assert {(group["model"], group["editor"]) for group in report("out")["groups"]} == {
