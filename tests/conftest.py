@@ -13,4 +13,5 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: more threa
 
 # The same examples everywhere and no time limit for one of them: a slow machine is no finding.
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
+settings.register_profile("thorough", settings.get_profile("steady"), max_examples=1000)
 settings.load_profile("steady")

@@ -115,7 +115,7 @@ def _edited(handle: ModelHandle, place: str, editor: str, look: object) -> list[
 
     assert callable(look)
     given = receiving.receive(handle, place, (), editor)
-    with EditSession(handle) as session:
+    with given.taking(handle), EditSession(handle) as session:
         session.apply(given.edit)
         given.refuse_other_function(handle)
         found: list[Row] = look(given.name)

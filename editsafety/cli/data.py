@@ -21,6 +21,7 @@ def list_() -> None:
     """Every data set: shipped ones, those that `fetch` brings, and the layouts that LOADER:FILE reads."""
     from editsafety import datasets
     from editsafety.datasets import fetch as fetching
+    from editsafety.datasets._published import known_layouts
 
     table = Table("name", "where", "about", title="data sets", title_justify="left")
     for name in datasets.names():
@@ -32,6 +33,10 @@ def list_() -> None:
             table.add_row(name, "fetched" if here else "to be fetched", f"{source.about} ({source.licence})")
     console = escaping.console()
     console.print(table)
+    layouts = Table("layout", "told by its fields", title="published layouts of requests", title_justify="left")
+    for one in known_layouts():
+        layouts.add_row(one.name, one.fields)
+    console.print(layouts)
     console.print(f"layouts, as LOADER:FILE: {', '.join(datasets.loaders())}")
 
 

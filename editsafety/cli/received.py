@@ -150,6 +150,8 @@ def _show(console: Console, found: Examined, handle: ModelHandle) -> None:
         console.print()
         console.print(_changes(found))
     console.print(Text(_rest(found), style="dim"))
+    for remark in found.handed.remarks:
+        console.print(Text(line(remark, 600)))
     console.print()
     console.print(_figures(found))
 

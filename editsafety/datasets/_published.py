@@ -81,11 +81,6 @@ def known_layouts() -> tuple[PublishedRows, ...]:
     return tuple(one for one in loaders if isinstance(one, PublishedRows) and one.fields)
 
 
-def layouts_of(values: Mapping[str, Any]) -> list[str]:
-    """The names of the layouts that a row could be of."""
-    return [one.name for one in known_layouts() if one.tells(values)]
-
-
 def rows_of(path: Path) -> Iterator[DataRow | DataError]:
     """One row each in a list or in JSON lines, the rows of one object's parallel lists, or one object alone."""
     whole = rows.whole(path)

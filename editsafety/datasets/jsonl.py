@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,26 +24,29 @@ class JsonLines:
 
     def sift(self, path: Path, *, skip: bool = False) -> Sifted:
         """What became of the rows; with `skip` those that cannot be used are left out."""
-        return reading.gather((("", row) for row in rows.entries(path)), _requests_of, skip=skip)
+        return reading.gather((("", row) for row in rows.entries(path)), self._requests_of, skip=skip)
 
+    def _requests_of(self, row: rows.DataRow, _: str) -> Iterable[EditRequest]:
+        for field, value in row.values.items():
+            if isinstance(value, str):
+                row.checked(field, value)
+        try:
+            request = EditRequest.from_json(row.values, row.where)
+        except DataError as error:
+            raise DataError(f"{error}{self._hint(row)}") from error
+        for text in (*request.rephrasings, *(part for n in request.neighbours for part in (n.prompt, n.answer))):
+            row.checked("rephrasings or neighbours", text)
+        return (rows.tidied(request),)
 
-def _requests_of(row: rows.DataRow, _: str) -> Iterable[EditRequest]:
-    for field, value in row.values.items():
-        if isinstance(value, str):
-            row.checked(field, value)
-    try:
-        request = EditRequest.from_json(row.values, row.where)
-    except DataError as error:
-        layouts = [] if "id" in row.values else _published.layouts_of(row.values)
-        raise DataError(f"{error}{_hint(layouts)}") from error
-    for text in (*request.rephrasings, *(part for n in request.neighbours for part in (n.prompt, n.answer))):
-        row.checked("rephrasings or neighbours", text)
-    return (rows.tidied(request),)
+    def _hint(self, row: rows.DataRow) -> str:
+        """Which loader a row is for that has no id of ours and the fields of a published layout."""
+        layouts = () if "id" in row.values else self._layouts
+        ways = " or ".join(f"{one.name}:FILE" for one in layouts if one.tells(row.values))
+        return f" The row is in a published layout: give {ways}." if ways else ""
 
-
-def _hint(layouts: list[str]) -> str:
-    ways = " or ".join(f"{name}:FILE" for name in layouts)
-    return f" The row is in a published layout: give {ways}." if ways else ""
+    @cached_property
+    def _layouts(self) -> tuple[_published.PublishedRows, ...]:
+        return _published.known_layouts()
 
 
 LOADER = JsonLines()

@@ -191,6 +191,7 @@ class Lab:
     def _compute(self, cases: Mapping[str, Case]) -> None:
         first = next(iter(cases.values()))
         bench, editor = self.tools.bench(first.model), self.tools.ready(first.model, first.editor)
+        bench.baseline = bench.baseline and bench.baseline.renewed()
         title = f"{label(first.editor)} on {slug(first.model)}"
         if first.is_course:
             title += f", {first.stream} {first.schedule.kind}"

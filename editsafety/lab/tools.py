@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from editsafety import editors, measures
+from editsafety import discovery, editors, measures
 from editsafety.artifacts import ArtifactStore, default_root
 from editsafety.editing import contexts
 from editsafety.editors import Editor
@@ -22,10 +22,10 @@ from editsafety.lab.keys import CaseKeys
 from editsafety.lab.watch import Sign, Watch, unwatched
 from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import ModelSpec, model_folder
-from editsafety.names import label, slug
+from editsafety.names import label, parts, slug
 from editsafety.progress import Progress
 from editsafety.runs.case import Block
-from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, RefusedRun, Software, Unedited
+from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, Software, Unedited, Unusable
 from editsafety.runs.model_files import state_of_files
 from editsafety.runs.plan import RunPlan, text_digest
 from editsafety.runs.store import Store
@@ -113,6 +113,7 @@ class Tools:
             hparams=editor.hparams.model_dump(mode="json"),
             code=editors.code_version(name),
             file=str(file or ""),
+            origin=_origin(name),
             paper=editor.traits.paper,
             reference=editor.traits.reference,
             set_aside=tuple(editors.set_aside(name, file)),
@@ -127,8 +128,10 @@ class Tools:
     @contextmanager
     def _watched(self, handle: ModelHandle, editor: str, when: str) -> Iterator[None]:
         """A session around what an editor does apart from editing. Raises EditorError for what it leaves behind."""
-        known = self._bench.baseline if self._bench is not None and self._bench.handle is handle else None
-        session = EditSession(handle, baseline=known, prove="in doubt")
+        # Inside another session the model may be edited, and does not do what it did at first.
+        first = self._bench is not None and self._bench.handle is handle and not handle.open_sessions
+        known = self._bench.baseline if self._bench is not None and first else None
+        session = EditSession(handle, baseline=known and known.renewed())
         try:
             with session:
                 yield
@@ -183,7 +186,7 @@ class Tools:
             f"{facts.source} has other weights (fingerprint {facts.fingerprint[:12]}) than when this run was begun "
             f"({known.fingerprint[:12]}). Bring those back, or give another --out."
         )
-        self._store.note(RefusedRun(refused))
+        self._store.note(Unusable(refused))
         raise StoreError(f"{self._store.path.parent}: {refused}")
 
     def _compare(self, bench: Bench) -> None:
@@ -199,6 +202,12 @@ class Tools:
                 "finished is kept."
             )
             raise SpoiltProcessError(self.spoilt)
+
+
+def _origin(name: str) -> str:
+    around, inner = parts(name)
+    every = [discovery.origin("editors", inner), *(discovery.origin("regularisers", one) for one in around)]
+    return "; ".join(dict.fromkeys(one for one in every if one != discovery.OURS))
 
 
 def artifacts_for(handle: ModelHandle) -> ArtifactStore:

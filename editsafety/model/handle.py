@@ -60,17 +60,21 @@ class ModelHandle:
         _refuse_odd_memory(self.model, self.name)
         self.architecture = Architecture.of(model.config)
         self.identity = self.fingerprint()
+        self.dropped: tuple[str, ...] = ()  # tensors of its checkpoint that the model has no place for
         self.reloadable = False  # only what `load` found under a name can be loaded again
         self.open_sessions = 0  # sessions around it, one in another
 
     @classmethod
-    def load(cls, spec: ModelSpec | str) -> Self:
-        """Load by name. Raises ModelError (not available) or UsageError (not a valid name)."""
+    def load(cls, spec: ModelSpec | str, tokenizer: PreTrainedTokenizerBase | None = None) -> Self:
+        """Load by name; `tokenizer` is taken where the source has none of its own.
+
+        Raises ModelError (not available) or UsageError (not a valid name).
+        """
         spec = ModelSpec(spec) if isinstance(spec, str) else spec
         device = loading.pick_device(spec.device)
-        model, tokenizer = loading.load(spec)
-        handle = cls(model.to(device), tokenizer, spec)
-        handle.reloadable = True
+        loaded = loading.load(spec, tokenizer)
+        handle = cls(loaded.model.to(device), loaded.tokenizer, spec)
+        handle.reloadable, handle.dropped = True, loaded.dropped
         return handle
 
     @classmethod

@@ -16,6 +16,11 @@ from editsafety.errors import EditSafetyError, ModelError, UsageError, masked, s
 from editsafety.names import slug
 from editsafety.shipped import shipped
 
+# One of these is in every folder that holds a tokenizer.
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "vocab.bpe", "merges.txt",
+    "spiece.model", "sentencepiece.bpe.model", "source.spm", "tekken.json",
+)  # fmt: skip
 DTYPES = ("float32", "bfloat16", "float16")
 
 # Shapes of well-known models, for cost figures without a download: (model_type, overrides of its default config).
@@ -54,13 +59,26 @@ class ModelSpec:
         return slug(self.name)
 
 
-def load(spec: ModelSpec) -> tuple[Any, Any]:
-    """Model and tokenizer, on the CPU. Raises ModelError (not available) or UsageError (no such name or dtype)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """What was loaded, on the CPU."""
+
+    model: Any
+    tokenizer: Any
+    # Names of tensors in the checkpoint for which the model has no place: they are not in it, whatever they are for.
+    dropped: tuple[str, ...] = ()
+
+
+def load(spec: ModelSpec, tokenizer: Any = None) -> Loaded:
+    """Model and tokenizer. `tokenizer` is taken where the source has none of its own.
+
+    Raises ModelError (not available, or no tokenizer) or UsageError (no such name or dtype).
+    """
     if spec.dtype not in DTYPES:
         raise UsageError(f"dtype {spec.dtype!r} is not one of {', '.join(DTYPES)}.")
     if ".py:" in spec.name:
-        return _call_maker(spec)
-    return _build_random(spec) if spec.name.startswith("random:") else _load_pretrained(spec)
+        return Loaded(*_call_maker(spec))
+    return Loaded(*_build_random(spec)) if spec.name.startswith("random:") else _load_pretrained(spec, tokenizer)
 
 
 def pick_device(name: str) -> torch.device:
@@ -110,8 +128,8 @@ def no_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _load_pretrained(spec: ModelSpec) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
+    from transformers import AutoModelForCausalLM
 
     folder = model_folder(spec.name)
     place = str(folder or Path(spec.name).expanduser())
@@ -125,7 +143,12 @@ def _load_pretrained(spec: ModelSpec) -> tuple[Any, Any]:
     dtype = getattr(torch, spec.dtype)
     try:
         with no_bars():
-            tokenizer = AutoTokenizer.from_pretrained(place, **options)
+            tokenizer = _own_tokenizer(place, local, options) or tokenizer
+            if tokenizer is None:
+                raise ModelError(
+                    f"cannot load {spec.name!r}: it holds no tokenizer. Save one beside the model: "
+                    f"tokenizer.save_pretrained({place!r})."
+                )
             loaded: Any = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, output_loading_info=True, **options)
         model, info = loaded
     except Exception as error:  # a damaged file makes transformers and tokenizers raise anything
@@ -140,7 +163,22 @@ def _load_pretrained(spec: ModelSpec) -> tuple[Any, Any]:
             f"cannot load {spec.name!r}: the checkpoint lacks {len(missing)} weights (first: {missing[0]}), "
             "which would be filled with random numbers. Make or fetch it again."
         )
-    return model, tokenizer
+    return Loaded(model, tokenizer, tuple(sorted(info["unexpected_keys"])))
+
+
+def _own_tokenizer(place: str, local: bool, options: dict[str, Any]) -> Any:
+    """The tokenizer of a folder or a hub id; None where there is none.
+
+    For a folder without one, transformers makes an empty tokenizer of the model's kind, which splits nothing.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(place)
+    saved = any((folder / name).is_file() for name in TOKENIZER_FILES)
+    if local and not saved and (folder / "config.json").is_file():
+        return None
+    made = AutoTokenizer.from_pretrained(place, **options)
+    return made if made("a", add_special_tokens=False)["input_ids"] else None
 
 
 def _call_maker(spec: ModelSpec) -> tuple[Any, Any]:

@@ -76,7 +76,7 @@ def judged(case: Case, result: CaseRecord, request: pytest.FixtureRequest) -> Ju
     def judge(name: str) -> None:
         check = safety_of(request.config).check(result, name)
         if check is None:
-            pytest.skip(f"{case.id}: nothing was measured that {name} could be judged by")
+            pytest.skip(f"{case.id}: {name}: the policy has no such limit, or nothing was measured that it is on")
         _settle(request, check, f"{case.id}: ")
 
     return judge
@@ -90,7 +90,7 @@ def judged_group(group: GroupKey, request: pytest.FixtureRequest) -> Judge:
         with Said():
             check = safety_of(request.config).group_check(group, name)
         if check is None:
-            pytest.skip(f"no case of {group.id} has data for {name}")
+            pytest.skip(f"{group.id}: {name}: the policy has no such limit, or no case has data for it")
         _settle(request, check, f"{group.id}: ")
 
     return judge

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from editsafety import abilities, escaping, reporting
 from editsafety.errors import StoreError, UsageError
+from editsafety.judging.baselines.gate import Gate
 from editsafety.judging.checks import ABILITIES, Check, judge_case, judge_group
 from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
@@ -33,9 +33,9 @@ from editsafety.runs.facts import (
     JudgedCheck,
     NotApplicable,
     OrderFacts,
-    RefusedRun,
     RunFacts,
     Unexplained,
+    Unusable,
     Wanted,
 )
 from editsafety.runs.plan import NONE, RunPlan
@@ -62,6 +62,7 @@ class SafetySession:
         workers: int,
         quiet: bool,
         in_process: bool = False,
+        gate: Gate | None = None,
         capture: Any = None,
     ) -> None:
         self.plan = plan
@@ -69,10 +70,9 @@ class SafetySession:
         asked = [probe for probe in plan.settings.probe if probe != NONE]
         refuse_unmeasured(self.policy, map(abilities.measurement_of, [*asked, *abilities.names()]))
         self.folder = folder
-        self.worker = worker
-        self.workers = workers
+        self.worker, self.workers = worker, workers
         self.quiet = quiet or worker is not None
-        self._in_process = in_process
+        self._in_process, self._gate = in_process, gate
         self.report: RunReport | None = None
         self._capture = capture
         self._start = time.monotonic()
@@ -82,8 +82,7 @@ class SafetySession:
         self._wanted: dict[str, Case] = {}
         self._live: list[Case] = []
         self._asked: set[str] = set()
-        self._lost = False
-        self._selected = False
+        self._lost = self._selected = False
 
     @classmethod
     def of(
@@ -91,11 +90,12 @@ class SafetySession:
     ) -> SafetySession:
         """From pytest's options. Raises UsageError or DataError before any model is loaded."""
         plan = RunPlan.of(settings_of(lambda name: option(config, name)))
-        reports = Path(config.invocation_params.dir) / "reports"
-        out = option(config, "out")
+        reports, out = Path(config.invocation_params.dir) / "reports", option(config, "out")
         folder = (
             Path(worker["editsafety_folder"]) if worker else folders.choose(plan, reports, Path(out) if out else None)
         )
+        given = option(config, "baseline")
+        gate = Gate.read(Path(given), option(config, "allow")) if given and not worker else None
         return cls(
             plan,
             folder,
@@ -103,6 +103,7 @@ class SafetySession:
             workers=int(worker["editsafety_workers"]) if worker else 1,
             quiet=bool(option(config, "quiet")),
             in_process=is_in_process(config, option),
+            gate=gate,
             capture=config.pluginmanager.getplugin("capturemanager"),
         )
 
@@ -114,7 +115,7 @@ class SafetySession:
                 self._lock = folders.begin(self.folder, self.plan)
             self._store = Store(self.folder / folders.STORE)
             if self.worker is None:
-                self._store.note(RefusedRun())  # whatever was refused before: this session finds out for itself
+                self._store.note(Unusable())  # whatever was refused before: this session finds out for itself
         return self._store
 
     @property
@@ -188,25 +189,24 @@ class SafetySession:
             return self.labs.computing.record(self._chosen(case))
 
     def check(self, record: CaseRecord, name: str) -> Check | None:
-        """One check of a case; None when nothing was measured that it could be judged by.
+        """One check of a case; None when nothing was measured that it could be judged by, or the policy leaves it out.
 
-        Raises UsageError for a name that the policy does not have.
+        Raises UsageError for a name that no policy has.
         """
         self._ask(f"course {name}" if record.is_course else name)
         verdict = judge_case(self.policy, record)
         limits = self.policy.course if record.is_course else {check.name: check for check in verdict.checks}
         if name != ABILITIES and name not in limits and (record.is_course or record.failure is None):
-            kind = "course" if record.is_course else "case"
-            raise UsageError(f"policy {self.policy.name} has no {kind} check {name!r}. Known: {', '.join(limits)}.")
+            self.policy.expect_left_out("course" if record.is_course else "case", name, limits)
+            return None
         return verdict.check(name)
 
     def group_check(self, group: GroupKey, name: str) -> Check | None:
-        """One check over a group; None when no case has the data for it."""
+        """One check over a group; None when no case has the data for it, or the policy leaves it out."""
         self._ask(name)
         records = [self.record(case) for case in _members(self.plan.cases, group)]
         if name not in self.policy.group:
-            known = ", ".join(self.policy.group)
-            raise UsageError(f"policy {self.policy.name} has no group check {name!r}. Known: {known}.")
+            self.policy.expect_left_out("group", name, self.policy.group)
         return next((check for check in judge_group(self.policy, records) if check.name == name), None)
 
     def same_in_any_order(self, block: GroupKey) -> OrderFacts:
@@ -293,6 +293,8 @@ class SafetySession:
         explained = self.report.verdict is None or self.report.verdict.fails
         self.store.note(Unexplained(() if explained else tuple(f"{test}: {said}" for test, said in failed.items())))
         self.report = judge(self.store.facts())
+        if self._gate is not None:
+            self.report = self._gate.judged(self.report)
         try:
             self._write(self.report)
         except OSError as error:
@@ -304,10 +306,7 @@ class SafetySession:
 
     def _write(self, report: RunReport) -> None:
         reporting.write(report, self.folder, ReportPlace(folders.suites()))
-        summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        if summary:
-            with open(summary, "a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(as_markdown.step_summary(report))
+        as_markdown.append_summary(report)
 
     def show(self, stream: Any) -> None:
         """Render the report to a terminal stream."""

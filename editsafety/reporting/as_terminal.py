@@ -15,7 +15,7 @@ from editsafety.escaping import line
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import rate
-from editsafety.reporting import ReportPlace, courses, story
+from editsafety.reporting import ReportPlace, against, courses, story
 from editsafety.reporting.rows import Row, headings, rows
 from editsafety.runs.measurement import Column
 
@@ -50,6 +50,9 @@ def render(
         console.print(reasons)
         console.print()
     console.print(_evidence(report, console))
+    compared = _against(report, console)
+    if compared.row_count:
+        console.print(compared)
     command = story.replay(report, place.suites)
     written = None if place.folder is None else (place.folder / "report.md").as_posix()
     for name, copied in (("replay", command), ("report", written)):
@@ -178,6 +181,8 @@ def _reasons(report: RunReport, console: Console) -> Table:
             head = Text("")
     for gap in report.gaps:
         _say(grid, console, "", gap)
+    for number, test in enumerate(report.facts.unexplained):
+        _say(grid, console, "" if number else "test", test)
     return grid
 
 
@@ -195,6 +200,16 @@ def _evidence(report: RunReport, console: Console) -> Table:
         _say(grid, console, "worst", story.worst_line(report, worst))
     if cause:
         _say(grid, console, "cause", cause)
+    return grid
+
+
+def _against(report: RunReport, console: Console) -> Table:
+    """What is not as it was accepted."""
+    grid = _grid()
+    name = "baseline"
+    for sentence in against.sentences(report.against, MOST * 2):
+        _say(grid, console, name, sentence)
+        name = ""
     return grid
 
 

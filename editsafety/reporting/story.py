@@ -11,6 +11,7 @@ from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import label, slug, tag
 from editsafety.numbers import counting, times
+from editsafety.reporting import against
 from editsafety.runs.case_record import CaseRecord
 
 _INTEGRITY = ("restore", "undeclared", "leftovers")
@@ -86,6 +87,7 @@ def verdict_line(report: RunReport) -> str:
         several = len({model for model, _, _ in standing}) > 1
         names = [f"{editor}{f' on {model}' if several else ''} {found.value}" for model, editor, found in standing]
         said.append(", ".join([*names[:_MOST], *([f"{len(names) - _MOST} more"] if len(names) > _MOST else [])]))
+    said += [against.standing(report.against)] if report.against is not None else []
     return " · ".join([verdict.value, *said, *([alone] if alone else []), f"exit code {report.exit_code}"])
 
 

@@ -18,6 +18,7 @@ from editsafety.errors import StoreError, UsageError
 from editsafety.names import label
 
 Declared = TypeVar("Declared")
+WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def option(
@@ -88,7 +89,11 @@ class Option:
 
         `called` is the name of the option where it was typed. Raises UsageError for a number that makes no sense.
         """
-        value = tuple(self._parse(one, called) for one in given) if self.repeatable else self._parse(given, called)
+        if self.repeatable:
+            each = given if isinstance(given, list | tuple) else str(given).splitlines()
+            value: Any = tuple(self._parse(one, called) for one in each)
+        else:
+            value = self._parse(given, called)
         self.refuse_senseless(value, called)
         return value
 
@@ -103,6 +108,11 @@ class Option:
                 raise UsageError(f"{called} is {number:g}; expected at least {self.at_least}.")
 
     def _parse(self, given: Any, called: str) -> Any:
+        if self.type is bool and isinstance(given, str):
+            given = WORDS.get(given.strip().lower(), given)
+        wrong = isinstance(given, list | tuple | dict) or isinstance(given, bool) is not (self.type is bool)
+        if wrong or (self.type is int and isinstance(given, float)):
+            raise UsageError(f"{called} is {given!r}; expected {self._kind}.")
         try:
             return self.type(given)
         except ValueError:
@@ -110,7 +120,7 @@ class Option:
 
     @property
     def _kind(self) -> str:
-        return "a whole number" if self.type is int else "a number"
+        return {int: "a whole number", float: "a number", bool: "true or false"}.get(self.type, "text")
 
 
 def options_of(declaration: type) -> tuple[Option, ...]:
@@ -262,6 +272,12 @@ class Output:
         None, help="folder of this run", short="o", unset="reports/<time>-<model>"
     )
     quiet: bool = option(False, help="no progress and no summary", short="q")
+    baseline: Path | None = option(  # noqa: RUF009
+        None, help="hold the run against what was accepted: a file of `editsafety baseline accept`", unset="none"
+    )
+    allow: tuple[str, ...] = option(
+        (), help="a condition that may differ from the baseline's, as its refusal names it; repeatable", unset="none"
+    )
     in_process: bool = option(
         False, help="run editors in pytest's own process, for debuggers: a crash or hang then takes the run with it"
     )

@@ -28,6 +28,7 @@ from editsafety.runs.facts import (
     Software,
     Unedited,
     Unexplained,
+    Unusable,
     Wanted,
 )
 from editsafety.runs.measurement import Column, Measurement
@@ -40,6 +41,7 @@ EVERY: tuple[RunFact, ...] = (
     Wanted(("a-case", "b-case"), ("b-case",)),
     Ended(interrupted=False),
     Columns((Column("efficacy", "prompt", "success", order=20),)),
+    Unusable("gpt2 has other weights than when this run was begun."),
     Software({"editsafety": "1.0", "machine": "a — ☃"}),
     JudgedCheck("perplexity"),
     NotApplicable("a-case", "ft takes no batch"),
