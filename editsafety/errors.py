@@ -10,6 +10,7 @@
     ├── EditorError           an editor that broke its contract
     │   └── NotPreparedError  an editor whose slow part has not been run; names the command
     ├── UndoError             something survived the end of a session
+    ├── SpoiltProcessError    this process can judge nothing any more; another one can
     └── StoreError            results that cannot be read or written
 
 Every message says what is wrong with which value, what was expected, and what to do.
@@ -18,8 +19,13 @@ Every message says what is wrong with which value, what was expected, and what t
 from __future__ import annotations
 
 import difflib
+import os
+import re
 import shlex
 from collections.abc import Iterable
+
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HF_API_TOKEN")
+SHORTEST = 8  # what is shorter is no token, and may be a part of any text
 
 
 class EditSafetyError(Exception):
@@ -62,6 +68,10 @@ class EditorError(EditSafetyError):
     """An editor that broke its contract (returned no edit, read a wrong shape ...)."""
 
 
+class MeasureError(EditSafetyError):
+    """A measure that broke its contract: it returned a figure that is not its own, or no measurement."""
+
+
 class NotPreparedError(EditorError):
     """The slow, data-hungry part of an editor has not been run yet."""
 
@@ -73,11 +83,21 @@ class NotPreparedError(EditorError):
 
 
 class UndoError(EditSafetyError):
-    """Something that was changed inside a session is still changed after it."""
+    """Something that was changed inside a session is still changed after it.
 
-    def __init__(self, findings: Iterable[str]) -> None:
-        self.findings = tuple(findings)
-        super().__init__("the model is not what it was before the edit: " + "; ".join(self.findings))
+    `running` is what goes on by itself (threads), so that no copy of the weights brings peace; `leftovers` is what was
+    put back beside it, and may be the cause.
+    """
+
+    def __init__(self, findings: Iterable[str], *, running: Iterable[str] = (), leftovers: Iterable[str] = ()) -> None:
+        self.running = tuple(running)
+        self.findings = (*findings, *self.running)
+        put_back = [f"put back was: {'; '.join(told)}"] if (told := list(leftovers)) else []
+        super().__init__("the model is not what it was before the edit: " + "; ".join([*self.findings, *put_back]))
+
+
+class SpoiltProcessError(EditSafetyError):
+    """Nothing can be judged in this process any more: models do not behave in it as they did. A new one is needed."""
 
 
 class StoreError(EditSafetyError):
@@ -93,4 +113,13 @@ def sentence_of(error: BaseException) -> str:
         said = str(error)
     except BaseException as broken:  # whatever it is, it is about that error
         said = f"(what it says is not known: its __str__ raised {type(broken).__name__})"
-    return said if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {said}".removesuffix(": ")
+    ours = isinstance(error, EditSafetyError)
+    return masked(said if ours else f"{type(error).__name__}: {said}".removesuffix(": "))
+
+
+def masked(text: str) -> str:
+    """Somebody else's text without passwords in addresses and without the hub's tokens: records are passed on."""
+    for name in TOKENS:
+        if (token := os.environ.get(name, "").strip()) and len(token) >= SHORTEST:
+            text = text.replace(token, "***")
+    return re.sub(r"(?<=://)[^/\s:@]*:[^/\s@]*@", "***@", text)

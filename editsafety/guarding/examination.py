@@ -16,6 +16,7 @@ from torch import Tensor
 from editsafety import measures
 from editsafety.datasets.request import EditRequest, Neighbour
 from editsafety.editors import Editor
+from editsafety.edits.baseline import Baseline
 from editsafety.edits.edit import Edit
 from editsafety.edits.seal import Keepsake, Seal
 from editsafety.edits.session import EditSession
@@ -123,9 +124,11 @@ class Examiner:
         requests: tuple[EditRequest, ...],
         carry: Mapping[str, Tensor] | None,
         accepted: Sequence[EditRequest],
+        baseline: Baseline,
     ) -> Decision:
         """Compute the edit, look at its weights, apply it in the session, measure and judge it.
 
+        `baseline` is what the model did before; computing the edit has to leave it at that.
         It is still applied afterwards where the stage is "measured". What an editor raises is an ERROR, except for
         NotPreparedError, UndoError and what is no Exception (Ctrl-C).
         """
@@ -134,7 +137,7 @@ class Examiner:
         name = f"edit {number}"
         record = CaseRecord(name, self.handle.name, self.editor.name, "guarded", requests, before=before)
         try:
-            made = compute(self.handle, self.editor, requests, carry)
+            made = compute(self.handle, self.editor, requests, carry, baseline=baseline, prove="always")
         except (NotPreparedError, UndoError):
             raise
         except Exception as error:  # the boundary: an editor is somebody else's code, anything may come

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from editsafety.escaping import xml
 from editsafety.judging.checks import CaseVerdict, Check
 from editsafety.judging.parts import VerdictPart
-from editsafety.reporting.escaping import xml
 
 
 def properties(judged: Check | CaseVerdict | VerdictPart) -> list[tuple[str, str]]:

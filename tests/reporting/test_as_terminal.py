@@ -3,6 +3,7 @@
 import io
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,12 @@ def test_many_reasons_are_counted_not_listed():
     lost = {"ratio": 9.0, "takes": 0.0, "local": 0.0, "prefixed": 0.0, "rephrased": 0.0, "undeclared": ("wte",)}
     records = [record("rome", stream, i, **lost) for stream in ("hard", "normal") for i in range(3)]
     assert "and 7 more, in the report" in rendered(report(records))
+
+
+def test_of_many_rows_that_were_left_out_a_few_are_shown():
+    made = builders.example()
+    lines = ("30 of 40 rows cannot be used and were left out", *(f"rows.json[{i}]: is no row." for i in range(30)))
+    text = rendered(replace(made, plan=replace(made.plan, unread={"m hard": lines})))
+    assert "data m hard: 30 of 40 rows cannot be used and were left out" in text
+    assert text.count("is no row.") == as_terminal.MOST - 1
+    assert "data m hard: 26 more lines in the report" in text
