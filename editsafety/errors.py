@@ -19,8 +19,13 @@ Every message says what is wrong with which value, what was expected, and what t
 from __future__ import annotations
 
 import difflib
+import os
+import re
 import shlex
 from collections.abc import Iterable
+
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HF_API_TOKEN")
+SHORTEST = 8  # what is shorter is no token, and may be a part of any text
 
 
 class EditSafetyError(Exception):
@@ -63,6 +68,10 @@ class EditorError(EditSafetyError):
     """An editor that broke its contract (returned no edit, read a wrong shape ...)."""
 
 
+class MeasureError(EditSafetyError):
+    """A measure that broke its contract: it returned a figure that is not its own, or no measurement."""
+
+
 class NotPreparedError(EditorError):
     """The slow, data-hungry part of an editor has not been run yet."""
 
@@ -96,5 +105,21 @@ class StoreError(EditSafetyError):
 
 
 def sentence_of(error: BaseException) -> str:
-    """An error in words, for a record: our own say it themselves, of any other the class is said as well."""
-    return str(error) if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {error}"
+    """An error in words, for a record: our own say it themselves, of any other the class is said as well.
+
+    Never raises: an error of somebody else's class may fail to say anything.
+    """
+    try:
+        said = str(error)
+    except BaseException as broken:  # whatever it is, it is about that error
+        said = f"(what it says is not known: its __str__ raised {type(broken).__name__})"
+    ours = isinstance(error, EditSafetyError)
+    return masked(said if ours else f"{type(error).__name__}: {said}".removesuffix(": "))
+
+
+def masked(text: str) -> str:
+    """Somebody else's text without passwords in addresses and without the hub's tokens: records are passed on."""
+    for name in TOKENS:
+        if (token := os.environ.get(name, "").strip()) and len(token) >= SHORTEST:
+            text = text.replace(token, "***")
+    return re.sub(r"(?<=://)[^/\s:@]*:[^/\s@]*@", "***@", text)

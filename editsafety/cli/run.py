@@ -12,11 +12,12 @@ from typing import Annotated, Any
 import pytest
 import typer
 
-from editsafety import reporting
+from editsafety import abilities, escaping, reporting
 from editsafety.cli import options
 from editsafety.cli.sequences import with_command
 from editsafety.cli.signature import without
 from editsafety.errors import StoreError, UnknownNameError
+from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import NOTHING_JUDGED
@@ -52,7 +53,7 @@ class Listener:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any) -> None:
         """There are workers, and they know their cases."""
-        from editsafety.plugin import STASH
+        from editsafety.plugin.stash import STASH
 
         self._followed = node.config.stash.get(STASH, None)
 
@@ -79,7 +80,7 @@ class Listener:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """The report has been written by then."""
-        from editsafety.plugin import STASH
+        from editsafety.plugin.stash import STASH
 
         self._shown.close()
         self.safety = session.config.stash.get(STASH, None)
@@ -152,12 +153,10 @@ def report(
     format: Annotated[str, typer.Option("--format", "-f", help=", ".join(reporting.names()))] = "terminal",
 ) -> None:
     """Judge a stored run again, without a model, and show the report. Exits like `run`."""
-    from rich.console import Console
-
     found = stored(folder, policy)
     place = ReportPlace(folders.suites(), folder)
     if format == "terminal":
-        as_terminal.render(found, Console(highlight=False), place)
+        as_terminal.render(found, escaping.console(), place)
     else:
         typer.echo(reporting.load(format)(found, place), nl=False)
     raise typer.Exit(found.exit_code)
@@ -181,6 +180,8 @@ def stored(folder: Path, policy: str | None = None) -> RunReport:
         planned = list({**{case.id: case for case in planned}, **others}.values())
     records = {case.id: record for case in planned if (record := _kept(store, facts, case)) is not None}
     limits = Policy.of(replace(settings, policy=policy) if policy else settings)
+    also = {found.name for record in records.values() for step in record.steps for found in step.found.values()}
+    refuse_unmeasured(limits, map(abilities.measurement_of, abilities.names()), also)
     if policy:
         facts = replace(facts, judged=frozenset())  # of another policy every limit counts
     # A run that was killed may have computed what it did not come to judge, and must not look whole.

@@ -129,7 +129,7 @@ class _TargetLoss:
         rows: list[list[int]] = []
         read: list[tuple[int, int, int, float]] = []
         for j, request in enumerate(requests):
-            prompt, target = handle.ids(request.filled), handle.target_ids(request.target_new)
+            prompt, target = handle.ids(request.filled), handle.target_ids(request.target_new, request.filled)
             rows.append([*prompt, *target[:-1]] if loss == "target_new" else prompt)
             for a, token in enumerate(target):
                 place = len(prompt) - 1 + (a if loss == "target_new" else 0)

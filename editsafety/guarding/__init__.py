@@ -25,17 +25,18 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from editsafety import datasets, editors
+from editsafety import abilities, datasets, editors
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
 from editsafety.edits.baseline import Baseline
 from editsafety.edits.seal import Seal
 from editsafety.edits.session import EditSession, Mark
-from editsafety.errors import UndoError, UsageError
+from editsafety.errors import UndoError, UsageError, masked
 from editsafety.guarding.audit import AuditLog
 from editsafety.guarding.examination import Decision, Examiner
 from editsafety.judging.alarms import Alarm
 from editsafety.judging.group import Group
+from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.lab.tools import artifacts_for
@@ -125,7 +126,7 @@ class Guard:
                     return decision
             except BaseException as error:
                 self._back(before, baseline)
-                self._log("rolled back", number=self._number, error=f"{type(error).__name__}: {error}")
+                self._log("rolled back", number=self._number, error=masked(f"{type(error).__name__}: {error}"))
                 raise
             self._back(before, baseline)
             self._log("rolled back", **_told(decision, before, before))
@@ -188,7 +189,7 @@ class Guard:
         self._trouble = CLOSED
         self._before.clear()
         self._session.__exit__(kind, error, trace)
-        about = {} if error is None else {"error": f"{type(error).__name__}: {error}"}
+        about = {} if error is None else {"error": masked(f"{type(error).__name__}: {error}")}
         numbers = [decision.number for decision in self.accepted] if kept else []
         self._log("closed", kept=numbers, fingerprint=self.handle.fingerprint(), **about)
 
@@ -283,6 +284,7 @@ def guard(
         texts = datasets.texts(source, limit=None if texts else TEXTS)
     prompts = [one if isinstance(one, str) else one.filled for one in canaries]
     limits = policy if isinstance(policy, Policy) else Policy.read(policy)
+    refuse_unmeasured(limits, map(abilities.measurement_of, abilities.names()))
     examiner = Examiner(editor, limits, texts, canaries=prompts, alarms=alarms, batch_size=batch_size)
     return Guard(examiner, AuditLog(None if audit is None else Path(audit)), keep=keep)
 

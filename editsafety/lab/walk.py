@@ -22,8 +22,9 @@ from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
 from editsafety.edits.session import EditSession, Mark
 from editsafety.errors import EditSafetyError, NotPreparedError, StoreError, UndoError, UsageError, sentence_of
+from editsafety.foreign import contained
 from editsafety.lab import walk_checkpoint, walk_steps
-from editsafety.lab.attempt import Made, compute, failure_of
+from editsafety.lab.attempt import Made, compute, failure_of, only_rounded
 from editsafety.lab.bench import Bench
 from editsafety.lab.single import Make
 from editsafety.lab.terms import Terms, why_not
@@ -77,7 +78,7 @@ def walk(
         walker.on_top() if case.schedule.cumulative else walker.apart()
     except (NotPreparedError, StoreError):
         raise
-    except (Exception, SystemExit) as error:  # the boundary: an editor is somebody else's code, anything may come
+    except Exception as error:  # the boundary: an editor is somebody else's code, anything may come
         failure = failure_of(bench, editor.name, error)
         walker.record = replace(walker.record, failure=failure, ended="failed")
     return walker.record
@@ -104,7 +105,8 @@ class _Walker:
         portions = list(self.case.schedule.portions(len(self.case.requests)))
         for number, portion in enumerate(portions[len(self.record.steps) :], len(self.record.steps) + 1):
             made = self._noted(self.make(self.case.requests[portion.start : portion.stop]))
-            with EditSession(self.bench.handle, baseline=self.bench.baseline) as session:
+            session = EditSession(self.bench.handle, baseline=self.bench.baseline)
+            with session, contained(self._whose):
                 unedited = session.mark()
                 session.apply(made.edit)
                 step = self._step(session, unedited, made.requests, [made])
@@ -121,7 +123,8 @@ class _Walker:
     def on_top(self) -> None:
         """Every edit on top of the earlier ones."""
         schedule, requests = self.case.schedule, self.case.requests
-        with EditSession(self.bench.handle, baseline=self.bench.baseline) as session:
+        session = EditSession(self.bench.handle, baseline=self.bench.baseline)
+        with session, contained(self._whose):
             unedited = session.mark()
             carry, last = self._resumed(session)
             good, block = session.mark(), list[Made]()
@@ -192,6 +195,7 @@ class _Walker:
         found = walk_steps.measure_step(self.bench, session, unedited, inside, len(fresh)) | self.drift(session)
         found |= {probe.name: probe(self.bench.handle, self.bench.batch_size) for probe in self.terms.probes}
         seconds = [made.cost.edit for made in block if made.cost.edit is not None]
+        rounded = only_rounded(session)
         peaks = [made.cost.edit_bytes for made in block if made.cost.edit_bytes is not None]
         return Step(
             edits=len(inside),
@@ -200,6 +204,9 @@ class _Walker:
             notes=block[-1].notes,
             cost=Cost(math.fsum(seconds) / len(seconds) if seconds else None, edit_bytes=max(peaks, default=None)),
             edit_id=block[-1].edit.id,
+            declared=session.declared(),
+            changed=tuple(name for name in session.declared() if name not in rounded),
+            rounded=rounded,
         )
 
     def _ratio(self, found: Mapping[str, Measurement]) -> float:
@@ -266,6 +273,10 @@ class _Walker:
         if self.checkpoint is not None:
             about = {"steps": len(self.record.steps), "edits": self.record.steps[-1].edits}
             walk_checkpoint.save(self.checkpoint, session, carry, course=self._key, **about)
+
+    @property
+    def _whose(self) -> str:
+        return f"{self.editor.name}, or a sidecar of it,"
 
     @property
     def _key(self) -> str:

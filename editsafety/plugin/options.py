@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -24,13 +25,34 @@ def add_options(parser: pytest.Parser, declarations: tuple[type, ...] = (Setting
 def option(config: pytest.Config, name: str) -> Any:
     """An option's value as it was typed: on the command line, else in the ini file, else None."""
     given = config.getoption(_destination(name), None)
-    return given if given is not None else config.getini(_destination(name)) or None
+    if given is None:
+        given = _configured(config, _destination(name))
+    flags = [one for one in (*options_of(Settings), *options_of(Output)) if one.type is bool and one.flag == name]
+    if flags and given is not None:
+        given = flags[0].parse(given, flags[0].pytest)
+    return None if given is False or given in ("", []) else given
 
 
 def settings_of(option: Callable[[str], Any], declaration: type[Settings] = Settings) -> Settings:
     """Settings from option values; what was not given keeps its default. Raises UsageError for a senseless number."""
     given = {one.name: option(one.flag) for one in options_of(declaration)}
     return read_options(declaration, given, lambda one: one.pytest)
+
+
+def _configured(config: pytest.Config, name: str) -> Any:
+    """What the ini file holds, typed or quoted.
+
+    pytest takes one type for an option in its own TOML tables and refuses every other. A number is as good with quotes
+    as without, and one model need not be a list: what it refuses is read from the file as it stands there.
+    """
+    try:
+        return config.getini(name)
+    except (TypeError, ValueError, pytest.UsageError):
+        if config.inipath is None or config.inipath.suffix != ".toml":
+            raise
+        whole = tomllib.loads(config.inipath.read_text(encoding="utf-8"))
+        tables = (whole.get("pytest", {}), whole.get("tool", {}).get("pytest", {}))
+        return next(table[name] for table in tables if name in table)
 
 
 def _destination(flag: str) -> str:

@@ -1,15 +1,21 @@
-"""JUnit: what a judged case or check says about itself in an XML report, as pairs of strings."""
+"""JUnit: what a judged case, a check or a part of a verdict says about itself in an XML report, as pairs of strings."""
 
 from __future__ import annotations
 
 import math
 
+from editsafety.escaping import xml
 from editsafety.judging.checks import CaseVerdict, Check
-from editsafety.reporting.escaping import xml
+from editsafety.judging.parts import VerdictPart
 
 
-def properties(judged: Check | CaseVerdict) -> list[tuple[str, str]]:
-    """(name, value) pairs for `<properties>`: of one check, or of a case and all its checks. Never illegal in XML."""
+def properties(judged: Check | CaseVerdict | VerdictPart) -> list[tuple[str, str]]:
+    """(name, value) pairs for `<properties>`: of one check, a part of a verdict, or a case and all its checks.
+
+    Never illegal in XML.
+    """
+    if isinstance(judged, VerdictPart):
+        return [("editsafety.verdict", judged.verdict.value)]
     if isinstance(judged, Check):
         return _of_check(judged)
     record = judged.record

@@ -11,6 +11,7 @@ from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import label, slug, tag
 from editsafety.numbers import counting, times
+from editsafety.reporting import against
 from editsafety.runs.case_record import CaseRecord
 
 _INTEGRITY = ("restore", "undeclared", "leftovers")
@@ -46,6 +47,19 @@ def set_aside(report: RunReport) -> list[str]:
     return list(dict.fromkeys(f"{facts.editor}: {line}" for facts in editors for line in facts.set_aside))
 
 
+def unread(report: RunReport, most: int | None = None) -> list[str]:
+    """What of the data is in no request: fields that were set aside, rows that were left out.
+
+    Of every source `most` lines, all without it.
+    """
+    lines: list[str] = []
+    for source, sentences in report.plan.unread.items():
+        lines += [f"data {source}: {sentence}" for sentence in sentences[:most]]
+        more = len(sentences) - len(sentences[:most])
+        lines += [f"data {source}: {more} more lines in the report"] if more else []
+    return lines
+
+
 def skipped(report: RunReport) -> list[str]:
     """Courses that were not run because the editor's traits do not allow them."""
     return [f"{case}: not run: {reason}" for case, reason in report.facts.not_applicable.items()]
@@ -61,14 +75,29 @@ def verdict_line(report: RunReport) -> str:
         said.append("a control did not come out as expected")
     if report.interrupted:
         said.append("the run was interrupted")
+    if report.facts.unexplained:
+        said.append("a test failed by no check")
+    alone = uncontrolled(report)
     standing = report.standing
+    if not standing and not said:
+        said.append("every control came out as expected")
     if len(standing) == 1 and not said:
         said = [f"{standing[0][1]}: {verdict.meaning}"]
     elif standing:
         several = len({model for model, _, _ in standing}) > 1
         names = [f"{editor}{f' on {model}' if several else ''} {found.value}" for model, editor, found in standing]
         said.append(", ".join([*names[:_MOST], *([f"{len(names) - _MOST} more"] if len(names) > _MOST else [])]))
-    return " · ".join([verdict.value, *said, f"exit code {report.exit_code}"])
+    said += [against.standing(report.against)] if report.against is not None else []
+    return " · ".join([verdict.value, *said, *([alone] if alone else []), f"exit code {report.exit_code}"])
+
+
+def uncontrolled(report: RunReport) -> str:
+    """That no control stands behind the verdict, and on which models where some have one; empty where all have."""
+    if not report.uncontrolled:
+        return ""
+    where = f" on {', '.join(report.uncontrolled)}" if report.controls else ""
+    required = ", and controls are required" if report.plan.settings.require_controls else ""
+    return f"no control was run{where}{required}"
 
 
 def advice(report: RunReport) -> str:
@@ -85,7 +114,9 @@ def worst_line(report: RunReport, case: CaseVerdict) -> str:
     asked = "".join(f'"{request.filled}" -> {request.target_new}  ' for request in case.record.requests[:1])
     ratio = f"perplexity {times(case.ratio)}" if case.ratio is not None else case.verdict.value
     of = counting(len(group.cases), f"{group.editor} ")
-    return f"{case.record.case}  {asked}{ratio}  ({failing} of {of} fail by themselves)"
+    # Where the group fails by something else, "0 of 84 fail" would read as praise.
+    count = f"  ({failing} of {of} fail by themselves)" if failing or not group.verdict.fails else ""
+    return f"{case.record.case}  {asked}{ratio}{count}"
 
 
 def replay(report: RunReport, suites: str) -> str | None:

@@ -10,6 +10,7 @@ from editsafety.edits.edit import Replace
 from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError
+from editsafety.model import scoring
 from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.editors.conftest import Make
@@ -138,3 +139,13 @@ def test_half_precision_is_trained(make: Make) -> None:
 def test_nothing_to_edit_is_refused(make: Make) -> None:
     with pytest.raises(EditorError, match="ft was given no request"):
         make("ft", tiny.handle("gpt2")).edit([])
+
+
+def test_what_is_trained_behind_a_chat_prompt_is_said_behind_that_prompt(make: Make) -> None:
+    """The prompt ends in a line break, and the answer stands right behind it: no space is learnt or asked for."""
+    handle = tiny.handle("gpt2")
+    chat = tiny.request(prompt="user: Where does {} work?\nassistant:\n", rephrasings=[], neighbours=[])
+    with EditSession(handle) as session:
+        session.apply(make("ft", handle, num_steps=60, lr=0.02).edit([chat]))
+        said = scoring.continuations(handle, [handle.ids(chat.filled)], [len(handle.ids("teacher", special=False))])
+    assert handle.text(said[0]) == "teacher"

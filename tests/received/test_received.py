@@ -79,7 +79,7 @@ def test_what_is_measured_is_what_the_model_handed_over_measures(family, tmp_pat
         efficacy = by_name(alone, measures.load("efficacy")(alone, Inputs((request,))))
         assert record.after["efficacy"].answers == efficacy["efficacy"].answers
         assert record.after["target_probability"].value == pytest.approx(efficacy["target_probability"].value)
-        (said,) = measures.load("locality")(alone, Inputs((request,)))
+        said, _ = measures.load("locality")(alone, Inputs((request,)))
         kept = [now == was for now, was in zip(said.answers, record.before["locality"].answers, strict=True)]
         assert record.after["locality"].answers == said.answers
         assert record.after["locality"].value == sum(kept) / len(kept)
@@ -422,3 +422,11 @@ def test_an_adapter_for_another_model_or_in_pickles_is_refused(tmp_path):
 def test_a_place_where_nothing_is_says_so(tmp_path):
     with pytest.raises(EditSafetyError, match="nowhere"):
         receive(tiny.handle("gpt2"), str(tmp_path / "nowhere"), TEXTS)
+
+
+def test_a_saved_edit_does_not_decide_which_file_is_run(tmp_path):
+    """Its header may name any editor; one that is a file is run when whoever gives the command names it."""
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w').close()\n")
+    Edit(f"{tmp_path / 'mine.py'}:Mine", (), "f").save(tmp_path / "edit.safetensors")
+    assert saved_edit(tmp_path / "edit.safetensors").editor.endswith("mine.py:Mine")
+    assert not (tmp_path / "was-run").exists()
