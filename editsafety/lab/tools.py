@@ -161,10 +161,10 @@ class Tools:
         if base is None:
             started = time.monotonic()
             bench.open(policy, probes=probes)
-            seconds = time.monotonic() - started
+            seconds = (time.monotonic() - started) / max(1, len(bench.texts))
             self._compare(bench)
             found = {name: measurement.as_json() for name, measurement in bench.base.items()}
-            self._store.note(replace(unedited, noise=bench.noise, found=found, seconds=seconds))
+            self._store.note(replace(unedited, noise=bench.noise, found=found, seconds_per_text=seconds))
         else:
             bench.open(policy, base.measurements, base.noise, probes=probes)
             self._compare(bench)

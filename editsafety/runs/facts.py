@@ -164,7 +164,7 @@ class Unedited(OfModel):
     texts: str  # their digest
     noise: float
     found: Mapping[str, dict[str, Any]]  # measurements as JSON values
-    seconds: float = 0.0  # how long that took: a yardstick for how long edits of this model may take
+    seconds_per_text: float = 0.0  # that measuring took: a yardstick for how long edits of this model may take
 
     def __post_init__(self) -> None:
         try:

@@ -158,7 +158,7 @@ class SupervisedLab:
         """The answer; until it comes, signs and progress are taken in, and nothing may take too long."""
         self._since = time.monotonic()
         while True:
-            limit = self._limits.of(self._sign, self._unedited(self._sign.model))
+            limit = self._limits.of(self._sign, self._per_text(self._sign.model))
             left = None if limit is None else max(0.0, limit - (time.monotonic() - self._since))
             message = process.hear(left)
             if message is None:
@@ -184,10 +184,10 @@ class SupervisedLab:
             self._kills = 0
         self._sign, self._since = sign, now
 
-    def _unedited(self, model: str) -> float:
-        """Seconds that measuring the unedited model took, in whichever process that was."""
+    def _per_text(self, model: str) -> float:
+        """Seconds that a text took when the unedited model was measured, in whichever process that was."""
         facts = self._store.facts().unedited.values() if model and self._sign.doing in ("making", "running") else ()
-        return max((fact.seconds for fact in facts if fact.model == slug(model)), default=0.0)
+        return max((fact.seconds_per_text for fact in facts if fact.model == slug(model)), default=0.0)
 
     def _bury(self, death: Death, question: Message, block: Block) -> None:
         """Note what a process came to its end at; the next question starts another."""
