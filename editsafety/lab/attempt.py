@@ -162,7 +162,7 @@ def failure_of(bench: Bench, editor: str, error: BaseException) -> Failure:
         kind, undeclared = "undeclared", tuple(error.findings)
     elif (lost := lost_device(error)) is not None:
         kind, bench.broken = "device", f"the GPU answers nothing any more in this process: {sentence_of(lost)}"
-    elif isinstance(error, torch.OutOfMemoryError):
+    elif isinstance(error, torch.OutOfMemoryError | MemoryError):
         torch.cuda.empty_cache()
         kind = "oom"
     elif isinstance(error, MeasureError):

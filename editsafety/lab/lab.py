@@ -211,6 +211,8 @@ class Lab:
                 self.watch(Sign())
                 if not case.is_course:
                     task.step(case.id)
+                if bench.broken or (record.failure is not None and record.failure.kind == "oom"):
+                    self.watch(Sign("spoilt"))
                 if bench.broken:
                     self.tools.drop()
                     if record.failure is not None and record.failure.kind == "device":

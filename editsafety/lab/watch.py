@@ -8,12 +8,12 @@ from typing import Literal
 
 from editsafety.runs.case import Case
 
-Doing = Literal["waiting", "loading", "making", "preparing", "running"]
+Doing = Literal["waiting", "loading", "making", "preparing", "running", "spoilt"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """What the lab does from now on."""
+    """What the lab does from now on; "spoilt" says that its process had better be replaced before the next case."""
 
     doing: Doing = "waiting"
     model: str = ""

@@ -68,6 +68,6 @@ class Labs:
 
 
 def is_in_process(config: pytest.Config, option: Callable[[pytest.Config, str], Any]) -> bool:
-    """Whether editors run in pytest's own process: where that is asked for, or a debugger."""
+    """Whether editors run in pytest's own process: where that or a debugger is asked for, and outside of POSIX."""
     asked = option(config, "in-process") or os.environ.get(IN_PROCESS, "") not in ("", "0")
-    return bool(asked or config.getoption("usepdb", False) or config.getoption("trace", False))
+    return bool(os.name != "posix" or asked or config.getoption("usepdb", False) or config.getoption("trace", False))

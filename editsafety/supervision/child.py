@@ -49,6 +49,7 @@ KINDS = {kind.__name__: kind for kind in (UsageError, DataError, ModelError, Sto
 def main() -> None:
     """Entry of the process: numbers of the descriptors to speak through, to live by and to write stacks to."""
     talk, life, stack = map(int, sys.argv[2:5])
+    sys.argv[1:] = []
     for descriptor in (talk, life, stack):
         os.set_inheritable(descriptor, False)  # what an editor starts must not keep them open
     faulthandler.enable(stack, all_threads=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Who sends these is somebody else: a user, a scheduler, the system when memory runs out. Anything else is one's own.
-_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT")
 _LIBRARIES = ("/site-packages/", f"/python{sys.version_info.major}.{sys.version_info.minor}/")
 _DEEPEST = 20  # calls of a stack that are kept
 
@@ -40,8 +40,8 @@ class Death:
             return cls("died", f"its process was ended by exit status {status} (os._exit, or from C)", False, stack)
         number = -status
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-        if number in _FROM_OUTSIDE:
-            why = ", by somebody or because memory ran out" if number == signal.SIGKILL else ""
+        if name in _FROM_OUTSIDE:
+            why = ", by somebody or because memory ran out" if name == "SIGKILL" else ""
             return cls("died", f"its process was killed ({name}{why})", True, stack)
         return cls("died", f"its process crashed ({name})", False, stack)
 

@@ -35,7 +35,7 @@ class Limits:
 
         Loading a model has no limit: how long a download takes is the network's business.
         """
-        if self._given == 0 or sign.doing in ("waiting", "loading"):
+        if self._given == 0 or sign.doing in ("waiting", "loading", "spoilt"):
             return None
         if sign.doing == "preparing":
             return PREPARING

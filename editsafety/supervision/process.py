@@ -86,10 +86,14 @@ class LabProcess:
         with suppress(OSError):
             self._process.send_signal(signal.SIGUSR1)  # faulthandler writes all stacks, whatever Python is doing
         until = time.monotonic() + FAREWELL
-        while not (dump := self._dump()).endswith("\n") and self._process.poll() is None and time.monotonic() < until:
-            time.sleep(0.01)
+        before = ""
+        while not (dump := self._dump()) or dump != before:  # until it has been written whole
+            if self._process.poll() is not None or time.monotonic() > until:
+                break
+            before = dump
+            time.sleep(0.05)
         self.kill()
-        return Death.late(limit, self._dump() or dump)
+        return Death.late(limit, dump)
 
     def kill(self) -> None:
         """End it at once, and all that it started."""

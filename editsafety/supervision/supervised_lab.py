@@ -166,6 +166,9 @@ class SupervisedLab:
                 raise ProcessDied(process.stop_late(limit))
             if "sign" in message:
                 self._take(Sign(**message["sign"]))
+                if self._sign.doing == "spoilt":
+                    process.kill()
+                    raise ProcessDied(Death("died", "its process was spoilt", from_outside=True))
             elif "task" in message:
                 self._task = self._shown.enter_context(self._progress.task(*message["task"]))
             elif "step" in message:

@@ -44,6 +44,8 @@ class Fatal(Nudge):
                     time.sleep(60)
                 except BaseException:
                     pass
+        if order == "memory":
+            raise MemoryError("no more")
         if order == "crash":
             ctypes.string_at(0)
         if order == "exit":
@@ -56,7 +58,7 @@ class FatalToMake(Nudge):
         print("no such library")
         raise SystemExit(3)
 '''
-ORDERS = {"hard-1": "hang", "normal-0": "crash", "normal-1": "exit", "normal-2": "hang"}
+ORDERS = {"hard-1": "hang", "hard-2": "memory", "normal-0": "crash", "normal-1": "exit", "normal-2": "hang"}
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def orders(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fatal(tmp_path: Path, orders: Path) -> dict[str, str]:
-    found = world.write(tmp_path, hard=3, normal=4)
+    found = world.write(tmp_path, hard=4, normal=4)
     nudge = Path(found["nudge"])
     nudge.write_text(nudge.read_text() + FATAL)
     orders.write_text("")
@@ -89,7 +91,7 @@ def test_every_case_has_a_verdict_and_the_others_are_what_an_undisturbed_process
     found = {case.request.id: lab.record(case) for case in plan.cases}
     lab.close()
     verdicts = {name: judge_case(Policy.read("default"), record).verdict for name, record in found.items()}
-    good = ("hard-0", "hard-2")
+    good = ("hard-0", "hard-3")
     assert {name for name, verdict in verdicts.items() if verdict is Verdict.PASS} == set(good)
     assert set(verdicts.values()) == {Verdict.PASS, Verdict.ERROR}
 
@@ -102,7 +104,8 @@ def test_every_case_has_a_verdict_and_the_others_are_what_an_undisturbed_process
 
     failures = {name: record.failure for name, record in found.items() if record.failure is not None}
     assert {name: failure.kind for name, failure in failures.items()} == {
-        "hard-1": "timeout", "normal-0": "died", "normal-1": "died", "normal-2": "timeout", "normal-3": "timeout",
+        "hard-1": "timeout", "hard-2": "oom", "normal-0": "died", "normal-1": "died", "normal-2": "timeout",
+        "normal-3": "timeout",
     }  # fmt: skip
     assert "did not end within 2 s" in failures["hard-1"].message
     assert "SIGSEGV" in failures["normal-0"].message
@@ -111,11 +114,11 @@ def test_every_case_has_a_verdict_and_the_others_are_what_an_undisturbed_process
         assert failures[name].where.startswith("nudge.py:")
         assert any(" in edit" in call for call in failures[name].stack)
     assert "was not run, as the 3 cases before ended so" in failures["normal-3"].message
-    edited = [line.split()[0] for line in (tmp_path / "log").read_text().splitlines()]
-    assert edited[:6] == ["hard-0", "hard-1", "hard-2", "normal-0", "normal-1", "normal-2"], "none was run twice"
+    edited = dict(line.split() for line in (tmp_path / "log").read_text().splitlines()[:7])
+    assert list(edited) == [case.request.id for case in plan.cases[:7]], "none was run twice"
+    assert len(set(edited.values())) == 6, "after everything but a good case there is a new process"
+    assert all(gone(int(process)) for process in edited.values())
     assert "about to hard-0" in (tmp_path / "output.log").read_text()
-    for line in (tmp_path / "log").read_text().splitlines()[:6]:
-        assert gone(int(line.split()[1]))
 
 
 def gone(process: int) -> bool:
