@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from editsafety.runs.settings import Option, Output, Settings, options_of, read_options
+from editsafety.supervision.labs import wants_one_process
 
 
 def add_options(parser: pytest.Parser, declarations: tuple[type, ...] = (Settings, Output)) -> None:
@@ -61,3 +62,9 @@ def _destination(flag: str) -> str:
 
 def _ini_type(one: Option) -> Literal["linelist", "bool", "string"]:
     return "linelist" if one.repeatable else "bool" if one.type is bool else "string"
+
+
+def is_in_process(config: pytest.Config) -> bool:
+    """Whether editors run in pytest's own process: where that or a debugger is asked for."""
+    debugger = config.getoption("usepdb", False) or config.getoption("trace", False)
+    return bool(option(config, "in-process") or debugger or wants_one_process())

@@ -20,8 +20,7 @@ from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import Control, RunReport
 from editsafety.names import label, slug
-from editsafety.plugin.labs import Labs, is_in_process
-from editsafety.plugin.options import settings_of
+from editsafety.plugin.options import is_in_process, settings_of
 from editsafety.plugin.selection import GroupKey, Selected
 from editsafety.progress import Progress
 from editsafety.reporting import ReportPlace, as_markdown, as_terminal, junit
@@ -40,6 +39,7 @@ from editsafety.runs.facts import (
 )
 from editsafety.runs.plan import NONE, RunPlan
 from editsafety.runs.store import Store
+from editsafety.supervision import Labs
 
 if TYPE_CHECKING:
     import pytest
@@ -102,7 +102,7 @@ class SafetySession:
             worker=worker["workerid"] if worker else None,
             workers=int(worker["editsafety_workers"]) if worker else 1,
             quiet=bool(option(config, "quiet")),
-            in_process=is_in_process(config, option),
+            in_process=is_in_process(config),
             gate=gate,
             capture=config.pluginmanager.getplugin("capturemanager"),
         )

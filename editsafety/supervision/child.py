@@ -36,9 +36,8 @@ from editsafety.runs.case import Case
 from editsafety.runs.case_record import CaseRecord, Failure
 from editsafety.runs.facts import Wanted
 from editsafety.runs.folders import STORE
-from editsafety.runs.plan import RunPlan
-from editsafety.runs.settings import Settings
 from editsafety.runs.store import Store
+from editsafety.supervision.laid_out import from_message
 
 if TYPE_CHECKING:
     from editsafety.lab.lab import Lab
@@ -126,9 +125,9 @@ def _lab(begun: Mapping[str, Any], signs: _Signs) -> tuple[Lab, dict[str, Case]]
     """The lab of a run that the parent has laid out, and its cases by id."""
     from editsafety.lab.lab import Lab
 
-    plan = RunPlan.of(Settings.stored(begun["settings"], "the settings of this run"))
+    plan = from_message(begun["plan"])
     if plan.digest() != begun["digest"]:
-        raise DataError("the data or editor files of this run have changed since it was begun. Run it again.")
+        raise DataError("the editor files of this run have changed since it was begun. Run it again.")
     store = Store(Path(begun["folder"]) / STORE)
     wanted = plan.wanted(Wanted(tuple(begun["wanted"]), tuple(begun["probed"])))
     cases = {case.id: case for case in reversed((*plan.every,))} | {case.id: case for case in reversed(wanted)}

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from editsafety.runs.facts import BlockKey, OrderFacts, Problem
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.store import Store
 from editsafety.supervision.deaths import Death
+from editsafety.supervision.laid_out import as_message
 from editsafety.supervision.limits import Limits
 from editsafety.supervision.process import LabProcess, Message, ProcessDied
 
@@ -53,7 +54,7 @@ class SupervisedLab:
     ) -> None:
         self._plan, self._store, self._progress, self._log = plan, store, progress, log
         self._begin = {
-            "settings": asdict(plan.settings),
+            "plan": as_message(plan),
             "digest": plan.digest(),
             "folder": str(store.path.parent),
             "wanted": [case.id for case in wanted],

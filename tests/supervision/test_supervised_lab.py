@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,7 +148,9 @@ def test_errors_of_the_lab_come_through_and_a_log_that_cannot_be_written_is_told
     fatal: dict[str, str], tmp_path: Path
 ) -> None:
     plan = world.plan(fatal, "Nudge")
-    lab = supervised(replace(plan, cases=plan.cases[:1]), tmp_path)  # not what the data files hold
+    lab = supervised(plan, tmp_path)
+    nudge = Path(fatal["nudge"])
+    nudge.write_text(nudge.read_text() + "\n")
     with pytest.raises(DataError, match="have changed since it was begun"):
         lab.record(plan.cases[0])
     lab.close()

@@ -1,22 +1,20 @@
-"""Labs: who computes what a pytest session asks for: a supervised process, or this one where a test needs a model."""
+"""Labs: who computes what a run asks for: a supervised process, or this one where somebody looks at the model."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from editsafety.progress import Progress
 from editsafety.runs.case import Case
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.store import Store
-from editsafety.supervision import SupervisedLab
+from editsafety.supervision.supervised_lab import SupervisedLab
 
 if TYPE_CHECKING:
-    import pytest
-
     from editsafety.lab.lab import Lab
 
 IN_PROCESS = "EDITSAFETY_IN_PROCESS"  # set to 1: as --editsafety-in-process
@@ -24,12 +22,12 @@ IN_PROCESS = "EDITSAFETY_IN_PROCESS"  # set to 1: as --editsafety-in-process
 
 @dataclass
 class Labs:
-    """The labs of one session; each is made when it is first asked for."""
+    """The labs of one run; each is made when it is first asked for."""
 
     plan: RunPlan
     store: Store
     progress: Progress
-    wanted: Sequence[Case]  # the cases of this session
+    wanted: Sequence[Case]  # the cases that are run
     live: Sequence[Case]  # those whose edits are asked for beside them
     workers: int  # that share the store
     log: Path  # where the supervised process writes what editors print
@@ -51,7 +49,7 @@ class Labs:
 
     @property
     def here(self) -> Lab:
-        """The one of this process, for a test that looks at the model. Importing it brings torch in."""
+        """The one of this process, for whoever looks at the model. Importing it brings torch in."""
         if self._here is None:
             from editsafety.lab.lab import Lab
 
@@ -67,7 +65,6 @@ class Labs:
             self._supervised.close()
 
 
-def is_in_process(config: pytest.Config, option: Callable[[pytest.Config, str], Any]) -> bool:
-    """Whether editors run in pytest's own process: where that or a debugger is asked for, and outside of POSIX."""
-    asked = option(config, "in-process") or os.environ.get(IN_PROCESS, "") not in ("", "0")
-    return bool(os.name != "posix" or asked or config.getoption("usepdb", False) or config.getoption("trace", False))
+def wants_one_process() -> bool:
+    """Whether everything is to be computed in this process: EDITSAFETY_IN_PROCESS says so, or there is no POSIX."""
+    return os.name != "posix" or os.environ.get(IN_PROCESS, "") not in ("", "0")
