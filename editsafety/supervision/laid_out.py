@@ -31,7 +31,7 @@ def as_message(plan: RunPlan) -> dict[str, Any]:
 def from_message(message: Mapping[str, Any]) -> RunPlan:
     """The inverse of `as_message`."""
     requests = {digest: EditRequest.from_json(row) for digest, row in message["requests"].items()}
-    lists = {name: tuple(_planned(row, requests) for row in message[name]) for name in _LISTS}
+    lists: dict[str, Any] = {name: tuple(_planned(row, requests) for row in message[name]) for name in _LISTS}
     return RunPlan(
         settings=Settings.stored(message["settings"], "the settings of this run"),
         texts={model: tuple(texts) for model, texts in message["texts"].items()},
