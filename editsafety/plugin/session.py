@@ -277,8 +277,12 @@ class SafetySession:
         purpose. Raises StoreError when the report cannot be written, and when the folder is of another model by now.
         """
         interrupted = interrupted or self._lost
-        if not (self._wanted or self._selected) or not (self.folder / folders.STORE).is_file():
+        if not (self._wanted or self._selected):
             return
+        if not (self.folder / folders.STORE).is_file():
+            raise StoreError(
+                f"{self.folder}: the folder of this run is gone, and with it what was found. Run it again."
+            )
         asked = self.store.fact(Wanted)
         if asked is None or not asked.cases:
             return

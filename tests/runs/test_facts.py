@@ -50,7 +50,9 @@ EVERY: tuple[RunFact, ...] = (
     ModelFacts("gpt2", "f" * 64, 2_900_000, "cpu", "float32", "eager", "gpt2", "org/gpt2", "main", True, 2, 1e-7),
     ModelFiles("gpt2", "a" * 64),
     Unedited("gpt2", "f" * 64, "t" * 64, 1e-7, {"me_ppl": json.loads(json.dumps(PERPLEXITY.as_json()))}),
-    EditorFacts("gpt2", "rome", {"layers": [3], "lr": 0.5}, "c" * 64, "h.yaml", "arXiv 2202.05262", "x", ("a: b",)),
+    EditorFacts(
+        "gpt2", "rome", {"layers": [3], "lr": 0.5}, "c" * 64, "h.yaml", "m.py", "arXiv 2202.05262", "x", ("a",)
+    ),
     BlockKey("gpt2", "rome", "s" * 64, "c" * 64),
     OrderFacts("gpt2", "rome", 2, ("a-case",), "s" * 64),
     Drifted("gpt2", "rome"),
