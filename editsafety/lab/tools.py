@@ -25,7 +25,7 @@ from editsafety.model.loading import ModelSpec, model_folder
 from editsafety.names import label, parts, slug
 from editsafety.progress import Progress
 from editsafety.runs.case import Block
-from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, ModelFiles, Software, Unedited, Unusable
+from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, ModelFiles, Pace, Software, Unedited, Unusable
 from editsafety.runs.model_files import state_of_files
 from editsafety.runs.plan import RunPlan, text_digest
 from editsafety.runs.store import Store
@@ -164,7 +164,8 @@ class Tools:
             seconds = (time.monotonic() - started) / max(1, len(bench.texts))
             self._compare(bench)
             found = {name: measurement.as_json() for name, measurement in bench.base.items()}
-            self._store.note(replace(unedited, noise=bench.noise, found=found, seconds_per_text=seconds))
+            self._store.note(replace(unedited, noise=bench.noise, found=found))
+            self._store.note(Pace(facts.model, seconds))
         else:
             bench.open(policy, base.measurements, base.noise, probes=probes)
             self._compare(bench)

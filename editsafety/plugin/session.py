@@ -74,8 +74,7 @@ class SafetySession:
         self.quiet = quiet or worker is not None
         self._in_process, self._gate = in_process, gate
         self.report: RunReport | None = None
-        self._capture = capture
-        self._start = time.monotonic()
+        self._capture, self._start = capture, time.monotonic()
         self._store: Store | None = None
         self._lock: FileLock | None = None
         self._labs: Labs | None = None
@@ -91,9 +90,8 @@ class SafetySession:
         """From pytest's options. Raises UsageError or DataError before any model is loaded."""
         plan = RunPlan.of(settings_of(lambda name: option(config, name)))
         reports, out = Path(config.invocation_params.dir) / "reports", option(config, "out")
-        folder = (
-            Path(worker["editsafety_folder"]) if worker else folders.choose(plan, reports, Path(out) if out else None)
-        )
+        chosen = Path(worker["editsafety_folder"]) if worker else Path(out) if out else None
+        folder = folders.choose(plan, reports, chosen)
         given = option(config, "baseline")
         gate = Gate.read(Path(given), option(config, "allow")) if given and not worker else None
         return cls(
@@ -280,9 +278,7 @@ class SafetySession:
         if not (self._wanted or self._selected):
             return
         if not (self.folder / folders.STORE).is_file():
-            raise StoreError(
-                f"{self.folder}: the folder of this run is gone, and with it what was found. Run it again."
-            )
+            raise StoreError(f"{self.folder}: the folder of this run is gone, with all that was found. Run it again.")
         asked = self.store.fact(Wanted)
         if asked is None or not asked.cases:
             return

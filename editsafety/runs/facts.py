@@ -164,7 +164,6 @@ class Unedited(OfModel):
     texts: str  # their digest
     noise: float
     found: Mapping[str, dict[str, Any]]  # measurements as JSON values
-    seconds_per_text: float = 0.0  # that measuring took: a yardstick for how long edits of this model may take
 
     def __post_init__(self) -> None:
         try:
@@ -181,6 +180,14 @@ class Unedited(OfModel):
     def measurements(self) -> dict[str, Measurement]:
         """What was found, by name."""
         return {name: Measurement.from_json(row) for name, row in self.found.items()}
+
+
+@dataclass(frozen=True)
+class Pace(OfModel):
+    """How long measuring the unedited model took: a yardstick for how long edits of it may take."""
+
+    kind: ClassVar[str] = "pace"
+    seconds_per_text: float
 
 
 @dataclass(frozen=True)
@@ -313,5 +320,5 @@ class RunFacts:
 
 
 _SESSION = (Wanted, Ended, Unusable, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
-_SUBJECTS = (ModelFacts, ModelFiles, Unedited, EditorFacts, BlockKey, OrderFacts, Drifted, Problem)
+_SUBJECTS = (ModelFacts, ModelFiles, Unedited, Pace, EditorFacts, BlockKey, OrderFacts, Drifted, Problem)
 KINDS: Mapping[str, type[RunFact]] = {fact.kind: fact for fact in (*_SESSION, *_SUBJECTS)}

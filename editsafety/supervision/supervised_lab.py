@@ -20,7 +20,7 @@ from editsafety.names import label, slug
 from editsafety.progress import Progress, Task
 from editsafety.runs.case import Block, Case
 from editsafety.runs.case_record import CaseRecord, Failure
-from editsafety.runs.facts import BlockKey, OrderFacts, Problem
+from editsafety.runs.facts import BlockKey, OrderFacts, Pace, Problem
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.store import Store
 from editsafety.supervision.deaths import Death
@@ -190,8 +190,9 @@ class SupervisedLab:
 
     def _per_text(self, model: str) -> float:
         """Seconds that a text took when the unedited model was measured, in whichever process that was."""
-        facts = self._store.facts().unedited.values() if model and self._sign.doing in ("making", "running") else ()
-        return max((fact.seconds_per_text for fact in facts if fact.model == slug(model)), default=0.0)
+        timed = model and self._sign.doing in ("making", "running")
+        pace = self._store.fact(Pace, slug(model)) if timed else None
+        return 0.0 if pace is None else pace.seconds_per_text
 
     def _bury(self, death: Death, question: Message, block: Block) -> None:
         """Note what a process came to its end at; the next question starts another."""

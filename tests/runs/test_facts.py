@@ -23,6 +23,7 @@ from editsafety.runs.facts import (
     ModelFiles,
     NotApplicable,
     OrderFacts,
+    Pace,
     Problem,
     RunFact,
     RunFacts,
@@ -49,6 +50,7 @@ EVERY: tuple[RunFact, ...] = (
     Unexplained(("test_it[a-case]: OSError: disk full",)),
     ModelFacts("gpt2", "f" * 64, 2_900_000, "cpu", "float32", "eager", "gpt2", "org/gpt2", "main", True, 2, 1e-7),
     ModelFiles("gpt2", "a" * 64),
+    Pace("gpt2", 0.02),
     Unedited("gpt2", "f" * 64, "t" * 64, 1e-7, {"me_ppl": json.loads(json.dumps(PERPLEXITY.as_json()))}),
     EditorFacts(
         "gpt2", "rome", {"layers": [3], "lr": 0.5}, "c" * 64, "h.yaml", "m.py", "arXiv 2202.05262", "x", ("a",)

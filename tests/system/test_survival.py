@@ -156,7 +156,8 @@ def test_a_killed_worker_ends_in_incomplete_and_the_same_command_completes_it(he
 
 
 @pytest.mark.slow
-def test_a_case_that_kills_every_worker_is_an_error_and_the_others_are_judged(here, paths, command):
+@pytest.mark.usefixtures("supervised")
+def test_a_case_that_kills_every_process_is_an_error_and_the_others_are_judged(here, paths, command):
     (here / "kill-always").write_text("hard-1")
     done = command("run", *given(paths, "Fatal", n=2, controls=0, k="perplexity_stays"))
     assert done.code == 13
@@ -167,7 +168,8 @@ def test_a_case_that_kills_every_worker_is_an_error_and_the_others_are_judged(he
         "tiny-model-Fatal-normal-0": "PASS",
         "tiny-model-Fatal-normal-1": "PASS",
     }
-    assert "the process that ran this case died 3 times" in " ".join(done.out.split())
+    assert "Fatal failed: its process was killed (SIGKILL" in " ".join(done.out.split())
+    assert Counter(edited(here))["hard-1"] == 3
 
 
 def test_a_case_whose_process_died_three_times_is_not_tried_again_and_ctrl_c_is_no_death(paths, tmp_path, monkeypatch):
