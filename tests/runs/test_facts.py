@@ -105,6 +105,14 @@ def test_a_fact_that_is_no_number_is_refused_and_the_store_goes_on(tmp_path: Pat
     assert store.fact(ModelFacts, "gpt2") == MODEL
 
 
+@pytest.mark.parametrize("said", ["\ud800", "a \udfff\ud800 b", "\U0001f600 é \x00 \x1b[31m \u202e"])
+def test_whatever_an_error_says_comes_back_with_half_characters_spelled_out(tmp_path: Path, said: str) -> None:
+    store = Store(tmp_path / "store.sqlite")
+    store.note(Problem("gpt2", "rome", said))
+    spelled = "".join(f"\\u{ord(one):04x}" if "\ud800" <= one <= "\udfff" else one for one in said)
+    assert store.facts().problems == {("gpt2", "rome"): spelled}
+
+
 @pytest.mark.parametrize("value", ["{", "[]", '{"cases": 12}'])
 def test_a_fact_that_cannot_be_read_is_named(tmp_path: Path, value: str) -> None:
     store = Store(tmp_path / "store.sqlite")
