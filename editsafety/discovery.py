@@ -88,9 +88,17 @@ def load(family: str, name: str) -> Any:
     Raises UnknownNameError or UsageError.
     """
     expect(family, name)
-    if ".py:" in name:
-        return from_file(name)
-    if name in _members(family):
+    return from_file(name) if ".py:" in name else _load(family, name, _members(family))
+
+
+def load_all(family: str) -> tuple[Any, ...]:
+    """Every member, sorted by name; the family is listed once for all of them. Raises UsageError."""
+    own = _members(family)
+    return tuple(_load(family, name, own) for name in names(family))
+
+
+def _load(family: str, name: str, own: Collection[str]) -> Any:
+    if name in own:
         return getattr(importlib.import_module(f"editsafety.{family}.{name}"), MEMBER[family])
     (point,) = _points(family, name)
     try:
