@@ -151,7 +151,8 @@ def step(
         measured("drift_growth", growth, unit="ratio"),
         *(probe(name, right) for name, right in probes.items()),
     ]
-    return Step(edits, tuple(f"r{edits - i}" for i in range(size)), {one.name: one for one in found})
+    block = tuple(f"r{edits - i}" for i in range(size))
+    return Step(edits, block, {one.name: one for one in found}, declared=(WEIGHT,), changed=(WEIGHT,))
 
 
 def course(

@@ -86,8 +86,14 @@ MODEL_TYPES = {"gemma3": "gemma3_text"}
 
 
 def config(family: str, *, tied: bool | None = None, square: bool = False, layers: int = LAYERS, **more: Any) -> Any:
-    """A config of the family; `tied` None leaves the family's own choice, `more` goes in as it is."""
+    """A config of the family; `tied` None leaves the family's own choice, `more` goes in as it is.
+
+    A config keeps any keyword: one that the family does not know is refused, so that no test sets what nobody reads.
+    """
     values = dict(CONFIGS[family])
+    usual = AutoConfig.for_model(MODEL_TYPES.get(family, family))
+    if unknown := [key for key in more if not hasattr(usual, key)]:
+        raise TypeError(f"{family} has no {', '.join(unknown)}; the tokenizer is `spelling`")
     for key in ("n_layer", "num_layers", "num_hidden_layers"):
         if key in values:
             values[key] = layers

@@ -19,6 +19,7 @@ from editsafety.abilities import Item, Scores
 from editsafety.abilities._prompts import fit_prompt
 from editsafety.model.handle import ModelHandle
 from editsafety.model.scoring import by_length as dealt
+from editsafety.model.scoring import log_likelihoods
 
 
 def score(handle: ModelHandle, items: Sequence[Item], batch_size: int = 64, *, by_length: bool = False) -> Scores:
@@ -68,8 +69,7 @@ def _summed(logits: Tensor, target: list[int]) -> float:
 
     NaN and infinite logits make it NaN or infinite.
     """
-    scores = torch.log_softmax(logits, -1)
-    return float(scores.gather(-1, torch.tensor(target, device=scores.device)[:, None]).double().sum())
+    return float(log_likelihoods(logits, torch.tensor(target)).sum())
 
 
 def _of(rows: Sequence[list[float]], items: Sequence[Item]) -> list[tuple[list[float], Item]]:

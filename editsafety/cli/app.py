@@ -8,6 +8,7 @@ import typer
 
 from editsafety.cli import (
     abilities,
+    baseline,
     candidates,
     curves,
     data,
@@ -60,5 +61,6 @@ app = typer.Typer(
 for panel, commands in COMMANDS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(flatten(command))
+app.add_typer(baseline.app, name="baseline", rich_help_panel="Run and judge")
 app.add_typer(data.app, name="data", rich_help_panel=PREPARE)
 app.add_typer(models.app, name="models", rich_help_panel=PREPARE)

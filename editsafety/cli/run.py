@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import pytest
 import typer
 
-from editsafety import abilities, reporting
+from editsafety import abilities, escaping, reporting
 from editsafety.cli import options
 from editsafety.cli.sequences import with_command
 from editsafety.cli.signature import without
@@ -53,7 +53,7 @@ class Listener:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any) -> None:
         """There are workers, and they know their cases."""
-        from editsafety.plugin import STASH
+        from editsafety.plugin.stash import STASH
 
         self._followed = node.config.stash.get(STASH, None)
 
@@ -80,7 +80,7 @@ class Listener:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """The report has been written by then."""
-        from editsafety.plugin import STASH
+        from editsafety.plugin.stash import STASH
 
         self._shown.close()
         self.safety = session.config.stash.get(STASH, None)
@@ -153,12 +153,10 @@ def report(
     format: Annotated[str, typer.Option("--format", "-f", help=", ".join(reporting.names()))] = "terminal",
 ) -> None:
     """Judge a stored run again, without a model, and show the report. Exits like `run`."""
-    from rich.console import Console
-
     found = stored(folder, policy)
     place = ReportPlace(folders.suites(), folder)
     if format == "terminal":
-        as_terminal.render(found, Console(highlight=False), place)
+        as_terminal.render(found, escaping.console(), place)
     else:
         typer.echo(reporting.load(format)(found, place), nl=False)
     raise typer.Exit(found.exit_code)

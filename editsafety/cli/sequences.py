@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from editsafety import reporting
+from editsafety import escaping, reporting
 from editsafety.abilities import measurement_of
 from editsafety.cli import options
 from editsafety.cli.signature import only
@@ -46,7 +46,7 @@ def sequence(
         Settings,
         only(
             *("models", "editors", "every", "keep_going", "items", "texts", "texts_from", "hparams", "policy"),
-            *("collapse_above", "seed", *options.LOADING),
+            *("collapse_above", "seed", "skip_bad_rows", *options.LOADING),
         ),
     ],
     requests: Annotated[
@@ -96,7 +96,7 @@ def sequence(
     place = ReportPlace(folders.suites(), folders.near(folder.absolute()))
     reporting.write(report, folder, place)
     if not quiet:
-        console = Console(highlight=False)
+        console = escaping.console()
         for course in courses.ordered(report):
             _show(console, course, folder)
         as_terminal.render(report, console, place)
@@ -128,7 +128,7 @@ def _run(plan: RunPlan, folder: Path, progress: Progress) -> RunReport:
     from editsafety.lab.lab import Lab
     from editsafety.runs.store import Store
 
-    folders.begin(folder, plan)
+    lock = folders.begin(folder, plan)
     store = Store(folder / folders.STORE)
     cases = [*plan.cases, *plan.courses]
     probed = tuple(case.id for case in plan.cases if case.probed)
@@ -140,6 +140,7 @@ def _run(plan: RunPlan, folder: Path, progress: Progress) -> RunReport:
     if len(records) == len(cases):
         lab.edits.clear()
         folders.finish(folder, plan)
+    lock.release()
     policy = Policy.of(plan.settings)
     return RunReport.of(plan, policy, records, store.facts(), planned=cases)
 

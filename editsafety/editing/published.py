@@ -8,17 +8,23 @@ shape cannot be told apart here, so choose the folder with care. Pickled content
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from editsafety.editing.covariance import Covariance
+from editsafety.editing.covariance import ASYMMETRY, Covariance
 from editsafety.errors import DataError
 from editsafety.model.sites import Site
 
 SUM, COUNT = "mom2.mom2", "mom2.count"
-ASYMMETRY = 1e-3  # of the largest entry; float32 sums of 100,000 articles stay below 1e-5
+# What zipfile, zlib and numpy raise on bytes that are not theirs: an unknown compression, a password, an array that
+# says it is larger than memory, a header that is no Python literal.
+_DAMAGED = (
+    EOFError, LookupError, MemoryError, NotImplementedError, OSError, OverflowError, RuntimeError, SyntaxError,
+    TypeError, ValueError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def locate(place: Path, site: Site) -> Path:
@@ -46,7 +52,10 @@ def read(path: Path, site: Site) -> Covariance:
     limit = site.d_in * site.d_in * 8 + 4096  # float64 and an array header; a larger member is not this matrix
     try:
         with zipfile.ZipFile(path) as file:
-            sizes = {info.filename.removesuffix(".npy"): info.file_size for info in file.infolist()}
+            sizes: dict[str, int] = {}
+            for info in file.infolist():
+                name = info.filename.removesuffix(".npy")
+                sizes[name] = max(info.file_size, sizes.get(name, 0))
         for name in (SUM, COUNT):
             if name not in sizes:
                 raise DataError(f"{path}: has no array {name!r}; found {', '.join(sorted(sizes)) or 'none'}.")
@@ -56,16 +65,20 @@ def read(path: Path, site: Site) -> Covariance:
                 )
         with np.load(path, allow_pickle=False) as arrays:
             total, count = np.asarray(arrays[SUM]), np.asarray(arrays[COUNT])
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise DataError(f"{path}: cannot be read as .npz without pickle ({error}). Fetch it again.") from error
     if total.shape != (site.d_in, site.d_in) or not np.issubdtype(total.dtype, np.floating):
         expected = f"floats [{site.d_in}, {site.d_in}]"
         raise DataError(f"{path}: {SUM!r} is {total.dtype} {list(total.shape)}, expected {expected} for {site.module}.")
-    if count.size != 1 or not np.issubdtype(count.dtype, np.number) or not 0 < float(count.item()) < 2**53:
+    real = np.issubdtype(count.dtype, np.integer) or np.issubdtype(count.dtype, np.floating)
+    if count.size != 1 or not real or not 0 < float(count.item()) < 2**53:
         raise DataError(f"{path}: {COUNT!r} is {count.tolist()!r:.40}, expected a number of tokens above 0.")
-    if not np.isfinite(total).all():
+    with np.errstate(over="ignore"):
+        mean = (total / int(count.item())).astype(np.float32)
+    if not np.isfinite(total).all() or not np.isfinite(mean).all():
         raise DataError(f"{path}: {SUM!r} holds entries that are not finite. Fetch it again.")
     if np.abs(total - total.T).max() > ASYMMETRY * np.abs(total).max():
         raise DataError(f"{path}: {SUM!r} is not symmetric, so it is no second moment. Fetch it again.")
-    tokens = int(count.item())
-    return Covariance(site.module, torch.from_numpy((total / tokens).astype(np.float32)), tokens)
+    if (total.diagonal() < 0).any():
+        raise DataError(f"{path}: {SUM!r} has a negative diagonal, which no sum of squares has. Fetch it again.")
+    return Covariance(site.module, torch.from_numpy(mean), int(count.item()))

@@ -27,6 +27,11 @@ class Baseline:
         """The same code with another behaviour: of the model with edits in it, or none where that is not known."""
         return replace(self, behaviour=behaviour)
 
+    def renewed(self) -> Self:
+        """The same behaviour with the code as it is now, for what changed between cases (tests replace things)."""
+        bindings = self.bindings.renewed()
+        return self if bindings is self.bindings else replace(self, bindings=bindings)
+
     def put_back(self) -> tuple[str, ...]:
         """Bind again what was bound to something else: one sentence for each name."""
         return self.bindings.put_back()

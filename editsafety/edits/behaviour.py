@@ -25,7 +25,7 @@ Outcome = Tensor | str  # what came of it, or the error in words
 
 @dataclass(frozen=True, eq=False)
 class Behaviour:
-    """Logits `[tokens, vocab]` of the first tokens of a sentence, and the gradient of one parameter of the first block.
+    """Logits `[tokens, vocab]` of the first tokens of a sentence, and the gradient of one parameter half way.
 
     `noise` is by how much each of them differs when it is computed again: 0 on a CPU.
     """
@@ -97,8 +97,8 @@ def _outcome(step: Callable[[], Tensor]) -> Outcome:
 
 
 def _probed(handle: ModelHandle) -> nn.Parameter | None:
-    """A small parameter of the first block: its gradient comes through all later ones."""
-    prefix = f"{handle.architecture.block_of(0)}."
+    """A small parameter half way: its gradient comes through all later blocks, at half the price of the first one's."""
+    prefix = f"{handle.architecture.block_of(handle.layers // 2)}."
     found = [p for n, p in handle.model.named_parameters() if n.startswith(prefix) and p.is_floating_point()]
     return min(found, key=lambda one: one.numel(), default=None)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Literal
@@ -17,16 +17,22 @@ from torch.optim import Optimizer
 
 from editsafety.model.handle import ModelHandle
 
-# Modules that a forward pass, a gradient, an optimizer or this package's own arithmetic goes through, with what is
-# below them unless a name ends in a dot. The model's own modules come on top. What is elsewhere shows in behaviour.
+# Modules that a forward pass, a gradient, an optimizer or this package's own arithmetic goes through; with a dot at the
+# end, those below them as well. Those that define the model's own classes come on top. The list is short because all of
+# it is looked through after every case; what is done elsewhere shows in behaviour.
 WATCHED = (
-    "editsafety", "torch.", "torch._C", "torch._tensor", "torch.amp", "torch.autograd", "torch.backends", "torch.fft",
-    "torch.functional", "torch.linalg", "torch.nn", "torch.optim", "torch.overrides", "torch.random", "torch.special",
-    "torch.utils.hooks", "transformers.activations", "transformers.cache_utils", "transformers.generation",
-    "transformers.integrations", "transformers.masking_utils", "transformers.modeling_utils",
-    "transformers.pytorch_utils", "transformers.tokenization_utils_base", "safetensors", "builtins", "functools",
-    "hashlib", "itertools", "json", "math", "operator", "random",
+    "builtins", "functools", "hashlib", "math", "operator", "random",
+    "editsafety.editing.", "editsafety.edits.", "editsafety.judging.", "editsafety.lab.", "editsafety.measures.",
+    "editsafety.model.", "editsafety.numbers",
+    "torch", "torch._C._linalg", "torch._C._nn", "torch._C._special", "torch._tensor", "torch.amp.autocast_mode",
+    "torch.autograd", "torch.autograd.function", "torch.autograd.grad_mode", "torch.functional", "torch.linalg",
+    "torch.nn.functional", "torch.nn.init", "torch.nn.parameter", "torch.optim.", "torch.special", "torch.utils.hooks",
+    "transformers.activations", "transformers.cache_utils", "transformers.integrations.sdpa_attention",
+    "transformers.masking_utils", "transformers.modeling_layers", "transformers.modeling_utils",
+    "transformers.pytorch_utils",
 )  # fmt: skip
+# Of these modules, the classes that they define are watched like those of the model.
+WITH_CLASSES = ("editsafety.", "torch.optim", "transformers.cache_utils")
 HEAP_TYPE = 1 << 9  # of a class's flags: made by a class statement, so that its names can be bound anew
 
 
@@ -73,10 +79,19 @@ class Bindings:
         modules = _modules(handle)
         # builtins first: what compares the rest is then sound again.
         owners = [sys.modules["builtins"], *modules.values(), *_classes(handle, modules)]
+        return cls._of_owners(modules, frozenset(_kinds(handle)), owners)
+
+    @classmethod
+    def _of_owners(cls, modules: dict[str, ModuleType], parts: frozenset[Any], owners: Sequence[Any]) -> Bindings:
         names = tuple((owner, dict(owner.__dict__), _addresses(owner)) for owner in dict.fromkeys(owners))
         functions = {id(v): v for _, kept, _ in names for v in kept.values() if type(v) is FunctionType}
         code = tuple((f, f.__code__, f.__defaults__, f.__kwdefaults__) for f in functions.values())
-        return cls(modules, frozenset(_kinds(handle)), names, code)
+        return cls(modules, parts, names, code)
+
+    def renewed(self) -> Bindings:
+        """The same names as they are bound now: this very object where nothing was bound anew."""
+        same = all(_addresses(owner) == addresses for owner, _, addresses in self.names)
+        return self if same else self._of_owners(self.modules, self.parts, [owner for owner, _, _ in self.names])
 
     def put_back(self) -> tuple[str, ...]:
         """Undo what was done, and say it: one sentence for each name."""
@@ -140,7 +155,7 @@ def _runs(value: Any) -> bool:
 
 def _modules(handle: ModelHandle) -> dict[str, ModuleType]:
     own = {kind.__module__ for kind in _kinds(handle)}
-    watched = re.compile("|".join(one[:-1] if one.endswith(".") else rf"{one}(\..*)?" for one in WATCHED))
+    watched = re.compile("|".join(rf"{one[:-1]}(\..*)?" if one.endswith(".") else one for one in WATCHED))
     found = {name: one for name, one in list(sys.modules.items()) if name in own or watched.fullmatch(name)}
     return {name: one for name, one in found.items() if isinstance(one, ModuleType)}
 
@@ -155,9 +170,10 @@ def _kinds(handle: ModelHandle) -> set[type]:
 
 
 def _classes(handle: ModelHandle, modules: Mapping[str, ModuleType]) -> list[type]:
-    """Those classes, and every class that a watched module defines."""
+    """Those classes, and every class that certain watched modules define."""
     found = dict.fromkeys(sorted(_kinds(handle), key=lambda one: (one.__module__, one.__qualname__)))
-    for module in modules.values():
-        things = list(module.__dict__.values())
-        found |= dict.fromkeys(v for v in things if isinstance(v, type) and v.__module__ in modules)
+    for name, module in modules.items():
+        if name.startswith(WITH_CLASSES):
+            things = list(module.__dict__.values())
+            found |= dict.fromkeys(v for v in things if isinstance(v, type) and v.__module__ == name)
     return [one for one in found if one.__flags__ & HEAP_TYPE]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,9 @@ HOOKS = (
 NAMED_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", *HOOKS[7:])
 TENSOR_HOOKS = {"_backward_hooks": "gradient hooks", "_post_accumulate_grad_hooks": "hooks on the finished gradient"}
 FAMILY = {"_modules": "module", "_parameters": "parameter", "_buffers": "buffer"}
-PLAIN = (bool, int, float, str)
+PLAIN = frozenset({bool, int, float, str})
+# What a forward pass may renew, or a part of it that is looked at by itself.
+PASSIVE = frozenset({type(None), dict, OrderedDict, set, list, tuple, Tensor, nn.Parameter})
 
 
 @dataclass(frozen=True)
@@ -29,37 +32,44 @@ class ModuleState:
     kind: type[nn.Module]
     parts: dict[str, dict[Any, Any]]
     plain: dict[str, Any]
-    # Attributes that are called or asked (an activation, a config, a `forward` of its own). Tensors, lists and dicts
-    # are not among them: a forward pass may renew those.
+    # Attributes that are called or asked: an activation, a config, a `forward` of its own.
     objects: dict[str, Any]
+    names: frozenset[str]
 
     @classmethod
     def of(cls, module: nn.Module) -> ModuleState:
         """Remember it now."""
         attributes = module.__dict__
         parts = {key: dict(attributes[key]) for key in (*HOOKS, *FAMILY)}
-        return cls(module, type(module), parts, _plain(module), _objects(module))
+        plain = {key: value for key, value in attributes.items() if type(value) in PLAIN}
+        objects = {key: value for key, value in attributes.items() if _acts(value)}
+        return cls(module, type(module), parts, plain, objects, frozenset(attributes))
 
     def findings(self, label: str) -> Iterator[str]:
         """What is not as it was."""
-        module = self.module
+        module, attributes = self.module, self.module.__dict__
         for key in NAMED_HOOKS:
-            yield from hook_findings(key.strip("_").replace("_", " "), label, self.parts[key], module.__dict__[key])
+            if attributes[key] or self.parts[key]:
+                yield from hook_findings(key.strip("_").replace("_", " "), label, self.parts[key], attributes[key])
         for key, kind in FAMILY.items():
-            yield from _family(label, kind, self.parts[key], module.__dict__[key])
+            if not same(attributes[key], self.parts[key]):
+                yield from _family(label, kind, self.parts[key], attributes[key])
         if type(module) is not self.kind:
             yield f"the class of {label} was changed from {self.kind.__name__} to {type(module).__name__}"
-        objects = _objects(module)
-        for key in sorted(self.objects.keys() | objects.keys()):
-            if objects.get(key) is not self.objects.get(key):
-                done = "replaced" if key in self.objects or key == "forward" else "added"
-                yield f"{key} of {label} was {done}"
-        now = _plain(module)
-        for key in sorted(self.plain.keys() | now.keys()):
-            if key == "training" and now[key] != self.plain[key]:
-                yield f"{label} left in {'training' if now[key] else 'evaluation'} mode"
-            elif "cached" not in key and now.get(key) != self.plain.get(key):  # rotary caches count what they saw
-                yield f"{key} of {label} changed from {self.plain.get(key)!r} to {now.get(key)!r}"
+        for key, value in self.objects.items():
+            if attributes.get(key) is not value:
+                yield f"{key} of {label} was replaced"
+        for key, value in self.plain.items():
+            if (now := attributes.get(key)) != value:
+                if key == "training":
+                    yield f"{label} left in {'training' if now else 'evaluation'} mode"
+                elif "cached" not in key:  # rotary caches count what they saw
+                    yield f"{key} of {label} changed from {value!r} to {now!r}"
+        for key in self._added():
+            if type(attributes[key]) in PLAIN:
+                yield f"{key} of {label} changed from None to {attributes[key]!r}"
+            else:
+                yield f"{key} of {label} was {'replaced' if key == 'forward' else 'added'}"
 
     def restore(self) -> None:
         """Put it together again."""
@@ -70,11 +80,18 @@ class ModuleState:
             if not same(attributes[key], kept):
                 attributes[key].clear()
                 attributes[key].update(kept)
-        now = _plain(self.module).keys() | _objects(self.module).keys()
-        for key in now - self.plain.keys() - self.objects.keys():
+        for key in self._added():
             del attributes[key]
         attributes.update(self.plain)
         attributes.update(self.objects)
+
+    def _added(self) -> list[str]:
+        """Attributes that the module did not have; caches and other tensors, lists and dicts are its own business."""
+        attributes = self.module.__dict__
+        if len(attributes) == len(self.names) and attributes.keys() == self.names:
+            return []
+        more = sorted(attributes.keys() - self.names)
+        return [key for key in more if type(attributes[key]) in PLAIN or _acts(attributes[key])]
 
 
 @dataclass(frozen=True)
@@ -151,14 +168,9 @@ def _family(label: str, kind: str, before: Mapping[str, Any], now: Mapping[str, 
     return sorted(found)
 
 
-def _plain(module: nn.Module) -> dict[str, Any]:
-    return {key: value for key, value in module.__dict__.items() if type(value) in PLAIN}
-
-
-def _objects(module: nn.Module) -> dict[str, Any]:
-    """What can be called, and objects with attributes of their own."""
-    return {
-        key: value
-        for key, value in module.__dict__.items()
-        if not isinstance(value, (*PLAIN, Tensor, dict, list)) and (callable(value) or hasattr(value, "__dict__"))
-    }
+def _acts(value: Any) -> bool:
+    """Whether it can be called, or has attributes of its own."""
+    kind = type(value)
+    if kind in PLAIN or kind in PASSIVE or isinstance(value, Tensor):
+        return False
+    return callable(value) or hasattr(value, "__dict__")

@@ -69,7 +69,7 @@ class Group:
     def sentences(self) -> tuple[str, ...]:
         """Why the verdict is what it is, the most severe first; then which stream is fine where another is not."""
         said = [finding.sentence for finding in self.findings]
-        whole = any(finding.stream == WHOLE for finding in self.findings)  # then no stream is fine, whatever it came to
+        whole = any(one.stream == WHOLE and one.check != "complete" for one in self.findings)  # no stream is fine then
         fine = [stream for stream in self.planned if said and not whole and self.verdict_on(stream) is Verdict.PASS]
         for stream in fine:
             worst = max(self.ratios(stream), default=None)

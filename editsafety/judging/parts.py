@@ -19,7 +19,7 @@ RUN = "run"  # the name of the part that concerns no editor
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class VerdictPart:
     """One part of a verdict."""
 
     name: str  # `pocket-neo-rome`, or `run`
@@ -32,7 +32,7 @@ class Part:
         return "\n".join((f"{self.verdict.value} {self.name}: {self.verdict.meaning}", *self.sentences))
 
 
-def of_blocks(groups: Iterable[Group], courses: Iterable[CaseVerdict], gaps: Iterable[Gap]) -> list[Part]:
+def of_blocks(groups: Iterable[Group], courses: Iterable[CaseVerdict], gaps: Iterable[Gap]) -> list[VerdictPart]:
     """One part for each editor on each model: its single edits, its courses, and the courses that are missing."""
     found: dict[tuple[str, str], list[tuple[Verdict, Sequence[str]]]] = {}
     for group in groups:
@@ -44,11 +44,11 @@ def of_blocks(groups: Iterable[Group], courses: Iterable[CaseVerdict], gaps: Ite
     return [_worst(f"{model}-{tag(editor)}", told) for (model, editor), told in found.items()]
 
 
-def of_run(troubles: Iterable[tuple[Verdict, str]]) -> Part:
+def of_run(troubles: Iterable[tuple[Verdict, str]]) -> VerdictPart:
     """What concerns the run itself: it passes where nothing is wrong with it."""
     return _worst(RUN, [(Verdict.PASS, ()), *((verdict, (f"{verdict.value}: {said}",)) for verdict, said in troubles)])
 
 
-def _worst(name: str, told: Sequence[tuple[Verdict, Sequence[str]]]) -> Part:
+def _worst(name: str, told: Sequence[tuple[Verdict, Sequence[str]]]) -> VerdictPart:
     ordered = sorted(told, key=lambda one: -one[0].severity)
-    return Part(name, ordered[0][0], tuple(sentence for _, sentences in ordered for sentence in sentences))
+    return VerdictPart(name, ordered[0][0], tuple(sentence for _, sentences in ordered for sentence in sentences))

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from editsafety import yaml_files
 from editsafety.errors import UnknownNameError, UsageError
+from editsafety.judging.baselines.tolerance import Tolerance
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import exact
 from editsafety.runs.settings import Settings
@@ -48,7 +49,7 @@ class Threshold(BaseModel):
     @field_validator("fails_as")
     @classmethod
     def _can_fail(cls, fails_as: Verdict) -> Verdict:
-        if fails_as in (Verdict.PASS, Verdict.INCOMPLETE):
+        if fails_as in (Verdict.PASS, Verdict.REGRESSED, Verdict.INCOMPLETE):
             raise ValueError(f"a limit cannot fail as {fails_as.value}")
         return fails_as
 
@@ -130,7 +131,10 @@ class AbilityLimit(BaseModel):
 
 
 class Policy(BaseModel):
-    """Limits per case, per group (one editor on one model and stream), per course, and on abilities along a course."""
+    """Limits per case, per group (one editor on one model and stream), per course, and on abilities along a course.
+
+    `baseline` has what may be lost against a baseline, by figure: a measurement, or `perplexity_ratio`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
@@ -138,6 +142,7 @@ class Policy(BaseModel):
     group: dict[str, Threshold]
     course: dict[str, Threshold] = {}
     abilities: AbilityLimit | None = None
+    baseline: dict[str, Tolerance] = {}
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Policy:
@@ -180,6 +185,15 @@ class Policy(BaseModel):
             return cls.model_validate(_mapping(path))
         except ValidationError as error:
             raise UsageError(f"{path.name}: {_said(error)}") from error
+
+    def expect_left_out(self, kind: str, name: str, known: Iterable[str]) -> None:
+        """Pass for a limit of the default policy, which the suites were written for, that this policy leaves out.
+
+        Raises UsageError for any other name: no policy has a check of that name among those `known`.
+        """
+        usual = Policy.read("default")
+        if name not in {*usual.case, *usual.group, *usual.course} or name in {*self.case, *self.group, *self.course}:
+            raise UsageError(f"policy {self.name} has no {kind} check {name!r}. Known: {', '.join(known)}.")
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:

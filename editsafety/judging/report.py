@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from editsafety.judging.checks import WALKED, WRITES, CaseVerdict, Check, judge_case, judge_group
 from editsafety.judging.group import WHOLE, Group, order
-from editsafety.judging.parts import Gap, Part, of_blocks, of_run
+from editsafety.judging.parts import Gap, VerdictPart, of_blocks, of_run
 from editsafety.judging.policy import Policy
-from editsafety.judging.verdict import NOTHING_JUDGED, Verdict
+from editsafety.judging.verdict import NOTHING_JUDGED, STOPPED, Verdict
 from editsafety.names import label, slug
 from editsafety.numbers import counting, span
 from editsafety.runs.case import Case
@@ -23,6 +23,9 @@ from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.facts import ModelFacts, RunFacts
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.settings import Settings
+
+if TYPE_CHECKING:
+    from editsafety.judging.baselines.comparison import Comparison
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class RunReport:
     courses: tuple[CaseVerdict, ...] = ()  # the cases of several edits
     missing_courses: tuple[str, ...] = ()  # ids of those without a record
     command: str = ""  # how it is run again, where that is not a suite of pytest
+    against: Comparison | None = None  # how it stands to a baseline, where one was given
     more: Mapping[str, Any] = field(default_factory=dict)  # what else the JSON document has, by section
 
     @classmethod
@@ -114,7 +118,7 @@ class RunReport:
         return tuple(said for *_, said in self._gaps())
 
     @cached_property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[VerdictPart, ...]:
         """What the verdict is made of: each editor on each model, then the run itself; none where nothing was judged.
 
         Where nothing was judged because something stood in the way that has a name, that is an ERROR and not nothing.
@@ -145,6 +149,11 @@ class RunReport:
             yield Verdict.ERROR, f"a test failed by itself, and by no check that it is there to make: {told}"
         if self.interrupted:
             yield Verdict.INCOMPLETE, "the run was interrupted"
+        if self.against is not None:
+            yield from (
+                (Verdict.ERROR, f"cannot be held against the baseline: {said}") for said in self.against.refused
+            )
+            yield from ((Verdict.REGRESSED, f"{one.editor}: {one.sentence}") for one in self.against.regressed)
 
     def _gaps(self) -> Iterator[Gap]:
         """The courses without a record."""
@@ -181,7 +190,9 @@ class RunReport:
 
     @property
     def exit_code(self) -> int:
-        """0 pass, 10 COLLAPSE, 11 INEFFECTIVE, DAMAGED or NO-OP, 13 ERROR or INCOMPLETE, 14 nothing judged."""
+        """0 pass, 2 stopped, 10 to 14 as the verdict says, 14 where nothing was judged."""
+        if self.interrupted and self.facts.ended.stopped:
+            return STOPPED
         return NOTHING_JUDGED if self.verdict is None else self.verdict.exit_code
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,17 +14,19 @@ from editsafety.editors import Editor
 from editsafety.edits.behaviour import Behaviour
 from editsafety.edits.seal import Keepsake
 from editsafety.edits.session import EditSession
-from editsafety.errors import EditorError, NotPreparedError, SpoiltProcessError, UndoError
+from editsafety.errors import EditorError, NotPreparedError, SpoiltProcessError, StoreError, UndoError
 from editsafety.judging.policy import Policy
 from editsafety.lab import provenance
 from editsafety.lab.bench import Bench
 from editsafety.lab.keys import CaseKeys
+from editsafety.lab.watch import Sign, Watch, unwatched
 from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import ModelSpec, model_folder
 from editsafety.names import label, slug
 from editsafety.progress import Progress
 from editsafety.runs.case import Block
-from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, Software, Unedited
+from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, RefusedRun, Software, Unedited
+from editsafety.runs.model_files import state_of_files
 from editsafety.runs.plan import RunPlan, text_digest
 from editsafety.runs.store import Store
 
@@ -36,11 +39,16 @@ class Tools:
     """
 
     def __init__(
-        self, plan: RunPlan, store: Store, progress: Progress, handles: Mapping[str, ModelHandle] | None = None
+        self,
+        plan: RunPlan,
+        store: Store,
+        progress: Progress,
+        handles: Mapping[str, ModelHandle] | None = None,
+        watch: Watch = unwatched,
     ) -> None:
         self.keys = CaseKeys(plan, store, lambda model: provenance.of_model(self.bench(model).handle))
         self._plan, self._store, self._progress = plan, store, progress
-        self._handles = dict(handles or {})
+        self._handles, self._watch = dict(handles or {}), watch
         self._bench: Bench | None = None
         self._made: dict[Block, Editor] = {}
         self._behaviours: dict[str, Behaviour] = {}  # by fingerprint: what each model did when it was first loaded
@@ -66,8 +74,11 @@ class Tools:
     def editor(self, model: str, name: str) -> Editor:
         """An editor for a model, with its hyperparameters. Raises UsageError."""
         if (model, name) not in self._made:
-            editor = self._made[model, name] = self.new_editor(self.bench(model).handle, name)
+            handle = self.bench(model).handle
+            self._watch(Sign("making", model, name))
+            editor = self._made[model, name] = self.new_editor(handle, name)
             self._store.note(self._facts_of(editor, model, name))
+            self._watch(Sign())
         return self._made[model, name]
 
     def prepare(self, model: str, name: str) -> bool:
@@ -75,8 +86,10 @@ class Tools:
         editor = self.editor(model, name)
         if editor.missing() is None:
             return False
+        self._watch(Sign("preparing", model, name))
         with self._watched(editor.handle, name, "prepared itself"):
             editor.prepare(self._progress)
+        self._watch(Sign())
         return True
 
     def ready(self, model: str, name: str) -> Editor:
@@ -114,8 +127,10 @@ class Tools:
     @contextmanager
     def _watched(self, handle: ModelHandle, editor: str, when: str) -> Iterator[None]:
         """A session around what an editor does apart from editing. Raises EditorError for what it leaves behind."""
-        known = self._bench.baseline if self._bench is not None and self._bench.handle is handle else None
-        session = EditSession(handle, baseline=known, prove="in doubt")
+        # Inside another session the model may be edited, and does not do what it did at first.
+        first = self._bench is not None and self._bench.handle is handle and not handle.open_sessions
+        known = self._bench.baseline if self._bench is not None and first else None
+        session = EditSession(handle, baseline=known and known.renewed())
         try:
             with session:
                 yield
@@ -130,11 +145,11 @@ class Tools:
         spec = ModelSpec(
             model, settings.device, settings.dtype, settings.revision, settings.offline, settings.trust_remote_code
         )
+        self._watch(Sign("loading", model))
+        files = state_of_files(model)  # as they were before they were read
         handle = self._handles.get(model) or ModelHandle.load(spec)
-        facts = provenance.of_model(handle)
-        known = self._store.fact(ModelFacts, facts.model)
-        if known is not None and known.fingerprint != facts.fingerprint:
-            self.keys.forget()  # other weights under the same name: nothing that was kept applies
+        facts = replace(provenance.of_model(handle), files=files)
+        self._refuse_other_weights(facts)
         prefixes = contexts.prefixes(handle, artifacts_for(handle), seed=settings.seed)
         policy = Policy.of(settings)
         chosen = measures.needed(policy.measured)
@@ -143,17 +158,35 @@ class Tools:
         unedited = Unedited(facts.model, facts.fingerprint, text_digest(bench.texts), 0.0, {})
         base = self._store.fact(Unedited, unedited.name)
         if base is None:
+            started = time.monotonic()
             bench.open(policy, probes=probes)
+            seconds = time.monotonic() - started
             self._compare(bench)
             found = {name: measurement.as_json() for name, measurement in bench.base.items()}
-            self._store.note(replace(unedited, noise=bench.noise, found=found))
+            self._store.note(replace(unedited, noise=bench.noise, found=found, seconds=seconds))
         else:
             bench.open(policy, base.measurements, base.noise, probes=probes)
             self._compare(bench)
         self._store.note(replace(facts, noise=bench.noise))
         self._store.note(Software(provenance.of_software()))
         self._store.note(Columns(measures.columns(bench.measures)))
+        self._watch(Sign())
         return bench
+
+    def _refuse_other_weights(self, facts: ModelFacts) -> None:
+        """A run is of one set of weights; results of two must not stand in one report."""
+        known = self._store.fact(ModelFacts, facts.model)
+        if known is None or known.fingerprint == facts.fingerprint:
+            return
+        if (known.source, known.revision, known.dtype) != (facts.source, facts.revision, facts.dtype):
+            self.keys.forget()  # another model of the same short name, or loaded otherwise: nothing kept applies
+            return
+        refused = (
+            f"{facts.source} has other weights (fingerprint {facts.fingerprint[:12]}) than when this run was begun "
+            f"({known.fingerprint[:12]}). Bring those back, or give another --out."
+        )
+        self._store.note(RefusedRun(refused))
+        raise StoreError(f"{self._store.path.parent}: {refused}")
 
     def _compare(self, bench: Bench) -> None:
         """Whether a model that was loaded again does what it did at first; otherwise this process is spoilt."""

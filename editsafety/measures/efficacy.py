@@ -20,7 +20,7 @@ from editsafety.errors import UsageError
 from editsafety.measures import Inputs
 from editsafety.measures.answers import Answer, ask, expecting, grade, hear_out, with_gaps
 from editsafety.model.handle import ModelHandle
-from editsafety.model.scoring import by_length
+from editsafety.model.scoring import by_length, log_likelihoods
 from editsafety.runs.measurement import Column, Measurement
 
 VERSION = 2
@@ -145,10 +145,9 @@ def _score_targets(
         logits = handle.logits(handle.batch([rows[i] for i in chosen]))
         for k, i in enumerate(chosen):
             places = slice(len(rows[i]) - len(ids[i]) - 1, len(rows[i]) - 1)
-            wanted = torch.tensor(ids[i], device=logits.device)
-            scores = logits[k, places].log_softmax(-1)
-            nll = -float(scores.gather(-1, wanted[:, None]).double().mean())
-            hits = float((scores.argmax(-1) == wanted).double().mean())
+            wanted, scores = torch.tensor(ids[i]), logits[k, places]
+            nll = -float(log_likelihoods(scores, wanted).mean())
+            hits = float((scores.argmax(-1).cpu() == wanted).double().mean())
             scored[i] = Forced(nll, math.nan if math.isnan(nll) else hits)
     return scored
 

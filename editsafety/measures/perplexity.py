@@ -3,10 +3,10 @@
     nll_i = mean over tokens 2..n of -ln P(token | tokens before)        nats per token of text i
     me_ppl = mean_i exp(nll_i)                                           ME-PPL's own definition
 
-No special tokens, no BOS, no truncation; log-probabilities in float32, sums in float64. `me_ppl` is what "The Butterfly
-Effect of Model Editing" (arXiv 2402.09656, `ppl.py`) reports; one broken text dominates it. ROME's repository divides
-by n instead of n - 1 and comes out lower. Computed in nats, so that a text at 800 nats per token is still a number
-where its perplexity is none.
+No special tokens, no BOS, no truncation; probabilities in float32 (summed without its bias, see `log_likelihoods`),
+sums over tokens in float64. `me_ppl` is what "The Butterfly Effect of Model Editing" (arXiv 2402.09656, `ppl.py`)
+reports; one broken text dominates it. ROME's repository divides by n instead of n - 1 and comes out lower. Computed in
+nats, so that a text at 800 nats per token is still a number where its perplexity is none.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from editsafety import discovery
-from editsafety.errors import ModelError, UsageError, masked
+from editsafety.errors import EditSafetyError, ModelError, UsageError, masked, sentence_of
 from editsafety.names import slug
 from editsafety.shipped import shipped
 
@@ -129,7 +129,6 @@ def no_bars() -> Iterator[None]:
 
 
 def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     folder = model_folder(spec.name)
@@ -145,20 +144,23 @@ def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
     try:
         with no_bars():
             tokenizer = _own_tokenizer(place, local, options) or tokenizer
-            if tokenizer is None:
-                raise ModelError(
-                    f"cannot load {spec.name!r}: it holds no tokenizer. Save one beside the model: "
-                    f"tokenizer.save_pretrained({place!r})."
-                )
-            loaded: Any = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, output_loading_info=True, **options)
+            loaded: Any = (None, {})
+            if tokenizer is not None:
+                whole = {"dtype": dtype, "output_loading_info": True, **options}
+                loaded = AutoModelForCausalLM.from_pretrained(place, **whole)
         model, info = loaded
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = masked(str(error).strip().split("\n")[0])
+    except Exception as error:  # a damaged file makes transformers and tokenizers raise anything
+        reason = masked(str(error).strip().split("\n")[0]) or type(error).__name__
         if "trust_remote_code" in str(error):
             hint = (
                 "It runs code from its repository: if you trust it, add --trust-remote-code (the report will say so)."
             )
         raise ModelError(f"cannot load {spec.name!r}: {reason} {hint}") from error
+    if tokenizer is None:
+        raise ModelError(
+            f"cannot load {spec.name!r}: it holds no tokenizer. Save one beside the model: "
+            f"tokenizer.save_pretrained({place!r})."
+        )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"cannot load {spec.name!r}: the checkpoint lacks {len(missing)} weights (first: {missing[0]}), "
@@ -184,7 +186,12 @@ def _own_tokenizer(place: str, local: bool, options: dict[str, Any]) -> Any:
 
 def _call_maker(spec: ModelSpec) -> tuple[Any, Any]:
     """What a user's function returns; its dtype and everything else is the function's business."""
-    made = discovery.from_file(spec.name)()
+    try:
+        made = discovery.from_file(spec.name)()
+    except EditSafetyError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{spec.name} failed: {sentence_of(error)}. It has to return (model, tokenizer).") from error
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
         raise ModelError(f"{spec.name} returned {type(made).__name__}, expected a tuple (model, tokenizer).")
     return made
@@ -201,7 +208,11 @@ def _build_random(spec: ModelSpec) -> tuple[Any, Any]:
         kind, overrides = RANDOM_CONFIGS[name]
         config = AutoConfig.for_model(kind, **overrides)
     elif path.exists():
-        config = AutoConfig.from_pretrained(path)
+        try:
+            config = AutoConfig.from_pretrained(path)
+        except Exception as error:  # a damaged file makes transformers raise anything
+            reason = sentence_of(error).partition("\n")[0]
+            raise ModelError(f"random:{name}: its config cannot be read ({reason}).") from error
     else:
         known = ", ".join(RANDOM_CONFIGS)
         raise UsageError(f"random:{name}: neither a built-in shape ({known}) nor a config file that exists.")

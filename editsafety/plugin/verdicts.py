@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from editsafety.judging.parts import Part
+from editsafety.escaping import line
+from editsafety.judging.parts import VerdictPart
 from editsafety.judging.report import RunReport
 from editsafety.plugin import MARKED
 from editsafety.reporting import junit
-from editsafety.reporting.escaping import line
 
 if TYPE_CHECKING:
     from editsafety.plugin.session import SafetySession
@@ -44,9 +44,11 @@ class Verdicts:
         if report.failed and "editsafety" in report.keywords:
             self._failed[report.nodeid] = _last_line(report)
 
-    def conclude(self, session: pytest.Session, *, interrupted: bool) -> None:
-        """Write the report, tell what it says, and settle the status of the session."""
-        self._safety.write_report(interrupted=interrupted, failed=self._failed)
+    def conclude(self, session: pytest.Session, status: int) -> None:
+        """Write the report, tell what it says, and settle the status of the session, which would be `status`."""
+        stopped = status == pytest.ExitCode.INTERRUPTED
+        interrupted = stopped or status == pytest.ExitCode.INTERNAL_ERROR
+        self._safety.write_report(interrupted=interrupted, stopped=stopped, failed=self._failed)
         report = self._safety.report
         for part in report.parts if report is not None else ():
             session.testscollected += 1
@@ -64,7 +66,7 @@ class Verdicts:
         return pytest.ExitCode.NO_TESTS_COLLECTED if nothing or (self._about and not self._ran) else status
 
 
-def _told(part: Part) -> Iterator[pytest.TestReport]:
+def _told(part: VerdictPart) -> Iterator[pytest.TestReport]:
     """A part as the report of a test: green or red, with its sentences and its verdict as a property."""
     said = "\n".join(line(sentence, _LONGEST) for sentence in part.said.splitlines())
     for phase in _PHASES:

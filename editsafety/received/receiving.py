@@ -117,7 +117,8 @@ def saved_edit(path: Path, editor: str = "") -> Edit:
     except EditSafetyError as error:
         raise EditError(str(error)) from error
     try:
-        sidecars = editors.load(name).sidecars
+        # A file does not decide what code is run: only whoever gives the command may name one.
+        sidecars = editors.load(name).sidecars if editor or ".py:" not in name else {}
     except UsageError:
         if editor:
             raise

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
 from editsafety import __version__
+from editsafety.escaping import fenced
+from editsafety.escaping import markdown as safe
 from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import slug
 from editsafety.numbers import rate, times
-from editsafety.reporting import ReportPlace, courses, story
-from editsafety.reporting.escaping import fenced
-from editsafety.reporting.escaping import markdown as safe
+from editsafety.reporting import ReportPlace, against, courses, story
 from editsafety.reporting.rows import headings, rows
 from editsafety.runs.measurement import Measurement
 
@@ -34,6 +35,7 @@ def text(report: RunReport, *, suites: str = ReportPlace().suites) -> str:
         "the prompt, with other text in front of it, and on rephrasings. *kept*: share of neighbouring answers "
         "unchanged.",
         _reasons(report),
+        _against(report),
         _courses(report),
         _abilities(report),
         _controls(report),
@@ -56,10 +58,23 @@ class AsMarkdown:
 
 def step_summary(report: RunReport) -> str:
     """The short form, for GITHUB_STEP_SUMMARY: the verdict, the table, and why."""
-    parts = [f"### {safe(story.verdict_line(report), 1000)}", _table(report), _reasons(report, SUMMARY)]
+    parts = [
+        f"### {safe(story.verdict_line(report), 1000)}",
+        _table(report),
+        _reasons(report, SUMMARY),
+        _against(report),
+    ]
     broken = [control.sentence for control in report.controls if not control.behaved]
     parts += [_list(broken), _advice(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def append_summary(report: RunReport) -> None:
+    """Append the short form to GitHub's step summary, where there is one. Raises OSError."""
+    place = os.environ.get("GITHUB_STEP_SUMMARY")
+    if place:
+        with open(place, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(step_summary(report))
 
 
 def _advice(report: RunReport) -> str:
@@ -93,7 +108,14 @@ def _reasons(report: RunReport, most: int | None = None) -> str:
         left = len(group.sentences) - len(group.sentences[:most])
         more = [f"and {left} more, in the report"] if left else []
         blocks.append(f"**{title}**\n\n{_list([*group.sentences[:most], *more])}")
+    if report.facts.unexplained:
+        blocks.append(f"**Tests that failed by no check**\n\n{_list(report.facts.unexplained)}")
     return "\n\n".join(["## Why", *blocks] if blocks else [])
+
+
+def _against(report: RunReport) -> str:
+    said = against.sentences(report.against)
+    return f"## Against the baseline\n\n{_list(said)}" if said else ""
 
 
 def _courses(report: RunReport) -> str:
@@ -212,6 +234,7 @@ def _provenance(report: RunReport) -> str:
         lines.append(f"- editor {safe(editor)} on {safe(model)}: {_facts(told)}")
     lines += [f"- {safe(line)}" for line in story.set_aside(report)]
     lines += [f"- data {safe(name)}: {safe(spec)}" for name, spec in sorted(about["data"].items())]
+    lines += [f"- {safe(line)}" for line in story.unread(report)]
     settings = {name: value for name, value in about["settings"].items() if value not in (None, "", (), [])}
     lines.append(f"- settings: {_facts(settings)}")
     return "\n".join(["## What was run", "", *lines])

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from editsafety import escaping
+from editsafety.escaping import line
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import rate
-from editsafety.reporting import ReportPlace, courses, story
-from editsafety.reporting.escaping import line
+from editsafety.reporting import ReportPlace, against, courses, story
 from editsafety.reporting.rows import Row, headings, rows
 from editsafety.runs.measurement import Column
 
@@ -32,7 +33,7 @@ def render(
     console.print()
     for text in _folded(story.headline(report, place.seconds), console.width):
         console.print(Text(_safe(console, text), style="bold"), overflow="fold")
-    for text in story.set_aside(report):
+    for text in (*story.set_aside(report), *story.unread(report, MOST)):
         console.print(Text(_safe(console, text), style="dim"), overflow="fold")
     console.print()
     if report.groups:
@@ -49,6 +50,9 @@ def render(
         console.print(reasons)
         console.print()
     console.print(_evidence(report, console))
+    compared = _against(report, console)
+    if compared.row_count:
+        console.print(compared)
     command = story.replay(report, place.suites)
     written = None if place.folder is None else (place.folder / "report.md").as_posix()
     for name, copied in (("replay", command), ("report", written)):
@@ -65,7 +69,7 @@ class AsTerminal:
     def __call__(self, report: RunReport, place: ReportPlace) -> str:
         """Without colours."""
         page = StringIO()
-        render(report, Console(file=page, highlight=False, width=110), place)
+        render(report, escaping.console(page, width=110), place)
         return page.getvalue()
 
 
@@ -177,6 +181,8 @@ def _reasons(report: RunReport, console: Console) -> Table:
             head = Text("")
     for gap in report.gaps:
         _say(grid, console, "", gap)
+    for number, test in enumerate(report.facts.unexplained):
+        _say(grid, console, "" if number else "test", test)
     return grid
 
 
@@ -194,6 +200,16 @@ def _evidence(report: RunReport, console: Console) -> Table:
         _say(grid, console, "worst", story.worst_line(report, worst))
     if cause:
         _say(grid, console, "cause", cause)
+    return grid
+
+
+def _against(report: RunReport, console: Console) -> Table:
+    """What is not as it was accepted."""
+    grid = _grid()
+    name = "baseline"
+    for sentence in against.sentences(report.against, MOST * 2):
+        _say(grid, console, name, sentence)
+        name = ""
     return grid
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 
+from editsafety.escaping import xml
 from editsafety.judging.checks import CaseVerdict, Check
-from editsafety.judging.parts import Part
-from editsafety.reporting.escaping import xml
+from editsafety.judging.parts import VerdictPart
 
 
-def properties(judged: Check | CaseVerdict | Part) -> list[tuple[str, str]]:
+def properties(judged: Check | CaseVerdict | VerdictPart) -> list[tuple[str, str]]:
     """(name, value) pairs for `<properties>`: of one check, a part of a verdict, or a case and all its checks.
 
     Never illegal in XML.
     """
-    if isinstance(judged, Part):
+    if isinstance(judged, VerdictPart):
         return [("editsafety.verdict", judged.verdict.value)]
     if isinstance(judged, Check):
         return _of_check(judged)

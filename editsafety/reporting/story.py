@@ -11,6 +11,7 @@ from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import label, slug, tag
 from editsafety.numbers import counting, times
+from editsafety.reporting import against
 from editsafety.runs.case_record import CaseRecord
 
 _INTEGRITY = ("restore", "undeclared", "leftovers")
@@ -46,6 +47,19 @@ def set_aside(report: RunReport) -> list[str]:
     return list(dict.fromkeys(f"{facts.editor}: {line}" for facts in editors for line in facts.set_aside))
 
 
+def unread(report: RunReport, most: int | None = None) -> list[str]:
+    """What of the data is in no request: fields that were set aside, rows that were left out.
+
+    Of every source `most` lines, all without it.
+    """
+    lines: list[str] = []
+    for source, sentences in report.plan.unread.items():
+        lines += [f"data {source}: {sentence}" for sentence in sentences[:most]]
+        more = len(sentences) - len(sentences[:most])
+        lines += [f"data {source}: {more} more lines in the report"] if more else []
+    return lines
+
+
 def skipped(report: RunReport) -> list[str]:
     """Courses that were not run because the editor's traits do not allow them."""
     return [f"{case}: not run: {reason}" for case, reason in report.facts.not_applicable.items()]
@@ -73,6 +87,7 @@ def verdict_line(report: RunReport) -> str:
         several = len({model for model, _, _ in standing}) > 1
         names = [f"{editor}{f' on {model}' if several else ''} {found.value}" for model, editor, found in standing]
         said.append(", ".join([*names[:_MOST], *([f"{len(names) - _MOST} more"] if len(names) > _MOST else [])]))
+    said += [against.standing(report.against)] if report.against is not None else []
     return " · ".join([verdict.value, *said, *([alone] if alone else []), f"exit code {report.exit_code}"])
 
 

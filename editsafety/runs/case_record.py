@@ -22,10 +22,11 @@ Notes = Mapping[str, float | str | bool]
 class Failure:
     """Why a case has no result, or no further steps."""
 
-    kind: str  # "editor", "contract", "oom", "device", "undeclared", "died"
+    kind: str  # "editor", "contract", "oom", "device", "undeclared", "died", "timeout"
     message: str
     where: str = ""  # file and line that raised it
     undeclared: tuple[str, ...] = ()  # what the editor changed by itself, where that is why
+    stack: tuple[str, ...] = ()  # where its process was when it hung or died, the innermost call first
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +207,7 @@ class CaseRecord:
                 before=_measurements(body["before"]),
                 steps=tuple(_step(row) for row in body["steps"]),
                 breaking=_breaking(body["breaking"]) if body["breaking"] else None,
-                failure=Failure(**{**failure, "undeclared": tuple(failure["undeclared"])}) if failure else None,
+                failure=_failure(failure) if failure else None,
                 abilities=tuple(body["abilities"]),
                 remarks=tuple(body["remarks"]),
             )
@@ -232,6 +233,10 @@ def _spelled(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return str(float(value))
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _failure(row: Mapping[str, Any]) -> Failure:
+    return Failure(**{**row, "undeclared": tuple(row["undeclared"]), "stack": tuple(row.get("stack", ()))})
 
 
 def _rows(found: Mapping[str, Measurement]) -> dict[str, Any]:

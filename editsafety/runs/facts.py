@@ -67,6 +67,15 @@ class Ended(RunFact):
 
     kind: ClassVar[str] = "ended"
     interrupted: bool = True  # true from the beginning on: a run that is killed never gets to its end
+    stopped: bool = False  # whether it was stopped on purpose: Ctrl-C, SIGTERM
+
+
+@dataclass(frozen=True)
+class RefusedRun(RunFact):
+    """Why the last session could not use what the folder of the run holds; empty where it could."""
+
+    kind: ClassVar[str] = "refused"
+    sentence: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +145,7 @@ class ModelFacts(OfModel):
     trust_remote_code: bool = False
     threads: int = 1
     noise: float = 0.0  # the most by which the perplexity of a text differs when it is measured again
+    files: str = ""  # sizes and times of the files of a local folder, where another content would show
 
 
 @dataclass(frozen=True)
@@ -147,6 +157,13 @@ class Unedited(OfModel):
     texts: str  # their digest
     noise: float
     found: Mapping[str, dict[str, Any]]  # measurements as JSON values
+    seconds: float = 0.0  # how long that took: a yardstick for how long edits of this model may take
+
+    def __post_init__(self) -> None:
+        try:
+            self.measurements  # noqa: B018
+        except TypeError as error:  # a key that measurements do not have, or one that is missing
+            raise ValueError(f"what was measured of {self.model} is no measurement ({error})") from error
 
     @property
     def name(self) -> str:
@@ -193,15 +210,18 @@ class OrderFacts(OfBlock):
     compared: int
     different: tuple[str, ...]  # ids of cases
     key: str  # the block's key when that was found out
+    trouble: str = ""  # what went wrong while they were computed once more
 
     @property
     def holds(self) -> bool:
         """Whether there was something to compare, and it was the same."""
-        return self.compared > 0 and not self.different
+        return self.compared > 0 and not self.different and not self.trouble
 
     @property
     def sentence(self) -> str:
         """What was found, in words."""
+        if self.trouble:
+            return self.trouble
         if not self.compared:
             return "no case gave an edit, so nothing can be compared"
         if self.different:
@@ -234,6 +254,7 @@ class RunFacts:
 
     asked: Wanted = Wanted()
     ended: Ended = Ended()
+    refused: str = ""
     software: Mapping[str, str] = field(default_factory=dict)
     columns: tuple[Column, ...] = ()
     judged: frozenset[str] = frozenset()  # checks that were asked for; empty: all
@@ -258,6 +279,7 @@ class RunFacts:
         return cls(
             asked=next((fact for fact in every if isinstance(fact, Wanted)), Wanted()),
             ended=next((fact for fact in every if isinstance(fact, Ended)), Ended()),
+            refused=next((fact.sentence for fact in every if isinstance(fact, RefusedRun)), ""),
             software=next((fact.versions for fact in every if isinstance(fact, Software)), {}),
             columns=next((fact.columns for fact in every if isinstance(fact, Columns)), ()),
             judged=frozenset(fact.check for fact in every if isinstance(fact, JudgedCheck)),
@@ -282,6 +304,6 @@ class RunFacts:
         return not self.judged or check in self.judged
 
 
-_SESSION = (Wanted, Ended, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
+_SESSION = (Wanted, Ended, RefusedRun, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
 _SUBJECTS = (ModelFacts, Unedited, EditorFacts, BlockKey, OrderFacts, Drifted, Problem)
 KINDS: Mapping[str, type[RunFact]] = {fact.kind: fact for fact in (*_SESSION, *_SUBJECTS)}

@@ -12,6 +12,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
+
 from editsafety.errors import StoreError, UsageError
 from editsafety.names import label
 
@@ -180,6 +182,7 @@ class Settings:
     limit: int | None = option(
         None, help="maximum number of requests of each stream", at_least=1, unset="all", replayed=False
     )
+    skip_bad_rows: bool = option(False, help="leave rows of requests out that cannot be used, and say which")
     hparams: tuple[str, ...] = option(
         (), help="hyperparameters in place of the shipped ones: FILE, or editor=FILE; repeatable"
     )
@@ -208,6 +211,12 @@ class Settings:
     )
     items: int = option(100, help="maximum number of items of each ability", at_least=1)
     keep_going: bool = option(False, help="sequences and batches: do not stop after a collapse")
+    timeout: float | None = option(
+        None,
+        help="seconds after which a case (of a course: a step) is stopped as an ERROR; 0: never",
+        at_least=0,
+        unset="20 times the editor's slowest case, 60 at least",
+    )
 
     def __post_init__(self) -> None:
         for one in options_of(type(self)):
@@ -216,6 +225,8 @@ class Settings:
     @classmethod
     def stored(cls, values: Mapping[str, Any], where: str) -> Self:
         """Settings as `plan.json` holds them. Raises StoreError where they are those of another version."""
+        if not isinstance(values, Mapping):
+            raise StoreError(f"{where}: its settings are {values!r:.60}, expected an object. Run it again.")
         unknown = values.keys() - {one.name for one in options_of(cls)}
         if unknown:
             raise StoreError(
@@ -223,6 +234,12 @@ class Settings:
                 "Read it with the version that wrote it, or run it again."
             )
         given: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
+        try:
+            TypeAdapter(cls).validate_python(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise StoreError(f"{where}: {field} is {first['input']!r:.60}: {first['msg'].lower()}.") from error
         return cls(**given)
 
     def hparams_of(self, editor: str) -> Path | None:
@@ -255,6 +272,15 @@ class Output:
         None, help="folder of this run", short="o", unset="reports/<time>-<model>"
     )
     quiet: bool = option(False, help="no progress and no summary", short="q")
+    baseline: Path | None = option(  # noqa: RUF009
+        None, help="hold the run against what was accepted: a file of `editsafety baseline accept`", unset="none"
+    )
+    allow: tuple[str, ...] = option(
+        (), help="a condition that may differ from the baseline's, as its refusal names it; repeatable", unset="none"
+    )
+    in_process: bool = option(
+        False, help="run editors in pytest's own process, for debuggers: a crash or hang then takes the run with it"
+    )
 
 
 def _option(name: str, hint: Any, default: Any, about: Mapping[str, Any]) -> Option:

@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from editsafety.errors import StoreError
+from editsafety.runs.case import Case
 from editsafety.runs.case_record import SCHEMA, CaseRecord
 from editsafety.runs.facts import KINDS, RunFact, RunFacts
 
@@ -93,6 +94,13 @@ class Store:
         """Every case, run to its end or not, by id."""
         keys = self._read("SELECT key FROM cases ORDER BY id, key")
         return [record for (key,) in keys if (record := self.record(key)) is not None]
+
+    def finished(self, cases: Iterable[Case]) -> dict[str, CaseRecord]:
+        """The records of those of these cases that were run to their end, by case id; no model is needed for that."""
+        facts = self.facts()
+        keyed = ((case, facts.key_of(case)) for case in cases)
+        found = {case.id: self.record(key) for case, key in keyed if key is not None}
+        return {name: record for name, record in found.items() if record is not None and record.ended}
 
     def count(self) -> int:
         """Number of cases that were run to their end."""

@@ -1,5 +1,10 @@
 """Published statistics: read when they can be what they say, refused by name otherwise."""
 
+import random
+import tracemalloc
+import warnings
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +47,10 @@ def test_the_sum_is_divided_by_the_count(tmp_path: Path) -> None:
         ({"mom2.mom2": SUM + np.triu(SUM, 1)}, "not symmetric"),
         ({"mom2.mom2": np.zeros((600, 600))}, "takes 2880128 bytes, expected up to 4384"),
         ({"mom2.mom2": np.array([object()])}, "without pickle"),
+        ({"mom2.count": np.array(50 + 0j)}, "expected a number"),
+        ({"mom2.count": np.array(True)}, "expected a number"),
+        ({"mom2.mom2": SUM.astype(np.float64) * 1e200}, "not finite"),  # in float32, which they are kept in
+        ({"mom2.mom2": -SUM}, "negative diagonal"),
     ],
 )
 def test_a_file_that_cannot_be_this_sites_is_refused(tmp_path: Path, arrays: dict[str, Any], sentence: str) -> None:
@@ -82,3 +91,56 @@ def test_a_folder_without_the_file_or_with_two_is_refused(tmp_path: Path) -> Non
     write(tmp_path, "transformer.h.0.mlp.c_proj_float32_mom2_200.npz")
     with pytest.raises(DataError, match="expected one file"):
         published.locate(tmp_path, SITE)
+
+
+def test_a_file_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    """Zeros pack a thousandfold: 1 GiB of them is a file of one megabyte."""
+    path = tmp_path / "transformer.h.0.mlp.c_proj_float32_mom2_100000.npz"
+    np.savez_compressed(path, **{"mom2.mom2": np.zeros((4000, 4000)), "mom2.count": np.array(50)})
+    assert path.stat().st_size < 200_000
+    tracemalloc.start()
+    with pytest.raises(DataError, match="takes 128000128 bytes, expected up to 4384"):
+        published.read(path, SITE)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("twin", ["mom2.mom2", "mom2.mom2.npy"])
+def test_of_two_arrays_of_one_name_the_larger_one_counts(tmp_path: Path, twin: str) -> None:
+    path = write(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile says itself that a name is there twice
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+            file.writestr(twin, b"\0" * 2**20)
+    with pytest.raises(DataError, match="takes 1048576 bytes"):
+        published.read(path, SITE)
+
+
+def header(shape: str) -> bytes:
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        *(header("(100000, 1000000000)"), header("(-1, 6)"), header("(6, 6)"), header("(6")),
+        *(b"", b"\x80\x04K\x01.", b"\x93NUMPY\x09"),
+    ],
+)
+def test_an_array_whose_own_header_lies_is_refused(tmp_path: Path, member: bytes) -> None:
+    path = tmp_path / "transformer.h.0.mlp.c_proj_float32_mom2_1.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("mom2.mom2.npy", member)
+        file.writestr("mom2.count.npy", header("()") + b"\0\0\x80?")
+    with pytest.raises(DataError, match=r"cannot be read as \.npz without pickle"):
+        published.read(path, SITE)
+
+
+def test_any_flipped_byte_is_a_matrix_or_a_sentence(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    whole, rng = path.read_bytes(), random.Random(0)
+    for place in rng.sample(range(len(whole)), 250):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << rng.randrange(8)]) + whole[place + 1 :])
+        with suppress(DataError):
+            assert published.read(path, SITE).matrix.shape == (6, 6)

@@ -25,7 +25,7 @@ STATEMENTS = (
 def rewritten(draw: DrawFn, whole: bytes) -> bytes:
     """A store with one other row, or after a statement that nobody meant."""
     store = sqlite3.connect(":memory:")
-    store.deserialize(_without_wal(whole))
+    store.deserialize(whole)
     if draw(st.integers(0, 4)) == 0:
         store.execute(draw(st.sampled_from(STATEMENTS)))
     else:
@@ -41,8 +41,3 @@ def rewritten(draw: DrawFn, whole: bytes) -> bytes:
         store.execute(f"UPDATE {table} SET {DOCUMENTS[table]} = ? WHERE rowid = ?", (value, place))
     store.commit()
     return store.serialize()
-
-
-def _without_wal(data: bytes) -> bytes:
-    """The file with its header saying that there is no write-ahead log beside it."""
-    return data[:18] + b"\x01\x01" + data[20:]

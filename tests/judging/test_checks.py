@@ -185,3 +185,14 @@ def test_a_check_as_json_holds_no_number_that_is_not_one():
     assert judged(ratio=math.inf).check("perplexity").as_json()["figure"] is None
     assert judged(ratio=math.inf).check("perplexity").as_json()["not_finite"] is True
     assert judged(ratio=2.5).check("perplexity").as_json()["figure"] == pytest.approx(2.5)
+
+
+def test_an_edit_that_is_only_rounded_changes_nothing():
+    weight = builders.WEIGHT
+    check = judged(rounded=(weight,)).check("changes_something")
+    assert check.verdict is Verdict.NO_OP
+    assert check.sentence == f"the edit changes nothing but the precision of {weight}"
+    assert judged(changed=(weight, "b"), declared=(weight, "b"), rounded=(weight,)).verdict is Verdict.PASS
+    assert (
+        judged(rounded=(weight,), notes={"sidecars": True}).check("changes_something").sentence == f"changed {weight}"
+    )

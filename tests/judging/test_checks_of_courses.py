@@ -25,7 +25,7 @@ def test_a_healthy_course_passes_every_check():
     judged = judge_case(DEFAULT, course(step(10), step(20), step(30)))
     assert judged.verdict is Verdict.PASS
     assert judged.sentences == ()
-    assert [one.name for one in judged.checks] == list(DEFAULT.course)
+    assert [one.name for one in judged.checks] == ["changes_something", *DEFAULT.course]
 
 
 def test_a_model_that_recovers_after_a_collapse_has_still_collapsed():
@@ -164,3 +164,23 @@ def test_a_policy_without_limits_on_courses_says_so_and_passes_none():
     (check,) = judge_case(bare, course()).checks
     assert check.verdict is Verdict.ERROR
     assert "policy bare has no limit on courses" in check.sentence
+
+
+def test_a_course_along_which_nothing_was_written_is_a_no_op_and_one_edit_is_enough_to_be_none():
+    idle = [replace(step(edits), changed=()) for edits in (10, 20)]
+    found = judge_case(DEFAULT, course(*idle))
+    assert (found.verdict, found.sentences) == (
+        Verdict.NO_OP,
+        ("hard sequential: NO-OP: none of the edits changes anything",),
+    )
+    assert check("changes_something", idle[0], step(20)).verdict is Verdict.PASS
+    beside = replace(idle[1], notes={"sidecars": True})
+    assert check("changes_something", idle[0], beside).sentence == "runs beside the model"
+    rounded = replace(idle[1], rounded=("w",))
+    assert check("changes_something", rounded).sentence.endswith("but the precision of w")
+
+
+def test_a_course_of_a_policy_without_limits_on_courses_is_an_error_although_something_was_written():
+    lenient = DEFAULT.model_copy(update={"course": {}, "abilities": None})
+    found = judge_case(lenient, course(step(10)))
+    assert (found.verdict, found.check("walked").verdict) == (Verdict.ERROR, Verdict.ERROR)

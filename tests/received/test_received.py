@@ -20,22 +20,9 @@ from editsafety.model.handle import ModelHandle
 from editsafety.received.receiving import Handed, receive, saved_edit
 from editsafety.reporting import as_json
 from tests import tiny
-from tests.system.commands import LENIENT
 
 TEXTS = tiny.SENTENCES
 REQUESTS = (tiny.request(), tiny.request("case-1", subject="Toren"))
-
-
-@pytest.fixture
-def policy(tmp_path):
-    """Perplexity alone is judged, and that efficacy was measured."""
-    (tmp_path / "lenient.yaml").write_text(LENIENT)
-    return Policy.read(tmp_path / "lenient.yaml")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("EDITSAFETY_CACHE", str(tmp_path / "cache"))
 
 
 def nudge(handle, *, size=1e-3, rank=1):
@@ -422,3 +409,11 @@ def test_an_adapter_for_another_model_or_in_pickles_is_refused(tmp_path):
 def test_a_place_where_nothing_is_says_so(tmp_path):
     with pytest.raises(EditSafetyError, match="nowhere"):
         receive(tiny.handle("gpt2"), str(tmp_path / "nowhere"), TEXTS)
+
+
+def test_a_saved_edit_does_not_decide_which_file_is_run(tmp_path):
+    """Its header may name any editor; one that is a file is run when whoever gives the command names it."""
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w').close()\n")
+    Edit(f"{tmp_path / 'mine.py'}:Mine", (), "f").save(tmp_path / "edit.safetensors")
+    assert saved_edit(tmp_path / "edit.safetensors").editor.endswith("mine.py:Mine")
+    assert not (tmp_path / "was-run").exists()

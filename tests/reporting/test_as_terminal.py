@@ -3,6 +3,7 @@
 import io
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_an_editor_that_passes_has_one_row_and_no_reasons():
     assert len(rows_of(text)) == 1
     assert "expected at" not in text
     assert "replay" not in text
-    assert "verdict   PASS · ft: every check passes · exit code 0" in text
+    assert "verdict   PASS · ft: every check passes · no control was run · exit code 0" in text
     assert "control   no control was run, so this run did not prove that it can detect a collapse" in text
 
 
@@ -117,7 +118,7 @@ def test_a_terminal_that_knows_few_letters_gets_the_report_all_the_same(encoding
         made, Console(file=stream, width=100, highlight=False), ReportPlace(folder=Path("reports/é"), seconds=1.0)
     )
     stream.flush()
-    assert "exit code 10" in raw.getvalue().decode(encoding)
+    assert "exit code 10" in " ".join(raw.getvalue().decode(encoding).split())
 
 
 def test_numbers_that_are_not_finite_are_said_to_be():
@@ -165,3 +166,12 @@ def test_many_reasons_are_counted_not_listed():
     lost = {"ratio": 9.0, "takes": 0.0, "local": 0.0, "prefixed": 0.0, "rephrased": 0.0, "undeclared": ("wte",)}
     records = [record("rome", stream, i, **lost) for stream in ("hard", "normal") for i in range(3)]
     assert "and 7 more, in the report" in rendered(report(records))
+
+
+def test_of_many_rows_that_were_left_out_a_few_are_shown():
+    made = builders.example()
+    lines = ("30 of 40 rows cannot be used and were left out", *(f"rows.json[{i}]: is no row." for i in range(30)))
+    text = rendered(replace(made, plan=replace(made.plan, unread={"m hard": lines})))
+    assert "data m hard: 30 of 40 rows cannot be used and were left out" in text
+    assert text.count("is no row.") == as_terminal.MOST - 1
+    assert "data m hard: 26 more lines in the report" in text

@@ -27,6 +27,7 @@ from editsafety.runs.facts import (
     RunFacts,
     Software,
     Unedited,
+    Unexplained,
     Wanted,
 )
 from editsafety.runs.measurement import Column, Measurement
@@ -42,6 +43,7 @@ EVERY: tuple[RunFact, ...] = (
     Software({"editsafety": "1.0", "machine": "a — ☃"}),
     JudgedCheck("perplexity"),
     NotApplicable("a-case", "ft takes no batch"),
+    Unexplained(("test_it[a-case]: OSError: disk full",)),
     ModelFacts("gpt2", "f" * 64, 2_900_000, "cpu", "float32", "eager", "gpt2", "org/gpt2", "main", True, 2, 1e-7),
     Unedited("gpt2", "f" * 64, "t" * 64, 1e-7, {"me_ppl": json.loads(json.dumps(PERPLEXITY.as_json()))}),
     EditorFacts("gpt2", "rome", {"layers": [3], "lr": 0.5}, "c" * 64, "h.yaml", "arXiv 2202.05262", "x", ("a: b",)),
@@ -109,6 +111,19 @@ def test_a_fact_that_cannot_be_read_is_named(tmp_path: Path, value: str) -> None
     for read in (lambda: store.fact(Wanted), store.facts):
         with pytest.raises(StoreError, match=r"what it says of asked cannot be read. Give another --out"):
             read()
+
+
+@pytest.mark.parametrize(
+    "found",
+    [{"me_ppl": {}}, {"me_ppl": {"name": "me_ppl", "wrong": 1}}, {"me_ppl": 3}, [], {"me_ppl": {"value": None}}],
+)
+def test_a_base_that_holds_no_measurements_cannot_be_read(tmp_path: Path, found: object) -> None:
+    store = Store(tmp_path / "store.sqlite")
+    store.note(Unedited("gpt2", "f", "t", 0.0, {}))
+    body = {"model": "gpt2", "fingerprint": "f", "texts": "t", "noise": 0.0, "found": found}
+    store._db.execute("UPDATE facts SET value = ?", (json.dumps(body),))
+    with pytest.raises(StoreError, match=r"what it says of unedited cannot be read. Give another --out"):
+        store.facts()
 
 
 def test_a_fact_of_a_kind_that_is_unknown_here_is_passed_over(tmp_path: Path) -> None:
