@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +23,8 @@ from typing import Any
 from editsafety.errors import UnknownNameError, UsageError, sentence_of
 from editsafety.foreign import contained
 from editsafety.names import parts
+
+OURS = "editsafety"  # where a member comes from that is part of the project
 
 # How the file of a member says so, by family.
 MEMBER = {
@@ -41,6 +43,19 @@ def names(family: str) -> list[str]:
     return sorted(_members(family) | {point.name for point in entry_points(group=_group(family))})
 
 
+def origin(family: str, name: str) -> str:
+    """Where a member comes from: the project itself, a file, or package, version and entry point of somebody else's."""
+    if ".py:" in name:
+        return name
+    points = _points(family, name)
+    return OURS if not points or name in _members(family) else _spelled(points[0])
+
+
+def plugins() -> dict[str, str]:
+    """Every member of somebody else's package, as "measures: name", with package, version and entry point."""
+    return {f"{family}: {point.name}": _spelled(point) for family in sorted(MEMBER) for point in _points(family)}
+
+
 def expect(family: str, name: str) -> None:
     """Check that a member can be meant, without importing it. Raises UnknownNameError or UsageError."""
     if ".py:" in name:
@@ -49,6 +64,8 @@ def expect(family: str, name: str) -> None:
         raise UsageError(f"editsafety/{family.replace('.', '/')}/{name}.py does not define {MEMBER[family]}.")
     elif name not in names(family):
         raise UnknownNameError(family.rstrip("s"), name, names(family), "One of your own: path/to/file.py:ClassName.")
+    else:
+        _refuse_twins(family, name)
 
 
 def expect_editor(name: str) -> None:
@@ -71,11 +88,19 @@ def load(family: str, name: str) -> Any:
     Raises UnknownNameError or UsageError.
     """
     expect(family, name)
-    if ".py:" in name:
-        return from_file(name)
-    if name in _members(family):
+    return from_file(name) if ".py:" in name else _load(family, name, _members(family))
+
+
+def load_all(family: str) -> tuple[Any, ...]:
+    """Every member, sorted by name; the family is listed once for all of them. Raises UsageError."""
+    own = _members(family)
+    return tuple(_load(family, name, own) for name in names(family))
+
+
+def _load(family: str, name: str, own: Collection[str]) -> Any:
+    if name in own:
         return getattr(importlib.import_module(f"editsafety.{family}.{name}"), MEMBER[family])
-    (point,) = entry_points(group=_group(family), name=name)
+    (point,) = _points(family, name)
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
@@ -110,6 +135,28 @@ def _assigned(body: Iterable[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
         value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
         if value is not None:
             yield from ((target.id, value) for target in targets if isinstance(target, ast.Name))
+
+
+def _refuse_twins(family: str, name: str) -> None:
+    """Raise UsageError where a name has two owners: which of them was run could not be seen."""
+    points = [_spelled(point) for point in _points(family, name)]
+    owners = [*(["editsafety itself"] if name in _members(family) else []), *points]
+    if len(owners) > 1:
+        raise UsageError(
+            f"{family.rpartition('.')[2]}: the name {name!r} is taken by {' and by '.join(owners)}. "
+            "Uninstall one of the packages, or rename its entry point."
+        )
+
+
+def _points(family: str, name: str | None = None) -> list[EntryPoint]:
+    """The entry points of a family, each once: a package may be on the path twice."""
+    found = entry_points(group=_group(family)) if name is None else entry_points(group=_group(family), name=name)
+    return list({(point.name, point.value): point for point in found}.values())
+
+
+def _spelled(point: EntryPoint) -> str:
+    package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else "a package"
+    return f"{package} ({point.value})"
 
 
 def _group(family: str) -> str:

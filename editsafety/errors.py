@@ -68,6 +68,10 @@ class EditorError(EditSafetyError):
     """An editor that broke its contract (returned no edit, read a wrong shape ...)."""
 
 
+class MeasureError(EditSafetyError):
+    """A measure that broke its contract: it returned a figure that is not its own, or no measurement."""
+
+
 class NotPreparedError(EditorError):
     """The slow, data-hungry part of an editor has not been run yet."""
 

@@ -77,8 +77,7 @@ class _Layouts:
 
 def known_layouts() -> tuple[PublishedRows, ...]:
     """Every layout that is told by its fields, plug-ins included."""
-    loaders = (discovery.load("datasets", name) for name in discovery.names("datasets"))
-    return tuple(one for one in loaders if isinstance(one, PublishedRows) and one.fields)
+    return tuple(one for one in discovery.load_all("datasets") if isinstance(one, PublishedRows) and one.fields)
 
 
 def rows_of(path: Path) -> Iterator[DataRow | DataError]:

@@ -88,7 +88,8 @@ class Frame:
         attributes = vars(handle)
         for key in sorted((self.handle.keys() | attributes.keys()) - {"model", "tokenizer"}):
             if key not in self.handle:
-                found.append(f"{key} was added to the model's handle")
+                done = "replaced on" if hasattr(type(handle), key) else "added to"
+                found.append(f"{key} was {done} the model's handle")
             elif key not in attributes or attributes[key] != self.handle[key]:
                 found.append(f"{key} of the model's handle was replaced")
         return tuple(found)

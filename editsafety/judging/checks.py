@@ -117,6 +117,10 @@ def judge_case(policy: Policy, record: CaseRecord) -> CaseVerdict:
             f"policy {policy.name} has no limit on courses, so nothing of this one can be judged; add a part `course`"
         )
         checks += [Check(WALKED, Verdict.ERROR, said)]
+    elif record.is_course and record.steps:
+        base = {name: limit for name, limit in policy.on_base.items() if name not in policy.course}
+        told = [_judge_limit(name, limit, record) for name, limit in base.items()]
+        checks += [check for check in told if check.verdict.fails]  # said only of a model that was broken before
     return CaseVerdict(record, tuple(checks), policy.collapse)
 
 
@@ -219,7 +223,8 @@ class _Figure:
 
 def _judge_limit(name: str, threshold: Threshold, record: CaseRecord) -> Check:
     """One limit, over the steps of a case."""
-    before = record.before.get(threshold.measure)
+    before, even = record.before.get(threshold.measure), record.before.get("ppl_even")
+    threshold = threshold.within_even(None if even is None else even.value)
     figures = [_figure(threshold, before, step.found.get(threshold.measure)) for step in record.steps]
     missing = [figure for figure in figures if figure.value is None]
     if missing:
@@ -231,7 +236,10 @@ def _judge_limit(name: str, threshold: Threshold, record: CaseRecord) -> Check:
     unit = "x" if threshold.figure == "ratio" else ""
     share = rate(value) if record.is_course and not unit and 0 <= value <= 1 else ""
     said = f"{name} {threshold.spelled(value, first=share)}{unit if math.isfinite(value) else ''}"
-    said += _where(threshold, record, step) if record.is_course else _evidence(threshold, before, step)
+    if threshold.figure != "before":
+        said += _where(threshold, record, step) if record.is_course else _evidence(threshold, before, step)
+    if threshold.pass_at_most_of_even is not None and even is not None and threshold.verdict(value).fails:
+        said += f" (a model that guesses evenly has {_exact(even.value)}: it was broken already before any edit)"
     return Check(name, threshold.verdict(value), f"{said}, expected {threshold.limit}{unit}", value)
 
 
@@ -277,7 +285,7 @@ def _evidence(threshold: Threshold, before: Measurement | None, step: Step) -> s
     if threshold.figure == "ratio" and before is not None and after is not None:
         new = f"{_exact(after.value)} after" if after.value is not None else f"after the edit: {after.reason}"
         return f" ({_exact(before.value)} before, {new})"
-    return f" ({after.reason})" if threshold.figure != "before" and after is not None and after.reason else ""
+    return f" ({after.reason})" if after is not None and after.reason else ""
 
 
 def _judge_abilities(limit: AbilityLimit, record: CaseRecord) -> Iterator[Check]:

@@ -42,6 +42,7 @@ class Threshold(BaseModel):
     warn_at_most: float | None = Limit
     pass_at_least: float | None = Limit
     warn_at_least: float | None = Limit
+    pass_at_most_of_even: float | None = Limit  # of me_ppl: likewise, as a share of what an even guess has (`ppl_even`)
     over: Literal["worst", "last", "mean"] = "worst"  # of a course: which of its steps, or the mean of all
     fails_as: Verdict = Verdict.WARN
     why: str
@@ -60,6 +61,10 @@ class Threshold(BaseModel):
             raise ValueError("give exactly one of pass_at_most and pass_at_least")
         if most is not None and self.warn_at_least is not None:
             raise ValueError("warn_at_least goes with pass_at_least, not with pass_at_most")
+        if self.pass_at_most_of_even is not None and (
+            most is None or self.measure != "me_ppl" or self.figure == "ratio"
+        ):
+            raise ValueError("pass_at_most_of_even goes with pass_at_most, on me_ppl before or after an edit")
         if least is not None and self.warn_at_most is not None:
             raise ValueError("warn_at_most goes with pass_at_most, not with pass_at_least")
         if most is not None and self.warn_at_most is not None and self.warn_at_most < most:
@@ -95,6 +100,14 @@ class Threshold(BaseModel):
         """The limit with another end: it fails past the ratio, and passes where it did, if that is below."""
         passes = min(self.pass_at_most, ratio) if self.pass_at_most is not None else None
         return self.model_copy(update={"pass_at_most": passes, "warn_at_most": ratio})
+
+    def within_even(self, even: float | None) -> Threshold:
+        """The limit where an even guess has this perplexity: no further than its share of that."""
+        if self.pass_at_most_of_even is None or self.pass_at_most is None or even is None:
+            return self
+        end = self.pass_at_most_of_even * even
+        warn = None if self.warn_at_most is None else max(min(self.warn_at_most, end), min(self.pass_at_most, end))
+        return self.model_copy(update={"pass_at_most": min(self.pass_at_most, end), "warn_at_most": warn})
 
     @property
     def limit(self) -> str:
@@ -200,6 +213,12 @@ class Policy(BaseModel):
         """The policy of a run, with the limit on perplexity that was asked for in place of its own."""
         policy = cls.read(settings.policy)
         return policy if settings.collapse_above is None else policy.with_collapse_above(settings.collapse_above)
+
+    @property
+    def on_base(self) -> dict[str, Threshold]:
+        """Its limits on the unedited model alone: where one fails, nothing that was compared with that model counts."""
+        limits = {**self.case, **self.course}
+        return {name: limit for name, limit in limits.items() if limit.figure == "before"}
 
     def with_collapse_above(self, ratio: float) -> Policy:
         """The policy with another perplexity ratio past which a model has collapsed.

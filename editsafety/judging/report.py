@@ -221,13 +221,17 @@ def _group(policy: Policy, cases: Sequence[Case], records: Mapping[str, CaseReco
 
 
 def _judged(policy: Policy, record: CaseRecord, facts: RunFacts) -> CaseVerdict:
-    """A case judged by the checks that were asked for; what stopped it, and that it is no edit, is never left out."""
+    """A case judged by the checks that were asked for.
+
+    What stopped it is never left out, nor that it is no edit, or of a model that was broken before.
+    """
     case = judge_case(policy, record)
     head = "course " if record.is_course else ""
     stopped = record.failure is not None and not record.is_course
 
     def counts(check: Check) -> bool:
-        always = check.name == WALKED or (check.name == WRITES and check.verdict.fails)
+        fundamental = check.name == WRITES or check.name in policy.on_base
+        always = check.name == WALKED or (fundamental and check.verdict.fails)
         return stopped or always or facts.asks_for(f"{head}{check.name}")
 
     return replace(case, checks=tuple(check for check in case.checks if counts(check)))

@@ -19,7 +19,7 @@ from editsafety.edits.edit import Edit
 from editsafety.edits.rounding import is_only_rounded
 from editsafety.edits.seal import Seal
 from editsafety.edits.session import EditSession, Proof
-from editsafety.errors import EditorError, UndoError, sentence_of
+from editsafety.errors import EditorError, MeasureError, UndoError, sentence_of
 from editsafety.foreign import contained
 from editsafety.lab.bench import Bench, Found
 from editsafety.measures import AbilityProbe
@@ -165,6 +165,8 @@ def failure_of(bench: Bench, editor: str, error: BaseException) -> Failure:
     elif isinstance(error, torch.OutOfMemoryError):
         torch.cuda.empty_cache()
         kind = "oom"
+    elif isinstance(error, MeasureError):
+        return Failure("measure", sentence_of(error), where_raised(error))
     return Failure(kind, f"{editor} failed: {sentence_of(error)}", where_raised(error), undeclared)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from editsafety import editors, measures
+from editsafety import discovery, editors, measures
 from editsafety.artifacts import ArtifactStore, default_root
 from editsafety.editing import contexts
 from editsafety.editors import Editor
@@ -22,10 +22,10 @@ from editsafety.lab.keys import CaseKeys
 from editsafety.lab.watch import Sign, Watch, unwatched
 from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import ModelSpec, model_folder
-from editsafety.names import label, slug
+from editsafety.names import label, parts, slug
 from editsafety.progress import Progress
 from editsafety.runs.case import Block
-from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, RefusedRun, Software, Unedited
+from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, ModelFiles, Software, Unedited, Unusable
 from editsafety.runs.model_files import state_of_files
 from editsafety.runs.plan import RunPlan, text_digest
 from editsafety.runs.store import Store
@@ -113,6 +113,7 @@ class Tools:
             hparams=editor.hparams.model_dump(mode="json"),
             code=editors.code_version(name),
             file=str(file or ""),
+            origin=_origin(name),
             paper=editor.traits.paper,
             reference=editor.traits.reference,
             set_aside=tuple(editors.set_aside(name, file)),
@@ -146,9 +147,9 @@ class Tools:
             model, settings.device, settings.dtype, settings.revision, settings.offline, settings.trust_remote_code
         )
         self._watch(Sign("loading", model))
-        files = state_of_files(model)  # as they were before they were read
+        files = ModelFiles(slug(model), state_of_files(model))  # as they were before they were read
         handle = self._handles.get(model) or ModelHandle.load(spec)
-        facts = replace(provenance.of_model(handle), files=files)
+        facts = provenance.of_model(handle)
         self._refuse_other_weights(facts)
         prefixes = contexts.prefixes(handle, artifacts_for(handle), seed=settings.seed)
         policy = Policy.of(settings)
@@ -168,6 +169,7 @@ class Tools:
             bench.open(policy, base.measurements, base.noise, probes=probes)
             self._compare(bench)
         self._store.note(replace(facts, noise=bench.noise))
+        self._store.note(files)
         self._store.note(Software(provenance.of_software()))
         self._store.note(Columns(measures.columns(bench.measures)))
         self._watch(Sign())
@@ -185,7 +187,7 @@ class Tools:
             f"{facts.source} has other weights (fingerprint {facts.fingerprint[:12]}) than when this run was begun "
             f"({known.fingerprint[:12]}). Bring those back, or give another --out."
         )
-        self._store.note(RefusedRun(refused))
+        self._store.note(Unusable(refused))
         raise StoreError(f"{self._store.path.parent}: {refused}")
 
     def _compare(self, bench: Bench) -> None:
@@ -201,6 +203,12 @@ class Tools:
                 "finished is kept."
             )
             raise SpoiltProcessError(self.spoilt)
+
+
+def _origin(name: str) -> str:
+    around, inner = parts(name)
+    every = [discovery.origin("editors", inner), *(discovery.origin("regularisers", one) for one in around)]
+    return "; ".join(dict.fromkeys(one for one in every if one != discovery.OURS))
 
 
 def artifacts_for(handle: ModelHandle) -> ArtifactStore:

@@ -58,7 +58,8 @@ def _around(bench: Bench, session: EditSession, unedited: Mark, fresh: Sequence[
     reached = generalisation(handle, Inputs(fresh, batch_size=size))
     here = session.mark()
     session.back_to(unedited)
-    untouched = {found.name: found for one in compared for found in one(handle, bench.inputs(fresh))}
+    untouched = {found.name: found for one in compared for found in measures.called(one, handle, bench.inputs(fresh))}
     session.back_to(here)
-    spared = [found for one in compared for found in one(handle, bench.inputs(fresh, before=untouched))]
+    again = bench.inputs(fresh, before=untouched)
+    spared = [found for one in compared for found in measures.called(one, handle, again)]
     return [replace(found, answers=()) for found in (*reached, *spared)]

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, Protocol
 from editsafety import discovery
 from editsafety.datasets.request import EditRequest
 from editsafety.edits.edit import Edit
+from editsafety.errors import MeasureError
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Column, Measurement
 
@@ -81,6 +82,26 @@ def needed(measurements: Iterable[str] = ()) -> tuple[Measure, ...]:
     """
     wanted = set(measurements)
     return tuple(m for m in every() if getattr(m, "default", True) or wanted.intersection(getattr(m, "gives", ())))
+
+
+def called(measure: Measure, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
+    """What a measure finds. Raises MeasureError for what it does not say that it `gives`, or no measurements at all.
+
+    A figure has one owner: one that came back under the name of another would be judged in its place.
+    """
+    found = tuple(measure(handle, inputs))
+    names = [one.name if isinstance(one, Measurement) else None for one in found]
+    own = getattr(measure, "gives", None)
+    for place, name in enumerate(names):
+        if name is None:
+            kind = type(found[place]).__name__
+            raise MeasureError(f"measure {measure.name} returned {kind}, expected a tuple of Measurement.")
+        if name in names[:place]:
+            raise MeasureError(f"measure {measure.name} returned {name!r} twice; a figure has one value.")
+        if own is not None and name not in own:
+            said = ", ".join(own) or "nothing"
+            raise MeasureError(f"measure {measure.name} returned {name!r}, but in `gives` it says: {said}.")
+    return found
 
 
 def columns(chosen: Iterable[Measure]) -> tuple[Column, ...]:

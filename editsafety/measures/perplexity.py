@@ -28,13 +28,15 @@ NAMES = {
     "ppl_median": "perplexity",
     "ppl_worst": "perplexity",
     "ppl_token_weighted": "perplexity",
+    "ppl_even": "perplexity",
 }
 
 
 class Perplexity:
     """`me_ppl`, `nll_per_token` (mean over all tokens), and of the texts' perplexities the median and the worst.
 
-    `ppl_token_weighted` is exp(nll_per_token). Items: perplexities per text (`me_ppl`), nats per text
+    `ppl_token_weighted` is exp(nll_per_token). `ppl_even` is what a model has that finds all tokens equal, the
+    size of its vocabulary: what a broken base is told by. Items: perplexities per text (`me_ppl`), nats per text
     (`nll_per_token`). Logits that are not finite, or a perplexity past float64 (709.8 nats), are a finding: no value,
     `broken`. Raises DataError, before anything is run, for a text of fewer than 2 tokens or past the model's context.
     """
@@ -42,10 +44,17 @@ class Perplexity:
     name: ClassVar[str] = "perplexity"
     version: ClassVar[int] = 1
     scope: ClassVar[Literal["model", "case", "edit"]] = "model"
-    gives: ClassVar[tuple[str, ...]] = ("me_ppl", "nll_per_token", "ppl_median", "ppl_worst", "ppl_token_weighted")
+    gives: ClassVar[tuple[str, ...]] = (
+        "me_ppl",
+        "nll_per_token",
+        "ppl_median",
+        "ppl_worst",
+        "ppl_token_weighted",
+        "ppl_even",
+    )
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
-        """The five figures of the texts."""
+        """The six figures of the texts."""
         if not inputs.texts:
             return tuple(Measurement.missing(name, self.version, unit, "no texts") for name, unit in NAMES.items())
         rows = _tokenise(handle, inputs.texts)
@@ -56,6 +65,7 @@ class Perplexity:
         per_token = sum(nll * count for nll, count in zip(nats, counts, strict=True)) / sum(counts)
         spread = _ratio_error(nats, counts, per_token)
         weighted = _exp(per_token)
+        words = float(handle.model.config.get_text_config().vocab_size)
         return (
             self._measurement("me_ppl", _mean(ppl), nats, items=ppl, stderr=_error(ppl)),
             self._measurement("nll_per_token", per_token, nats, items=nats, stderr=spread),
@@ -64,6 +74,7 @@ class Perplexity:
             self._measurement(
                 "ppl_token_weighted", weighted, nats, stderr=None if spread is None else weighted * spread
             ),
+            self._measurement("ppl_even", words if math.isfinite(per_token) else math.nan, nats),
         )
 
     def _measurement(

@@ -33,9 +33,9 @@ from editsafety.runs.facts import (
     JudgedCheck,
     NotApplicable,
     OrderFacts,
-    RefusedRun,
     RunFacts,
     Unexplained,
+    Unusable,
     Wanted,
 )
 from editsafety.runs.plan import NONE, RunPlan
@@ -115,7 +115,7 @@ class SafetySession:
                 self._lock = folders.begin(self.folder, self.plan)
             self._store = Store(self.folder / folders.STORE)
             if self.worker is None:
-                self._store.note(RefusedRun())  # whatever was refused before: this session finds out for itself
+                self._store.note(Unusable())  # whatever was refused before: this session finds out for itself
         return self._store
 
     @property

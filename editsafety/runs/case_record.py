@@ -22,7 +22,7 @@ Notes = Mapping[str, float | str | bool]
 class Failure:
     """Why a case has no result, or no further steps."""
 
-    kind: str  # "editor", "contract", "oom", "device", "undeclared", "died", "timeout"
+    kind: str  # "editor", "contract", "oom", "device", "undeclared", "measure", "died", "timeout"
     message: str
     where: str = ""  # file and line that raised it
     undeclared: tuple[str, ...] = ()  # what the editor changed by itself, where that is why

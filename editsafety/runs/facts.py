@@ -71,7 +71,7 @@ class Ended(RunFact):
 
 
 @dataclass(frozen=True)
-class RefusedRun(RunFact):
+class Unusable(RunFact):
     """Why the last session could not use what the folder of the run holds; empty where it could."""
 
     kind: ClassVar[str] = "refused"
@@ -145,7 +145,14 @@ class ModelFacts(OfModel):
     trust_remote_code: bool = False
     threads: int = 1
     noise: float = 0.0  # the most by which the perplexity of a text differs when it is measured again
-    files: str = ""  # sizes and times of the files of a local folder, where another content would show
+
+
+@dataclass(frozen=True)
+class ModelFiles(OfModel):
+    """What the files of a local model looked like before it was loaded; empty for a model that has none here."""
+
+    kind: ClassVar[str] = "files"
+    state: str
 
 
 @dataclass(frozen=True)
@@ -184,6 +191,7 @@ class EditorFacts(OfBlock):
     hparams: Mapping[str, Any]
     code: str  # sha256 of the files that define it
     file: str = ""  # the user's hyperparameters
+    origin: str = ""  # where it comes from, if not from here: a file, or package, version and entry point
     paper: str = ""
     reference: str = ""
     set_aside: tuple[str, ...] = ()  # what that file says and is not read here, each with the reason
@@ -279,7 +287,7 @@ class RunFacts:
         return cls(
             asked=next((fact for fact in every if isinstance(fact, Wanted)), Wanted()),
             ended=next((fact for fact in every if isinstance(fact, Ended)), Ended()),
-            refused=next((fact.sentence for fact in every if isinstance(fact, RefusedRun)), ""),
+            refused=next((fact.sentence for fact in every if isinstance(fact, Unusable)), ""),
             software=next((fact.versions for fact in every if isinstance(fact, Software)), {}),
             columns=next((fact.columns for fact in every if isinstance(fact, Columns)), ()),
             judged=frozenset(fact.check for fact in every if isinstance(fact, JudgedCheck)),
@@ -304,6 +312,6 @@ class RunFacts:
         return not self.judged or check in self.judged
 
 
-_SESSION = (Wanted, Ended, RefusedRun, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
-_SUBJECTS = (ModelFacts, Unedited, EditorFacts, BlockKey, OrderFacts, Drifted, Problem)
+_SESSION = (Wanted, Ended, Unusable, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
+_SUBJECTS = (ModelFacts, ModelFiles, Unedited, EditorFacts, BlockKey, OrderFacts, Drifted, Problem)
 KINDS: Mapping[str, type[RunFact]] = {fact.kind: fact for fact in (*_SESSION, *_SUBJECTS)}

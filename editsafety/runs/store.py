@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -60,7 +61,9 @@ class Store:
 
     def note(self, fact: RunFact) -> None:
         """Keep a fact about the run, in place of the one of that kind and name."""
-        text = json.dumps(asdict(fact), allow_nan=False)
+        # Half a surrogate pair, which an error's text may hold, is spelled out: no reader of UTF-8 JSON takes it.
+        body = json.dumps(asdict(fact), allow_nan=False, ensure_ascii=False)
+        text = re.sub("[\ud800-\udfff]", lambda half: f"\\\\u{ord(half[0]):04x}", body)
         with self._writing():
             self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (fact.kind, fact.name, text))
 

@@ -46,16 +46,14 @@ class LabProcess:
         self._here, there = Pipe()
         lives, self._life = os.pipe()  # the child sees its end closed when we are gone
         self._stack: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (closed with this)
+        self._last_dump = ""
         descriptors = (there.fileno(), lives, self._stack.fileno())
-        warnings = [f"-W{given}" for given in sys.warnoptions]
-        words = [sys.executable, "-u", *warnings, "-c", ENTRY, json.dumps(sys.path), *map(str, descriptors)]
         try:
             with log.open("ab") as out:
                 self._said = out.tell()
-                self._process = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=descriptors, process_group=0
-                )
+                self._process = _started(descriptors, out)
         except OSError as error:
+            self._let_go()
             raise StoreError(f"{log}: what editors print cannot be written there ({error}).") from error
         finally:
             there.close()
@@ -134,3 +132,11 @@ class LabProcess:
             self._stack.close()
             self._here.close()
             os.close(self._life)
+
+
+def _started(descriptors: tuple[int, ...], out: BinaryIO) -> subprocess.Popen[bytes]:
+    warnings = [f"-W{given}" for given in sys.warnoptions]
+    words = [sys.executable, "-u", *warnings, "-c", ENTRY, json.dumps(sys.path), *map(str, descriptors)]
+    return subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=descriptors, process_group=0
+    )

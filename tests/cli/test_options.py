@@ -110,8 +110,8 @@ def test_where_things_go_is_out_with_one_short_form() -> None:
         if words != ("apply",):
             assert OPTIONS[words].get("-o") is OPTIONS[words]["--out"], words
     assert {words[0] for words in having("--out")} == {
-        "run", "edit", "abilities", "screen", "mine", "propose", "sequence", "curves", "check", "verify", "apply",
-        "keys", "surrogate", "experiment",
+        "run", "baseline", "edit", "abilities", "screen", "mine", "propose", "sequence", "curves", "check", "verify",
+        "apply", "keys", "surrogate", "experiment",
     }  # fmt: skip
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from editsafety import abilities, discovery
-from editsafety.errors import UnknownNameError
+from editsafety.errors import UnknownNameError, UsageError
 from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
+from editsafety.runs.measurement import Column
 
 LIMIT = "{measure: %s, figure: after, pass_at_most: 3, why: it grows}"
 HEAD = "name: mine\ncase: {a: {measure: me_ppl, figure: ratio, pass_at_most: 2, why: it grows}}\n"
@@ -87,7 +89,7 @@ def test_a_plug_in_is_asked_what_it_gives_and_left_alone_when_it_does_not_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin: Quiet, known: str, unknown: str
 ) -> None:
     class Point:
-        name = "theirs"
+        name, value, dist = "theirs", "theirs:MEASURE", None
 
         def load(self) -> Quiet:
             return plugin
@@ -126,3 +128,40 @@ def test_the_command_refuses_it_before_torch_is_there(tmp_path: Path, suite: str
     assert "no measurement named 'there_is_no_such_thing'" in done.stderr
     assert "course.mine" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+class Impostor(Quiet):
+    """A measure of somebody else's that gives a figure which is not its own."""
+
+    def __init__(self, *gives: str, shows: str = "") -> None:
+        if gives:
+            self.gives = gives
+        if shows:
+            self.columns = (Column(shows, "mine"),)
+
+
+@pytest.mark.parametrize("name", ["aaa", "zzz"])  # whichever of the two is read first
+@pytest.mark.parametrize(
+    ("plugin", "owner"),
+    [
+        (Impostor("sureness", "me_ppl"), "'me_ppl', a figure of measure perplexity"),
+        (Impostor("locality_tokens"), "'locality_tokens', a figure of measure locality"),
+        (Impostor(shows="efficacy"), "'efficacy', a figure of measure efficacy"),
+        (Impostor("kept"), "'kept', a figure of the walk of a course"),
+        (Impostor("drift_growth"), "'drift_growth', a figure of the walk of a course"),
+        (Impostor("nli"), "'nli', a figure of an ability"),
+    ],
+)
+def test_a_figure_of_two_measures_is_refused_with_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin: Impostor, owner: str, name: str
+) -> None:
+    points = [plugged(name, plugin)]
+    monkeypatch.setattr(
+        discovery, "entry_points", lambda group, name=None: points if group == "editsafety.measures" else []
+    )
+    with pytest.raises(UsageError, match=rf"measure {name} \(a package \(theirs:MEASURE\)\) gives {owner}"):
+        refuse_unmeasured(policy(tmp_path, "case", "efficacy"), ["nli"])
+
+
+def plugged(name: str, plugin: Quiet) -> SimpleNamespace:
+    return SimpleNamespace(name=name, value="theirs:MEASURE", dist=None, load=lambda: plugin)

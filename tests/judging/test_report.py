@@ -304,3 +304,24 @@ def test_where_something_else_than_the_cases_fails_no_stream_is_praised():
     )
     assert (made.verdict, len(made.groups[0].sentences)) == (Verdict.ERROR, 1)
     assert "PASS" not in made.groups[0].sentences[0]
+
+
+@pytest.mark.parametrize("editors", [("rome", "rome"), ("rome", "ft"), ("ft", "rome")])
+def test_the_worst_case_is_the_most_severe_and_not_the_one_of_the_largest_ratio(editors):
+    """An editor that writes what it does not declare is worse than a collapse; its perplexity may be as before."""
+    loud, quiet = record(editors[0], "hard", 0, ratio=800.0), record(editors[1], "hard", 1, undeclared=("wte.weight",))
+    made = report([loud, quiet])
+    assert made.verdict is Verdict.ERROR
+    assert made.worst.record == quiet
+    for group in made.groups:
+        assert group.worst_first()[0].verdict is group.verdict
+    assert made.worst_groups[0].worst_first()[0].record == quiet
+
+
+@pytest.mark.parametrize("asked", ["efficacy", "perplexity"])
+def test_a_base_that_was_broken_before_is_an_error_whatever_was_asked_for(asked):
+    before = {one: builders.measured(one, 500.0) for one in ("me_ppl", "ppl_even")}
+    broken = record("rome", "hard", 0, before=before, ratio=500.0 / builders.BASE)
+    facts = RunFacts.of([JudgedCheck(asked), JudgedCheck(f"course {asked}")])
+    assert report([broken], facts=facts).verdict is Verdict.ERROR
+    assert report([record("rome", "hard", 0)], facts=facts).verdict is Verdict.PASS

@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from editsafety.errors import EditorError, NotPreparedError
+from editsafety.errors import EditorError, NotPreparedError, UsageError
 from editsafety.judging.checks import judge_case
 from editsafety.judging.policy import Policy
 from editsafety.judging.verdict import Verdict
 from editsafety.lab import edit_store, single
 from editsafety.lab.lab import Lab
+from editsafety.model.handle import ModelHandle
 from editsafety.progress import Progress
 from editsafety.runs.case import Case
 from editsafety.runs.schedule import Schedule
 from editsafety.runs.store import Store
 from tests.lab.walking import timeless
 from tests.system import world
+from tests.system.commands import LENIENT
 
 QUIET = Progress(io.StringIO(), "quiet")
 
@@ -322,3 +324,26 @@ def test_a_single_edit_with_its_abilities_is_another_record_of_the_same_edit(pat
     assert probed.after["choosing"].n == probed.before["choosing"].n == 1
     assert plain.step.edit_id == probed.step.edit_id
     assert counted() == {"normal-0 1": 1}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_limit_below_the_noise_of_the_model_is_refused_before_anything_is_edited(paths, tmp_path, again):
+    """Measured now, or known from an earlier session on the same folder."""
+    policy = tmp_path / "strict.yaml"
+    policy.write_text(LENIENT.replace("pass_at_most: 1.25", "pass_at_most: 1.001"))
+    store = Store(tmp_path / "store.sqlite")
+    plan = world.plan(paths, "Nudge", policy=str(policy))
+    handle = ModelHandle.load(paths["model"])
+    if not again:
+        run = handle.logits
+        handle.logits = lambda batch: run(batch) * (1 if len(batch.ids) == 1 else 0.95)
+    else:
+        Lab(plan, store, QUIET, handles={paths["model"]: handle}).tools.bench(paths["model"])
+        (known,) = store.facts().unedited.values()
+        store.note(replace(known, noise=0.2))
+    found = Lab(plan, store, QUIET, handles={paths["model"]: handle})
+    with pytest.raises(
+        UsageError, match=r"perplexity passes up to 1\.001x, but re-runs of the unedited model differ by"
+    ):
+        found.record(plan.cases[0])
+    assert store.records() == []

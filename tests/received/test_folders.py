@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from editsafety.errors import ModelError
-from editsafety.judging.policy import Policy
 from editsafety.judging.verdict import Verdict
 from editsafety.model.handle import ModelHandle
 from editsafety.received import folders

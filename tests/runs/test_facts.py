@@ -20,6 +20,7 @@ from editsafety.runs.facts import (
     Ended,
     JudgedCheck,
     ModelFacts,
+    ModelFiles,
     NotApplicable,
     OrderFacts,
     Problem,
@@ -28,6 +29,7 @@ from editsafety.runs.facts import (
     Software,
     Unedited,
     Unexplained,
+    Unusable,
     Wanted,
 )
 from editsafety.runs.measurement import Column, Measurement
@@ -40,11 +42,13 @@ EVERY: tuple[RunFact, ...] = (
     Wanted(("a-case", "b-case"), ("b-case",)),
     Ended(interrupted=False),
     Columns((Column("efficacy", "prompt", "success", order=20),)),
+    Unusable("gpt2 has other weights than when this run was begun."),
     Software({"editsafety": "1.0", "machine": "a — ☃"}),
     JudgedCheck("perplexity"),
     NotApplicable("a-case", "ft takes no batch"),
     Unexplained(("test_it[a-case]: OSError: disk full",)),
     ModelFacts("gpt2", "f" * 64, 2_900_000, "cpu", "float32", "eager", "gpt2", "org/gpt2", "main", True, 2, 1e-7),
+    ModelFiles("gpt2", "a" * 64),
     Unedited("gpt2", "f" * 64, "t" * 64, 1e-7, {"me_ppl": json.loads(json.dumps(PERPLEXITY.as_json()))}),
     EditorFacts("gpt2", "rome", {"layers": [3], "lr": 0.5}, "c" * 64, "h.yaml", "arXiv 2202.05262", "x", ("a: b",)),
     BlockKey("gpt2", "rome", "s" * 64, "c" * 64),
@@ -101,6 +105,14 @@ def test_a_fact_that_is_no_number_is_refused_and_the_store_goes_on(tmp_path: Pat
     assert store.fact(ModelFacts, "gpt2") is None
     store.note(MODEL)
     assert store.fact(ModelFacts, "gpt2") == MODEL
+
+
+@pytest.mark.parametrize("said", ["\ud800", "a \udfff\ud800 b", "\U0001f600 é \x00 \x1b[31m \u202e"])
+def test_whatever_an_error_says_comes_back_with_half_characters_spelled_out(tmp_path: Path, said: str) -> None:
+    store = Store(tmp_path / "store.sqlite")
+    store.note(Problem("gpt2", "rome", said))
+    spelled = "".join(f"\\u{ord(one):04x}" if "\ud800" <= one <= "\udfff" else one for one in said)
+    assert store.facts().problems == {("gpt2", "rome"): spelled}
 
 
 @pytest.mark.parametrize("value", ["{", "[]", '{"cases": 12}'])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,10 +86,8 @@ def test_every_case_has_a_verdict_and_the_others_are_what_an_undisturbed_process
     orders.write_text("".join(f"{case} {order}\n" for case, order in ORDERS.items()))
     plan = world.plan(fatal, "Fatal", timeout=2.0)
     lab = supervised(plan, tmp_path)
-    started = time.monotonic()
     found = {case.request.id: lab.record(case) for case in plan.cases}
     lab.close()
-    assert time.monotonic() - started < 100
     verdicts = {name: judge_case(Policy.read("default"), record).verdict for name, record in found.items()}
     good = ("hard-0", "hard-2")
     assert {name for name, verdict in verdicts.items() if verdict is Verdict.PASS} == set(good)

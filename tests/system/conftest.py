@@ -34,6 +34,12 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Editors run in the process of the test: a new one for every run takes seconds, and tests/supervision has it."""
+    monkeypatch.setenv("EDITSAFETY_IN_PROCESS", "1")
+
+
+@pytest.fixture
 def paths(tmp_path: Path) -> dict[str, str]:
     """A tiny model, two hard and two normal requests, texts, and editors."""
     return world.write(tmp_path)

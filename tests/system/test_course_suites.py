@@ -12,6 +12,8 @@ from editsafety.runs.store import Store
 from editsafety.shipped import shipped
 from tests.system import world
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 SUITES = shipped("suites")
 FIXED = ("-c", str(SUITES / "pytest.ini"), "-p", "no:cacheprovider", "--editsafety-every=2")
 

@@ -14,6 +14,8 @@ from tests import tiny
 from tests.system import world
 from tests.system.commands import FT, NO_COVARIANCE, ROOT
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 SUITES = shipped("suites")
 ALL = ("controls", "collapse", "efficacy", "integrity")
 FIXED = ("-c", str(SUITES / "pytest.ini"), "-p", "no:cacheprovider")
