@@ -183,7 +183,7 @@ def test_requests_are_asked_behind_a_prefix_when_there_are_prefixes(tmp_path, po
 
 
 def test_equal_weights_behind_another_config_are_refused(tmp_path, policy):
-    place = folder(tmp_path, family="llama", rope_theta=500.0)
+    place = folder(tmp_path, family="llama", rms_norm_eps=0.1)
     with pytest.raises(ModelError, match="computes something else than its weights do in tiny-llama"):
         judged(tiny.handle("llama"), place, policy)
     place = folder(tmp_path, activation_function="relu", name="relu")
