@@ -21,6 +21,7 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "vocab.bpe", "merges.txt",
     "spiece.model", "sentencepiece.bpe.model", "source.spm", "tekken.json",
 )  # fmt: skip
+SAMPLE = "a 1 é 中"  # no tokenizer makes nothing of all of it
 DTYPES = ("float32", "bfloat16", "float16")
 
 # Shapes of well-known models, for cost figures without a download: (model_type, overrides of its default config).
@@ -143,13 +144,12 @@ def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
     dtype = getattr(torch, spec.dtype)
     try:
         with no_bars():
-            tokenizer = _own_tokenizer(place, local, options) or tokenizer
-            if tokenizer is None:
-                raise ModelError(
-                    f"cannot load {spec.name!r}: it holds no tokenizer. Save one beside the model: "
-                    f"tokenizer.save_pretrained({place!r})."
-                )
-            loaded: Any = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, output_loading_info=True, **options)
+            own = _own_tokenizer(place, local, options, needed=tokenizer is None)
+            tokenizer = tokenizer if own is None else own
+            loaded: Any = (None, {})
+            if tokenizer is not None:
+                whole = {"dtype": dtype, "output_loading_info": True, **options}
+                loaded = AutoModelForCausalLM.from_pretrained(place, **whole)
         model, info = loaded
     except Exception as error:  # a damaged file makes transformers and tokenizers raise anything
         reason = masked(str(error).strip().split("\n")[0]) or type(error).__name__
@@ -158,6 +158,11 @@ def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
                 "It runs code from its repository: if you trust it, add --trust-remote-code (the report will say so)."
             )
         raise ModelError(f"cannot load {spec.name!r}: {reason} {hint}") from error
+    if tokenizer is None:
+        raise ModelError(
+            f"cannot load {spec.name!r}: it holds no tokenizer. Save one beside the model: "
+            f"tokenizer.save_pretrained({place!r})."
+        )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"cannot load {spec.name!r}: the checkpoint lacks {len(missing)} weights (first: {missing[0]}), "
@@ -166,7 +171,7 @@ def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
     return Loaded(model, tokenizer, tuple(sorted(info["unexpected_keys"])))
 
 
-def _own_tokenizer(place: str, local: bool, options: dict[str, Any]) -> Any:
+def _own_tokenizer(place: str, local: bool, options: dict[str, Any], *, needed: bool) -> Any:
     """The tokenizer of a folder or a hub id; None where there is none.
 
     For a folder without one, transformers makes an empty tokenizer of the model's kind, which splits nothing.
@@ -177,8 +182,13 @@ def _own_tokenizer(place: str, local: bool, options: dict[str, Any]) -> Any:
     saved = any((folder / name).is_file() for name in TOKENIZER_FILES)
     if local and not saved and (folder / "config.json").is_file():
         return None
-    made = AutoTokenizer.from_pretrained(place, **options)
-    return made if made("a", add_special_tokens=False)["input_ids"] else None
+    try:
+        made = AutoTokenizer.from_pretrained(place, **options)
+    except OSError:
+        if local or needed:
+            raise
+        return None  # the hub has none; where it cannot be reached, the model will say so
+    return made if made(SAMPLE, add_special_tokens=False)["input_ids"] else None
 
 
 def _call_maker(spec: ModelSpec) -> tuple[Any, Any]:

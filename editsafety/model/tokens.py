@@ -34,7 +34,10 @@ def spell(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
         return whole
     bare = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     front = _front(tokenizer, whole, bare)
-    return whole if front is None else bare if front and bare[: len(front)] == front else [*front, *bare]
+    if front is None:
+        return whole
+    there = bool(front) and bare[: len(front)] == front
+    return bare if there else [*front, *bare]
 
 
 def spell_out(tokenizer: Any, text: str) -> Spelled:

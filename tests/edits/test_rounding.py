@@ -20,6 +20,15 @@ def test_numbers_in_fewer_bits_are_no_edit(narrow):
     assert is_only_rounded(BEFORE, BEFORE.to(narrow).float())
 
 
+def test_numbers_that_were_rounded_twice_or_cut_off_are_no_edit():
+    """Cut off by the definition: the upper half of every float32's bits."""
+    assert is_only_rounded(BEFORE, BEFORE.half().bfloat16().float())
+    cut = BEFORE.numpy().view("uint32") & 0xFFFF0000
+    after = torch.from_numpy(cut.view("float32"))
+    assert not torch.equal(after, BEFORE.bfloat16().float())
+    assert is_only_rounded(BEFORE, after)
+
+
 @pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16], ids=str)
 def test_one_other_number_among_rounded_ones_is_an_edit(narrow):
     after = BEFORE.to(narrow).float()

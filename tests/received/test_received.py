@@ -13,7 +13,6 @@ from editsafety.edits.edit import Edit, Replace, Sidecar
 from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditError, EditSafetyError, ModelError, UsageError
-from editsafety.judging.policy import Policy
 from editsafety.judging.verdict import Verdict
 from editsafety.measures import Inputs
 from editsafety.model.handle import ModelHandle
@@ -21,22 +20,9 @@ from editsafety.received.receiving import Handed, receive, saved_edit
 from editsafety.reporting import as_json
 from tests import tiny
 from tests.builders import default_without
-from tests.system.commands import LENIENT
 
 TEXTS = tiny.SENTENCES
 REQUESTS = (tiny.request(), tiny.request("case-1", subject="Toren"))
-
-
-@pytest.fixture
-def policy(tmp_path):
-    """Perplexity alone is judged, and that efficacy was measured."""
-    (tmp_path / "lenient.yaml").write_text(LENIENT)
-    return Policy.read(tmp_path / "lenient.yaml")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("EDITSAFETY_CACHE", str(tmp_path / "cache"))
 
 
 def nudge(handle, *, size=1e-3, rank=1):
@@ -197,7 +183,7 @@ def test_requests_are_asked_behind_a_prefix_when_there_are_prefixes(tmp_path, po
 
 
 def test_equal_weights_behind_another_config_are_refused(tmp_path, policy):
-    place = folder(tmp_path, family="llama", rope_theta=500.0)
+    place = folder(tmp_path, family="llama", rms_norm_eps=0.1)
     with pytest.raises(ModelError, match="computes something else than its weights do in tiny-llama"):
         judged(tiny.handle("llama"), place, policy)
     place = folder(tmp_path, activation_function="relu", name="relu")
