@@ -22,7 +22,7 @@ def main() -> None:
     system refuses (a full disk, a folder in the way). Ctrl-C is 2. Nothing but plain lines reaches either stream.
     """
     from editsafety.cli.app import app
-    from editsafety.cli.options import Interrupted
+    from editsafety.cli.options import Interrupted, WasInterrupted
 
     with _clean_streams():
         try:
@@ -30,6 +30,8 @@ def main() -> None:
                 app()
         except Interrupted:
             print("editsafety: interrupted; the same command goes on where this one stopped.", file=sys.stderr)  # noqa: T201
+            raise SystemExit(INTERRUPTED) from None
+        except WasInterrupted:
             raise SystemExit(INTERRUPTED) from None
         except SystemExit as end:
             raise SystemExit({2: USAGE, _CTRL_C: INTERRUPTED}.get(end.code, end.code)) from None  # type: ignore[arg-type]

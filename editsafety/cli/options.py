@@ -58,6 +58,10 @@ class Interrupted(Exception):
     """The work was stopped by the user; what was finished is kept."""
 
 
+class WasInterrupted(Exception):
+    """What is told of was stopped by the user, and the exit code says so; typer takes a plain 2 for a usage error."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loading:
     """How a model is loaded: the same options for every command that loads one."""

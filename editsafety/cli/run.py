@@ -20,7 +20,7 @@ from editsafety.errors import StoreError, UnknownNameError
 from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
-from editsafety.judging.verdict import NOTHING_JUDGED
+from editsafety.judging.verdict import NOTHING_JUDGED, STOPPED
 from editsafety.progress import Progress, Task
 from editsafety.reporting import ReportPlace, as_terminal
 from editsafety.runs import folders
@@ -159,6 +159,8 @@ def report(
         as_terminal.render(found, escaping.console(), place)
     else:
         typer.echo(reporting.load(format)(found, place), nl=False)
+    if found.exit_code == STOPPED:
+        raise options.WasInterrupted
     raise typer.Exit(found.exit_code)
 
 

@@ -23,6 +23,7 @@ from editsafety.progress import Progress
 
 TOKENS_PER_DIMENSION = 10
 BATCH_TOKENS = 4096
+ROUNDING = 1e-5  # of the mean diagonal: what may be missing to a positive semi-definite matrix
 ASYMMETRY = 1e-3  # of the largest entry; float32 sums of 100,000 articles stay below 1e-5
 
 
@@ -143,6 +144,24 @@ def load(handle: ModelHandle, artifacts: ArtifactStore, site: Site, corpus: str,
             f"the stored second moment of {site.module} {wrong}. Delete it from the artifact folder and prepare again."
         )
     return Covariance(site.module, matrix, int(count))
+
+
+def why_not(matrix: Tensor, tokens: int, site: Site) -> str:
+    """Why a matrix cannot be C of a site, the mean over so many tokens, in words; empty when it can."""
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
+        return f"is said to be of {tokens!r:.20} tokens, expected a whole number above 0"
+    if wrong := _wrong(matrix, torch.tensor(tokens), site.d_in):
+        return wrong
+    whole = matrix.detach().cpu().double()
+    if not bool(torch.isfinite(whole).all()):
+        return "holds entries that are not finite"
+    scale = float(whole.diagonal().mean())
+    if not scale > 0:
+        return "is all zero"
+    # A factor exists where no direction has a negative square; rounding of float32 is allowed for.
+    if int(torch.linalg.cholesky_ex(whole + ROUNDING * scale * torch.eye(site.d_in, dtype=whole.dtype)).info):
+        return "is not positive semi-definite, as a mean of squares is"
+    return ""
 
 
 def _wrong(matrix: Tensor | None, count: Tensor | None, size: int) -> str:

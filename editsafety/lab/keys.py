@@ -12,7 +12,7 @@ from editsafety.judging.policy import Policy
 from editsafety.lab.terms import Terms
 from editsafety.names import label, slug
 from editsafety.runs.case import Block, Case
-from editsafety.runs.facts import BlockKey, ModelFacts, Unusable
+from editsafety.runs.facts import BlockKey, ModelFacts, ModelFiles, Unusable
 from editsafety.runs.model_files import state_of_files
 from editsafety.runs.plan import RunPlan, text_digest
 from editsafety.runs.store import Store
@@ -74,7 +74,8 @@ class CaseKeys:
         known = self._store.fact(ModelFacts, slug(model))
         if known is None:
             return self._load(model)
-        if state_of_files(model) in ("", known.files):
+        files, now = self._store.fact(ModelFiles, slug(model)), state_of_files(model)
+        if not now or (files is not None and files.state == now):
             return known
         try:
             return self._load(model)

@@ -25,7 +25,7 @@ from editsafety.model.loading import ModelSpec, model_folder
 from editsafety.names import label, parts, slug
 from editsafety.progress import Progress
 from editsafety.runs.case import Block
-from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, Software, Unedited, Unusable
+from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, ModelFiles, Software, Unedited, Unusable
 from editsafety.runs.model_files import state_of_files
 from editsafety.runs.plan import RunPlan, text_digest
 from editsafety.runs.store import Store
@@ -147,9 +147,9 @@ class Tools:
             model, settings.device, settings.dtype, settings.revision, settings.offline, settings.trust_remote_code
         )
         self._watch(Sign("loading", model))
-        files = state_of_files(model)  # as they were before they were read
+        files = ModelFiles(slug(model), state_of_files(model))  # as they were before they were read
         handle = self._handles.get(model) or ModelHandle.load(spec)
-        facts = replace(provenance.of_model(handle), files=files)
+        facts = provenance.of_model(handle)
         self._refuse_other_weights(facts)
         prefixes = contexts.prefixes(handle, artifacts_for(handle), seed=settings.seed)
         policy = Policy.of(settings)
@@ -169,6 +169,7 @@ class Tools:
             bench.open(policy, base.measurements, base.noise, probes=probes)
             self._compare(bench)
         self._store.note(replace(facts, noise=bench.noise))
+        self._store.note(files)
         self._store.note(Software(provenance.of_software()))
         self._store.note(Columns(measures.columns(bench.measures)))
         self._watch(Sign())

@@ -18,7 +18,7 @@ from typing import Any
 from editsafety.errors import ModelError, UsageError, masked
 from editsafety.model.handle import ModelHandle
 from editsafety.received import tying
-from editsafety.received.probe import Probe
+from editsafety.received.probe import ServedProbe
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -29,7 +29,9 @@ def holds_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def merge(handle: ModelHandle, folder: Path, probe: Callable[[ModelHandle], Probe]) -> tuple[ModelHandle, Probe]:
+def merge(
+    handle: ModelHandle, folder: Path, probe: Callable[[ModelHandle], ServedProbe]
+) -> tuple[ModelHandle, ServedProbe]:
     """The unedited model with an adapter merged into a copy of its weights, and what the served model gives.
 
     The ends of the merged model are tied only where both have the same numbers. Raises UsageError without peft,

@@ -17,7 +17,7 @@ PROBED = 8  # positions whose logits are compared
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
+class ServedProbe:
     """Ids of a text and the last logits behind it, float32 `[8, vocab]` or fewer, on the CPU."""
 
     ids: tuple[int, ...]

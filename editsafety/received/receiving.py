@@ -17,7 +17,7 @@ from editsafety.edits.edit import Edit, Replace
 from editsafety.errors import EditError, EditSafetyError, ModelError, UsageError
 from editsafety.model.handle import ModelHandle
 from editsafety.received import adapters, difference, folders, tying
-from editsafety.received.probe import Probe
+from editsafety.received.probe import ServedProbe
 
 MOST = 5  # names in a sentence
 
@@ -34,7 +34,7 @@ class Handed:
     # How many tensors were looked at.
     compared: int
     # What the model handed over gives for a text; None for a saved edit, which is nothing but its weights.
-    probe: Probe | None = None
+    probe: ServedProbe | None = None
     # Whether one end of the model differs from the other, and both are one matrix in the unedited model.
     untied: bool = False
     # Whether the unedited model's tokenizer stands in for one that was not handed over.
@@ -83,10 +83,10 @@ def receive(handle: ModelHandle, place: str, texts: Sequence[str], editor: str =
         edit = saved_edit(path, editor)
         return Handed(path.name, "edit", edit, len(difference.saved(handle)))
     if adapters.holds_adapter(path):
-        kind, (other, probe) = "adapter", adapters.merge(handle, path, lambda served: Probe.of(served, texts))
+        kind, (other, probe) = "adapter", adapters.merge(handle, path, lambda served: ServedProbe.of(served, texts))
     else:
         kind, other = "model", ModelHandle.load(replace(handle.spec, name=place, revision=None), handle.tokenizer)
-        probe = Probe.of(other, texts)
+        probe = ServedProbe.of(other, texts)
     apart = tying.is_tied(handle) is not tying.is_tied(other)
     if apart and tying.is_tied(other):
         tying.untie(other.model)

@@ -145,7 +145,14 @@ class ModelFacts(OfModel):
     trust_remote_code: bool = False
     threads: int = 1
     noise: float = 0.0  # the most by which the perplexity of a text differs when it is measured again
-    files: str = ""  # sizes and times of the files of a local folder, where another content would show
+
+
+@dataclass(frozen=True)
+class ModelFiles(OfModel):
+    """What the files of a local model looked like before it was loaded; empty for a model that has none here."""
+
+    kind: ClassVar[str] = "files"
+    state: str
 
 
 @dataclass(frozen=True)
@@ -306,5 +313,5 @@ class RunFacts:
 
 
 _SESSION = (Wanted, Ended, Unusable, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
-_SUBJECTS = (ModelFacts, Unedited, EditorFacts, BlockKey, OrderFacts, Drifted, Problem)
+_SUBJECTS = (ModelFacts, ModelFiles, Unedited, EditorFacts, BlockKey, OrderFacts, Drifted, Problem)
 KINDS: Mapping[str, type[RunFact]] = {fact.kind: fact for fact in (*_SESSION, *_SUBJECTS)}

@@ -291,7 +291,7 @@ def test_sequence_says_how_many_edits_a_model_stands(command, model, paths, hpar
 
 
 def test_an_edit_that_cannot_be_written_is_a_sentence_and_the_old_file_stays_whole(
-    command, model, hparams, tmp_path, monkeypatch
+    command, paths, model, hparams, tmp_path, monkeypatch
 ):
     """A full disk, which shows when the bytes are flushed."""
     out = tmp_path / "edit.safetensors"
@@ -301,7 +301,9 @@ def test_an_edit_that_cannot_be_written_is_a_sentence_and_the_old_file_stays_who
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    done = command("edit", *model, "--editor", "ft", *hparams("ft"), *FACT, "-o", str(out))
+    done = command(
+        "edit", *model, "--editor", "ft", *hparams("ft"), *FACT, "-o", str(out), "--texts-from", paths["texts"]
+    )
     assert done.code == 4
     assert f"{out}: cannot be written (No space left on device). What was there before is whole." in done.err
     assert out.read_bytes() == b"an older edit"

@@ -84,11 +84,17 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             self.end_headers()
             self.wfile.write(body)
 
+        def finish(self) -> None:
+            try:
+                super().finish()
+            finally:  # the client may have hung up already
+                self.rfile.close()
+                self.wfile.close()
+
         def log_message(self, *_: Any) -> None:
             pass
 
     listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    listening.daemon_threads = True
     told = Server(listening.server_address[1])
     thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -65,7 +65,7 @@ def test_an_unedited_model_that_gives_no_numbers_is_an_error_and_never_a_pass(pa
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_weight_past_the_range_of_float16_is_a_collapse_there_and_nowhere_else(paths, command, tmp_path, dtype):
-    tiny.folder(tmp_path / "half", dtype=dtype)
+    tiny.folder(tmp_path / "half", dtype=dtype, knows=True)
     nudge = Path(paths["nudge"])
     nudge.write_text(nudge.read_text() + OVERFLOWS)
     done = command("run", *given({**paths, "model": str(tmp_path / "half")}, "Overflows", out="out", dtype=dtype))

@@ -231,6 +231,6 @@ def test_what_a_broken_base_is_compared_with_is_said():
     found = judge_case(DEFAULT, builders.record("rome", "hard", 0, before=before, ratio=480 / builders.BASE))
     assert found.verdict is Verdict.ERROR
     assert found.check("base_perplexity").sentence == (
-        "base_perplexity 480, expected at most 250 "
-        "(a model that guesses evenly has 500: it was broken already before any edit)"
+        "base_perplexity 480 (a model that guesses evenly has 500: it was broken already before any edit), "
+        "expected at most 250"
     )

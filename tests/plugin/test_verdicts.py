@@ -40,9 +40,8 @@ def run(pytester, paths):
 
 def told(pytester):
     """What JUnit says of each part of the verdict: its failure, or ""; and the verdict in its properties."""
-    cases = list(ET.parse(pytester.path / "out.xml").iter("testcase"))
     found = {}
-    for case in cases:
+    for case in ET.parse(pytester.path / "out.xml").iter("testcase"):
         if case.get("classname") == "editsafety-verdict":
             (verdict,) = {p.get("value") for p in case.iter("property") if p.get("name") == "editsafety.verdict"}
             failure = case.find("failure")

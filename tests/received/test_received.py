@@ -20,6 +20,7 @@ from editsafety.model.handle import ModelHandle
 from editsafety.received.receiving import Handed, receive, saved_edit
 from editsafety.reporting import as_json
 from tests import tiny
+from tests.builders import default_without
 from tests.system.commands import LENIENT
 
 TEXTS = tiny.SENTENCES
@@ -126,7 +127,7 @@ def test_a_weight_that_is_not_finite_is_a_finding_and_no_crash(tmp_path):
     def spoil(model):
         model.transformer.h[1].mlp.c_proj.weight[0, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
 
-    found = judged(tiny.handle("gpt2"), folder(tmp_path, spoil), Policy.read("default"), REQUESTS)
+    found = judged(tiny.handle("gpt2"), folder(tmp_path, spoil), default_without("base_perplexity"), REQUESTS)
     assert found.group.verdict is Verdict.COLLAPSE
     assert "weights_finite" in {reason.name for reason in found.reasons}
     (change,) = found.edited
@@ -157,7 +158,7 @@ def test_what_was_only_saved_in_bfloat16_is_told_from_what_was_edited(tmp_path, 
 def test_rates_are_over_requests_and_perplexity_is_judged_once(tmp_path):
     handle = tiny.handle("gpt2")
     nudge(handle).save(tmp_path / "edit.safetensors")
-    found = judged(handle, tmp_path / "edit.safetensors", Policy.read("default"), REQUESTS)
+    found = judged(handle, tmp_path / "edit.safetensors", default_without("base_perplexity"), REQUESTS)
     whole, *asked = found.group.cases
     assert [check.name for check in whole.checks].count("perplexity") == 1
     assert [case.checks for case in asked] == [(), ()]

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from editsafety.lab.lab import Lab
@@ -179,7 +180,7 @@ def test_a_case_whose_process_died_three_times_is_not_tried_again_and_ctrl_c_is_
         lab.store.start(lab.keys.of(dies))
 
     def stopped(*_):
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patched:
         patched.setattr(single, "run", stopped)
@@ -192,22 +193,28 @@ def test_a_case_whose_process_died_three_times_is_not_tried_again_and_ctrl_c_is_
 
 def test_a_folder_that_a_run_is_at_work_in_is_refused_and_without_out_another_is_begun(here, paths, command):
     words = ["run", *given(paths, "Fatal", limit=1, controls=0, **NO_ORDER)]
-    plan = world.plan(paths, "Fatal", limit=1)
-    held = folders.begin(here / "reports" / "mine", plan)
-    refused = command(*words, "--out", "reports/mine")
-    assert refused.code == 4
-    assert "reports/mine: another run is at work in it" in refused.err
-    assert command(*words).code == 11
-    assert len(list(here.glob("reports/*"))) == 2
-    held.release()
     assert command(*words, "--out", "reports/mine").code == 11
+    unfinished(here / "reports" / "mine")
+    with FileLock(here / "reports" / "mine" / folders.LOCK):
+        refused = command(*words, "--out", "reports/mine")
+        assert refused.code == 4
+        assert "reports/mine: another run is at work in it" in refused.err
+        assert command(*words).code == 11
+        assert len(list(here.glob("reports/*"))) == 2
+    assert command(*words).code == 11
+    assert len(list(here.glob("reports/*"))) == 2, "the unfinished run was not gone on with"
+
+
+def unfinished(folder):
+    """Make a run look as if it had been killed before it was told to be finished."""
+    plan = json.loads((folder / folders.PLAN).read_text())
+    (folder / folders.PLAN).write_text(json.dumps({**plan, "finished": False}))
 
 
 def test_weights_that_changed_since_a_run_was_begun_are_refused_by_name(here, paths, command):
     words = ["run", *given(paths, "Fatal", limit=1, controls=0, **NO_ORDER)]
     assert command(*words, "--out", "first").code == 11
-    plan = json.loads((here / "first" / "plan.json").read_text())
-    (here / "first" / "plan.json").write_text(json.dumps({**plan, "finished": False}))
+    unfinished(here / "first")
     before = report("first")
     file = here / "tiny-model" / "model.safetensors"
     os.utime(file)  # another time and the same weights

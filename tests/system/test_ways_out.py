@@ -86,8 +86,9 @@ POLICY = "name: mine\ncase: {a: {measure: %s, figure: after, pass_at_most: 1, wh
 def place(tmp_path: Path) -> Path:
     """A folder with an editor's file, requests, a policy and texts, all of them nasty."""
     (tmp_path / "nasty.py").write_text(EDITORS.format(nasty=NASTY), encoding="utf-8", errors="surrogatepass")
+    whole = NASTY.replace("\x00", "").replace("\ud800", "")  # rows that hold these two are refused
     request = {
-        "id": f"a{NASTY}", "prompt": f"{{}} is {NASTY.replace(chr(0), '')}", "subject": f"Zog {NASTY[:30]}",
+        "id": f"a{whole}", "prompt": f"{{}} is {whole}", "subject": f"Zog {NASTY[:30].strip()}",
         "target_new": f"=cmd()|{NASTY[20:60]}", "neighbours": [f"{NASTY[:20]} is"], "rephrasings": ["Zog ::warning::"],
     }  # fmt: skip
     (tmp_path / "rows.jsonl").write_text(json.dumps(request) + "\n")
@@ -111,7 +112,7 @@ def refuse_raw(*texts: str) -> None:
         assert found is None, repr(text[max(0, found.start() - 60) : found.end() + 40])
 
 
-HAND = ("--prompt", "{} is", "--subject", "Zog", "--target", "x")
+HAND = ("--prompt", "{} is", "--subject", "Zog", "--target", "x", "--texts-from", "texts.txt")
 POCKET = ("--model", "pocket-neo")
 LIMITS = ("--limit", "1", "--texts", "2", "--controls", "0")
 NAME = "\x1b[31m::error::\u202e"
@@ -130,7 +131,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "edit: an editor with notes": ("edit", *POCKET, "--editor", "nasty.py:Notes", *HAND),
     "edit: an editor that cannot be made": ("edit", *POCKET, "--editor", "nasty.py:Broken", *HAND),
     "edit: an editor that is not prepared": ("edit", *POCKET, "--editor", "nasty.py:Lacks", *HAND),
-    "edit: words": ("edit", *POCKET, "--editor", "ft", *HAND[:3], NAME, "--target", NAME),
+    "edit: words": ("edit", *POCKET, "--editor", "ft", *HAND[:3], NAME, *HAND[6:], "--target", NAME),
     "sequence: an editor that raises": (
         "sequence", *POCKET, "--editor", "nasty.py:Raises", "--requests", "rows.jsonl", "--limit", "1", "--texts", "2",
     ),
@@ -180,7 +181,7 @@ def test_the_suites_under_pytest_let_none_out_and_write_what_can_be_read(place: 
     words += ["--editsafety-model", "pocket-neo", "--editsafety-editor", f"nasty.py:{editor}"]
     words += ["--editsafety-hard", "rows.jsonl", "--editsafety-limit", "1", "--editsafety-texts", "2"]
     code, out, err = ask(place, sys.executable, "-m", "pytest", *words, "--editsafety-out", "here")
-    assert code == 1, out[-2000:]
+    assert code == 1, (out + err)[-2000:]
     refuse_raw(out, err, (place / "here" / "report.md").read_text(), (place / "here" / "report.json").read_text())
     assert "<script>" not in (place / "here" / "report.md").read_text()
     assert "<script>" not in (place / "here" / "report.json").read_text()
