@@ -229,6 +229,7 @@ class EditSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        running = () if self._watch is None else self._watch.threads.left_running()
         started = time.perf_counter()
         self.handle.open_sessions = self._outside
         try:
@@ -239,11 +240,11 @@ class EditSession:
                 torch.cuda.synchronize(self.handle.device)
             self.undo_seconds = time.perf_counter() - started
             found = self._baseline.put_back() if self._baseline is not None and self._proof == "always" else ()
-            found += () if self._watch is None else self._watch.restore()
+            found += () if self._watch is None else self._watch.surroundings.put_back()
             self.leftovers = found + self._frame.left_behind(self.handle)
         finally:
             self._frame.restore(self.handle)
-        undo = self._undone(doubtful=error is not None)
+        undo = self._undone(running, doubtful=error is not None)
         if undo is None:
             return
         if error is not None and not isinstance(error, Exception):
@@ -251,10 +252,9 @@ class EditSession:
             return
         raise undo from error
 
-    def _undone(self, *, doubtful: bool) -> UndoError | None:
+    def _undone(self, running: Sequence[str], *, doubtful: bool) -> UndoError | None:
         """What is still not as it was, after everything has been put back."""
         remaining = [f"{name} differs" for name in self._seal.changed(Seal.of(self.handle))]
-        running = () if self._watch is None else self._watch.threads.left_running()
         doubtful = doubtful or bool(remaining or running or self.leftovers)
         if self._baseline is not None and self._proof == "in doubt" and doubtful:
             self.leftovers += self._baseline.put_back()
@@ -301,13 +301,6 @@ class _Watch:
 
     surroundings: Surroundings
     threads: Threads
-
-    def restore(self) -> tuple[str, ...]:
-        """Put the surroundings back, and say what was not as before."""
-        found = self.surroundings.findings()
-        if found:
-            self.surroundings.restore()
-        return found
 
 
 @dataclass(frozen=True)
