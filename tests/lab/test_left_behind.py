@@ -135,7 +135,7 @@ LEFT = {
     "PatchesAClass": "forward of the class GPT2LMHeadModel was replaced",
     "PatchesTheHandle": "logits of the class ModelHandle was replaced",
     "Deafens": "what the tokenizer makes of a test sentence changed",
-    "Scribbles": "the thread scribbler goes on (",
+    "Scribbles": "the thread 'scribbler' goes on (",
 }
 
 
@@ -195,7 +195,7 @@ def test_a_thread_that_goes_on_costs_the_model_and_not_the_process(paths: dict[s
         failed = record(found, "Scribbles", "hard-1").failure
         assert failed is not None
         assert failed.kind == "undeclared"
-        assert "the thread scribbler goes on (scribble in nudge.py, line" in failed.message
+        assert "the thread 'scribbler' goes on (scribble in nudge.py, line" in failed.message
         assert found.tools.bench(paths["model"]).handle is not before
         assert record(found, "Scribbles", "normal-0").failure is None
     finally:
