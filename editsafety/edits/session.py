@@ -101,7 +101,7 @@ class EditSession:
         self._watch = None if self._proof == "never" else _Watch(Surroundings.now(), Threads.now())
         self._frame = Frame.of(self.handle)
         self._seal = Seal.of(self.handle)
-        self._names = self._parameters()
+        self._names, self._device = self._parameters(), self.handle.device
         self.handle.open_sessions += 1
         return self
 
@@ -229,43 +229,55 @@ class EditSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        running = () if self._watch is None else self._watch.threads.left_running()
         started = time.perf_counter()
         self.handle.open_sessions = self._outside
+        self._stop_riding(self._riding)
+        for original in self._originals.values():
+            original.put_back()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self.undo_seconds = time.perf_counter() - started
+        doubtful = error is not None or bool(running)
+        if self._proof == "always":
+            self._put_back()
         try:
-            self._stop_riding(self._riding)
-            for original in self._originals.values():
-                original.put_back()
-            if self.handle.device.type == "cuda":
-                torch.cuda.synchronize(self.handle.device)
-            self.undo_seconds = time.perf_counter() - started
-            found = self._baseline.put_back() if self._baseline is not None and self._proof == "always" else ()
-            found += () if self._watch is None else self._watch.restore()
-            self.leftovers = found + self._frame.left_behind(self.handle)
-        finally:
-            self._frame.restore(self.handle)
-        undo = self._undone(doubtful=error is not None)
-        if undo is None:
+            remaining = self._remaining(doubtful=doubtful)
+        except Exception:  # something was replaced that looking needs
+            if self._proof != "in doubt" or not self._put_back():
+                raise
+            remaining = self._remaining(doubtful=True)
+        if not remaining and not running:
             return
+        undo = UndoError(remaining, running=running, leftovers=self.leftovers)
         if error is not None and not isinstance(error, Exception):
             error.add_note(str(undo))  # Ctrl-C stays Ctrl-C
             return
         raise undo from error
 
-    def _undone(self, *, doubtful: bool) -> UndoError | None:
-        """What is still not as it was, after everything has been put back."""
+    def _put_back(self) -> bool:
+        """Bind functions and methods as they were; whether any was not."""
+        found = () if self._baseline is None else self._baseline.put_back()
+        self.leftovers += found
+        return bool(found)
+
+    def _remaining(self, *, doubtful: bool) -> list[str]:
+        """Put everything back, with `leftovers` for what had to be; returns what is still not as it was."""
+        self.leftovers += () if self._watch is None else self._watch.surroundings.put_back()
+        try:
+            self.leftovers += self._frame.left_behind(self.handle)
+        finally:
+            self._frame.restore(self.handle)
         remaining = [f"{name} differs" for name in self._seal.changed(Seal.of(self.handle))]
-        running = () if self._watch is None else self._watch.threads.left_running()
-        doubtful = doubtful or bool(remaining or running or self.leftovers)
-        if self._baseline is not None and self._proof == "in doubt" and doubtful:
-            self.leftovers += self._baseline.put_back()
+        doubtful = doubtful or bool(remaining or self.leftovers)
+        if doubtful and self._proof == "in doubt":
+            self._put_back()
         if self.leftovers:
             remaining += self._frame.left_behind(self.handle)
             remaining += () if self._watch is None else self._watch.surroundings.findings()
         if self._baseline is not None and not remaining and (doubtful or self._proof == "always"):
             remaining += self._baseline.differences(self.handle)
-        if not remaining and not running:
-            return None
-        return UndoError(remaining, running=running, leftovers=self.leftovers)
+        return remaining
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.handle.model.named_parameters(remove_duplicate=False))
@@ -301,13 +313,6 @@ class _Watch:
 
     surroundings: Surroundings
     threads: Threads
-
-    def restore(self) -> tuple[str, ...]:
-        """Put the surroundings back, and say what was not as before."""
-        found = self.surroundings.findings()
-        if found:
-            self.surroundings.restore()
-        return found
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,9 @@ class ModuleState:
     def of(cls, module: nn.Module) -> ModuleState:
         """Remember it now."""
         attributes = module.__dict__
-        parts = {key: dict(attributes[key]) for key in (*HOOKS, *FAMILY)}
+        parts = {
+            key: dict(attributes[key]) for key in (*HOOKS, *FAMILY) if key in attributes
+        }  # a scripted one has none
         plain = {key: value for key, value in attributes.items() if type(value) in PLAIN}
         objects = {key: value for key, value in attributes.items() if _acts(value)}
         return cls(module, type(module), parts, plain, objects, frozenset(attributes))
@@ -49,10 +51,10 @@ class ModuleState:
         """What is not as it was."""
         module, attributes = self.module, self.module.__dict__
         for key in NAMED_HOOKS:
-            if attributes[key] or self.parts[key]:
+            if key in self.parts and (attributes[key] or self.parts[key]):
                 yield from hook_findings(key.strip("_").replace("_", " "), label, self.parts[key], attributes[key])
         for key, kind in FAMILY.items():
-            if not same(attributes[key], self.parts[key]):
+            if key in self.parts and not same(attributes[key], self.parts[key]):
                 yield from _family(label, kind, self.parts[key], attributes[key])
         if type(module) is not self.kind:
             yield f"the class of {label} was changed from {self.kind.__name__} to {type(module).__name__}"

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +64,7 @@ class Surroundings:
         return cls(tuple((setting, setting.value()) for setting in _settings()), registries)
 
     def findings(self) -> tuple[str, ...]:
-        """One sentence for each thing that is not as it was."""
+        """One sentence for each thing that is not as it was; nothing is touched."""
         found = [
             f"{setting.name} changed{setting.tell(was, now)}"
             for setting, was in self.settings
@@ -72,18 +73,22 @@ class Surroundings:
         found += [f"{name} were changed" for name, mapping, kept in self.registries if not same(mapping, kept)]
         return tuple(found)
 
-    def restore(self) -> None:
-        """Set again what can be set."""
+    def put_back(self) -> tuple[str, ...]:
+        """Set again what can be set, one after the other, and say it: under a mode the next ones might not be read."""
+        found = []
         for setting, was in self.settings:
-            if setting.write is not None and not _equal(setting.value(), was):
-                try:
+            if _equal(now := setting.value(), was):
+                continue
+            found.append(f"{setting.name} changed{setting.tell(was, now)}")
+            if setting.write is not None:
+                with suppress(RuntimeError, OSError, ValueError):  # it is still another one, and will be said to be
                     setting.write(was)
-                except (RuntimeError, OSError, ValueError):
-                    continue  # it is still another one, and will be said to be
-        for _, mapping, kept in self.registries:
+        for name, mapping, kept in self.registries:
             if not same(mapping, kept):
+                found.append(f"{name} were changed")
                 mapping.clear()
                 mapping.update(kept)
+        return tuple(found)
 
 
 def _equal(now: Any, was: Any) -> bool:
@@ -100,6 +105,8 @@ def _of_torch() -> list[Setting]:
         torch.is_deterministic_algorithms_warn_only_enabled,
     )
     return [
+        Setting("torch's modes over functions", _function_modes, _set_function_modes),
+        Setting("torch's modes over operators", _operator_modes, _set_operator_modes),
         Setting("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
         Setting("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
         Setting("torch's inference mode", torch.is_inference_mode_enabled),
@@ -109,8 +116,6 @@ def _of_torch() -> list[Setting]:
             lambda was: torch.use_deterministic_algorithms(was[0], warn_only=was[1]),
         ),
         Setting("torch's number of threads", torch.get_num_threads, torch.set_num_threads),
-        Setting("torch's modes over functions", _function_modes, _set_function_modes),
-        Setting("torch's modes over operators", _operator_modes, _set_operator_modes),
         Setting("torch's functions for subclasses", torch._C._is_torch_function_enabled),
         Setting("torch's anomaly detection", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
         Setting(

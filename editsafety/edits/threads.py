@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from types import FrameType
 
 GRACE = 1.0  # seconds in which a thread that was started may come to its end by itself
 HARMLESS = ("tqdm", "rich", "_pytest", "pytest_timeout", "execnet", "debugpy", "_pydevd", "IPython", "ipykernel")
@@ -38,10 +39,19 @@ class Threads:
             ended = thread is not None and not thread.is_alive()
             if ident in self.known or ended or type(thread).__module__.startswith(HARMLESS):
                 continue
-            code = frame.f_code
-            where = f"{code.co_name} in {code.co_filename.rpartition('/')[2]}, line {frame.f_lineno}"
-            found.append(f"the thread {thread.name if thread is not None else ident!r} goes on ({where})")
+            name = repr(thread.name) if thread is not None else str(ident)
+            found.append(f"the thread {name} goes on ({_place(frame)})")
         return found
+
+
+def _place(frame: FrameType) -> str:
+    """Where the function is that a thread was started with."""
+    frames = [frame]
+    while (outer := frames[-1].f_back) is not None:
+        frames.append(outer)
+    own = [one for one in frames if one.f_code.co_filename != threading.__file__] or frames
+    code = own[-1].f_code
+    return f"{code.co_name} in {code.co_filename.rpartition('/')[2]}, line {own[-1].f_lineno}"
 
 
 def _children() -> dict[int, str]:

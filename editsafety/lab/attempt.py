@@ -156,18 +156,20 @@ def failure_of(bench: Bench, editor: str, error: BaseException) -> Failure:
 
     Where that cannot be the bench is `broken` afterwards, and nothing may be measured on it any more.
     """
-    kind, undeclared = "contract" if isinstance(error, EditorError) else "editor", tuple[str, ...]()
+    kind = "contract" if isinstance(error, EditorError) else "editor"
     if isinstance(error, UndoError) and lost_device(error) is None:
         _repair(bench, error)
-        kind, undeclared = "undeclared", tuple(error.findings)
-    elif (lost := lost_device(error)) is not None:
+        raised = f"; it had raised {sentence_of(error.__cause__)}" if error.__cause__ is not None else ""
+        said, where = f"{editor} failed: {sentence_of(error)}{raised}", where_raised(error.__cause__ or error)
+        return Failure("undeclared", said, where, tuple(error.findings))
+    if (lost := lost_device(error)) is not None:
         kind, bench.broken = "device", f"the GPU answers nothing any more in this process: {sentence_of(lost)}"
     elif isinstance(error, torch.OutOfMemoryError | MemoryError):
         torch.cuda.empty_cache()
         kind = "oom"
     elif isinstance(error, MeasureError):
         return Failure("measure", sentence_of(error), where_raised(error))
-    return Failure(kind, f"{editor} failed: {sentence_of(error)}", where_raised(error), undeclared)
+    return Failure(kind, f"{editor} failed: {sentence_of(error)}", where_raised(error))
 
 
 def _repair(bench: Bench, error: UndoError) -> None:

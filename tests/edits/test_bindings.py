@@ -71,7 +71,7 @@ DEEDS: dict[str, tuple[Callable[[ModelHandle], Any], tuple[str, ...]]] = {
     ),
     "data of the model's class": (
         lambda h: setattr(type(h.model), "base_model_prefix", "x"),
-        ("base_model_prefix of the class GPT2LMHeadModel was replaced",),
+        ("base_model_prefix was added to the class GPT2LMHeadModel",),
     ),
     "a method taken away": (
         lambda h: delattr(type(h.model), "forward"), ("forward of the class GPT2LMHeadModel was taken away",)

@@ -146,7 +146,10 @@ LEFTOVERS: dict[str, tuple[Callable[[ModelHandle], Any], str]] = {
     "state dict hook": (
         lambda h: block(h).register_state_dict_post_hook(lambda *_: None), "1 state dict hooks left on transformer.h.1"
     ),
-    "activation": (lambda h: setattr(block(h).mlp, "act", torch.relu), "module 'act' of .* is gone|act of .* was"),
+    "activation": (lambda h: setattr(block(h).mlp, "act", nn.ReLU()), "module 'act' of transformer.h.1.mlp was repl"),
+    "function of a module": (
+        lambda h: setattr(block(h).attn, "scale", torch.relu), "scale of transformer.h.1.attn was added"
+    ),
     "parametrized": (parametrized, "the class of transformer.h.1.mlp.c_fc was changed from Conv1D to Parametrized"),
     "handle's method": (lambda h: setattr(h, "ids", lambda text: [1]), "ids was replaced on the model's handle"),
     "handle's identity": (lambda h: setattr(h, "identity", "0" * 64), "identity of the model's handle was replaced"),

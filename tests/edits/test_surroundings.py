@@ -169,7 +169,7 @@ def test_a_thread_that_goes_on_writing_is_named_and_no_weight_is_trusted(handle:
             thread.start()
         assert "transformer.ln_f.weight differs" in caught.value.findings
         (said,) = caught.value.running
-        assert said.startswith("the thread scribbler goes on (")
+        assert said.startswith("the thread 'scribbler' goes on (scribble in test_surroundings.py, line ")
     finally:
         stop.set()
         thread.join()
@@ -190,9 +190,12 @@ def test_a_thread_without_an_object_is_found_by_its_frame() -> None:
     lock.acquire()
 
     def wait() -> None:
+        running.set()
         lock.acquire()
 
+    running = threading.Event()
     _thread.start_new_thread(wait, ())
+    running.wait()
     try:
         (said,) = before.left_running()
         assert "wait in test_surroundings.py" in said
