@@ -85,14 +85,23 @@ class NotPreparedError(EditorError):
 class UndoError(EditSafetyError):
     """Something that was changed inside a session is still changed after it.
 
-    `running` is what goes on by itself (threads), so that no copy of the weights brings peace; `leftovers` is what was
-    put back beside it, and may be the cause.
+    `running` is what goes on by itself (threads), so that no copy of the weights brings peace; `lasting` is what the
+    process keeps whatever is loaded (a mode that cannot be left); `leftovers` is what was put back beside it, and may be
+    the cause.
     """
 
-    def __init__(self, findings: Iterable[str], *, running: Iterable[str] = (), leftovers: Iterable[str] = ()) -> None:
-        self.running = tuple(running)
-        self.findings = (*findings, *self.running)
-        put_back = [f"put back was: {'; '.join(told)}"] if (told := list(leftovers)) else []
+    def __init__(
+        self,
+        findings: Iterable[str],
+        *,
+        running: Iterable[str] = (),
+        lasting: Iterable[str] = (),
+        leftovers: Iterable[str] = (),
+    ) -> None:
+        self.running, self.lasting = tuple(running), tuple(lasting)
+        self.findings = (*findings, *self.running, *self.lasting)
+        told = [one for one in leftovers if one not in self.findings]
+        put_back = [f"put back was: {'; '.join(told)}"] if told else []
         super().__init__("the model is not what it was before the edit: " + "; ".join([*self.findings, *put_back]))
 
 

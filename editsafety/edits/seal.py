@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import random
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from editsafety.edits.behaviour import SENTENCE
 from editsafety.edits.checksum import checksum
-from editsafety.edits.states import ModuleState, ParameterState
+from editsafety.edits.states import ModuleState, ObjectState, ParameterState
 from editsafety.model.handle import ModelHandle
 
 COPIED = 4 << 30  # bytes; a larger model is loaded again when it has to be brought back
@@ -49,7 +48,7 @@ class Frame:
     tokenizer: Any
     modules: dict[str, ModuleState]
     parameters: dict[str, ParameterState]
-    objects: tuple[tuple[Any, dict[str, Any]], ...]
+    objects: tuple[ObjectState, ...]
     settings: dict[str, Any]
     handle: dict[str, Any]
     rng: tuple[Tensor, Any, list[Tensor], Any]
@@ -58,13 +57,18 @@ class Frame:
     def of(cls, handle: ModelHandle) -> Frame:
         """Remember everything now."""
         model, tokenizer = handle.model, handle.tokenizer
-        things = (tokenizer, model.config, model.config.get_text_config(), getattr(model, "generation_config", None))
+        things = {
+            "tokenizer": tokenizer,
+            "model's config": model.config,
+            "text model's config": model.config.get_text_config(),
+            "generation config": getattr(model, "generation_config", None),
+        }
         return cls(
             model=model,
             tokenizer=tokenizer,
             modules={name: ModuleState.of(module) for name, module in model.named_modules()},
             parameters={name: ParameterState.of(p) for name, p in model.named_parameters()},
-            objects=tuple((thing, _copied(vars(thing))) for thing in things if thing is not None),
+            objects=tuple(ObjectState.of(name, thing) for name, thing in things.items() if thing is not None),
             settings=_settings(handle),
             handle=dict(vars(handle)),
             rng=_random_states(),
@@ -86,6 +90,8 @@ class Frame:
             if now.get(key) != self.settings.get(key):
                 found.append(f"{key} changed from {self.settings.get(key)!r:.80} to {now.get(key)!r:.80}")
         attributes = vars(handle)
+        for thing in self.objects:
+            found += thing.findings()
         for key in sorted((self.handle.keys() | attributes.keys()) - {"model", "tokenizer"}):
             if key not in self.handle:
                 done = "replaced on" if hasattr(type(handle), key) else "added to"
@@ -105,9 +111,8 @@ class Frame:
             state.restore()
         for parameter in self.parameters.values():
             parameter.restore()
-        for thing, kept in self.objects:
-            vars(thing).clear()
-            vars(thing).update(_copied(kept))
+        for thing in self.objects:
+            thing.restore()
         torch.set_rng_state(self.rng[0])
         random.setstate(self.rng[1])
         if self.rng[2]:
@@ -155,11 +160,6 @@ class Keepsake:
             return copies
         fresh = ModelHandle.load(replace(handle.spec, device="cpu")).tensors()
         return [(tensor, fresh[name]) for name, (tensor, _) in self.values.items()]
-
-
-def _copied(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists and dicts copied, other objects by reference (a sub-config is shared with the modules that read it)."""
-    return {key: copy.copy(value) if isinstance(value, dict | list) else value for key, value in attributes.items()}
 
 
 def _settings(handle: ModelHandle) -> dict[str, Any]:

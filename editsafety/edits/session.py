@@ -247,9 +247,10 @@ class EditSession:
             if self._proof != "in doubt" or not self._put_back():
                 raise
             remaining = self._remaining(doubtful=True)
-        if not remaining and not running:
+        lasting = self._watch.surroundings.findings() if self._watch is not None and self.leftovers else ()
+        if not remaining and not running and not lasting:
             return
-        undo = UndoError(remaining, running=running, leftovers=self.leftovers)
+        undo = UndoError(remaining, running=running, lasting=lasting, leftovers=self.leftovers)
         if error is not None and not isinstance(error, Exception):
             error.add_note(str(undo))  # Ctrl-C stays Ctrl-C
             return
@@ -274,7 +275,6 @@ class EditSession:
             self._put_back()
         if self.leftovers:
             remaining += self._frame.left_behind(self.handle)
-            remaining += () if self._watch is None else self._watch.surroundings.findings()
         if self._baseline is not None and not remaining and (doubtful or self._proof == "always"):
             remaining += self._baseline.differences(self.handle)
         return remaining

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -141,6 +142,36 @@ class ParameterState:
                 current.update(kept)
 
 
+@dataclass(frozen=True)
+class ObjectState:
+    """A tokenizer or a config: its class and its attributes. What they mean is compared as settings (see `Frame`)."""
+
+    name: str
+    thing: Any
+    kind: type
+    attributes: dict[str, Any]
+
+    @classmethod
+    def of(cls, name: str, thing: Any) -> ObjectState:
+        """Remember it now."""
+        return cls(name, thing, type(thing), _copied(vars(thing)))
+
+    def findings(self) -> Iterator[str]:
+        """Another class, and methods that were replaced on the object."""
+        if type(self.thing) is not self.kind:
+            yield f"the class of the {self.name} was changed from {self.kind.__name__} to {type(self.thing).__name__}"
+        for key in sorted(vars(self.thing).keys() - self.attributes.keys()):
+            if callable(vars(self.thing)[key]):
+                yield f"{key} was replaced on the {self.name}"
+
+    def restore(self) -> None:
+        """Put it together again."""
+        if type(self.thing) is not self.kind:
+            self.thing.__class__ = self.kind
+        vars(self.thing).clear()
+        vars(self.thing).update(_copied(self.attributes))
+
+
 def hook_findings(what: str, label: str, before: Mapping[Any, Any], now: Mapping[Any, Any]) -> Iterator[str]:
     """How many hooks came and went."""
     if extra := len(now.keys() - before.keys()):
@@ -168,6 +199,11 @@ def _family(label: str, kind: str, before: Mapping[str, Any], now: Mapping[str, 
         if not found and list(now) != list(before):
             found.append(f"the {kind}s of {label} are in another order")
     return sorted(found)
+
+
+def _copied(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists and dicts copied, other objects by reference (a sub-config is shared with the modules that read it)."""
+    return {key: copy.copy(value) if isinstance(value, dict | list) else value for key, value in attributes.items()}
 
 
 def _acts(value: Any) -> bool:

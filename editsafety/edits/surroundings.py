@@ -40,7 +40,7 @@ class Setting:
     read: Callable[[], Any]
     write: Callable[[Any], object] | None = None
     # What to say of two values; both of them, when not given.
-    tell: Callable[[Any, Any], str] = lambda was, now: f" from {was!r:.80} to {now!r:.80}"
+    tell: Callable[[Any, Any], str] = lambda was, now: f" from {_spelled(was)} to {_spelled(now)}"
 
     def value(self) -> Any:
         """The value now; a setting that this version of torch does not have, or refuses to tell, never changes."""
@@ -89,6 +89,14 @@ class Surroundings:
                 mapping.clear()
                 mapping.update(kept)
         return tuple(found)
+
+
+def _spelled(value: Any) -> str:
+    """A value as it is written; of objects the class only, since their addresses are others in every run."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_spelled, value))})"
+    known = value is None or isinstance(value, bool | int | float | str | torch.dtype)
+    return repr(value)[:80] if known else type(value).__name__
 
 
 def _equal(now: Any, was: Any) -> bool:
@@ -228,7 +236,7 @@ def _of_process() -> list[Setting]:
     return [
         Setting("the working directory", os.getcwd, os.chdir),
         Setting("the environment", _environment, _set_environment, _which),
-        Setting("Python's search path", lambda: list(sys.path), lambda was: sys.path.__setitem__(slice(None), was)),
+        Setting("Python's search path", lambda: list(sys.path), _set_path, _places),
         Setting("Python's recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
         Setting("Python's garbage collection", gc.isenabled, lambda was: gc.enable() if was else gc.disable()),
         Setting("Python's standard output", lambda: sys.stdout, lambda was: setattr(sys, "stdout", was)),
@@ -237,6 +245,15 @@ def _of_process() -> list[Setting]:
         Setting("signal handlers", _handlers, _set_handlers, _which),
         Setting("an alarm of the system's clock", _armed, _set_alarm, lambda was, now: " (it is still set)"),
     ]
+
+
+def _set_path(was: list[str]) -> None:
+    sys.path[:] = was
+
+
+def _places(was: list[str], now: list[str]) -> str:
+    other = [*(place for place in now if place not in was), *(place for place in was if place not in now)]
+    return f": {', '.join(other)}" if other else " in its order"
 
 
 def _environment() -> dict[str, str]:

@@ -177,7 +177,9 @@ def _repair(bench: Bench, error: UndoError) -> None:
         bench.repair()
     except UndoError as worse:
         bench.broken = str(worse)
-    if error.running:
+    if error.lasting:
+        bench.broken = bench.spoilt = f"this process cannot be trusted any more: {'; '.join(error.lasting)}"
+    elif error.running:
         bench.broken = f"what an editor started goes on: {'; '.join(error.running)}"
 
 

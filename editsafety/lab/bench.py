@@ -41,6 +41,7 @@ class Bench:
     noise: float = 0.0  # the most by which the perplexity of a text differs when it is measured again
     baseline: Baseline | None = None  # what the model did before anybody edited it
     broken: str = ""  # why nothing can be measured on this model any more: it has to be loaded anew
+    spoilt: str = ""  # why that does not help either: nothing can be judged in this process any more
     _owners: dict[str, Measure] = field(default_factory=dict)  # which measure each figure is of
     _unedited: dict[tuple[str, ...], Found] = field(default_factory=dict)
     _probed: dict[str, Measurement] = field(default_factory=dict)
@@ -129,7 +130,8 @@ class Bench:
     def repair(self) -> None:
         """Bring back every byte after an editor did not. Raises UndoError when that is not enough."""
         self.keepsake.restore(self.handle)
-        different = [] if self.baseline is None else [*self.baseline.differences(self.handle)]
+        different = [*self.keepsake.frame.left_behind(self.handle)]
+        different += () if self.baseline is None else self.baseline.differences(self.handle)
         if self.handle.fingerprint() != self.handle.identity or different:
             raise UndoError([f"{self.handle.name} cannot be brought back; load it again", *different])
 

@@ -215,6 +215,8 @@ class Lab:
                     self.watch(Sign("spoilt"))
                 if bench.broken:
                     self.tools.drop()
+                    if bench.spoilt:
+                        self.tools.spoilt = f"{bench.spoilt}. Run the same command again: what was finished is kept."
                     if record.failure is not None and record.failure.kind == "device":
                         self.tools.spoilt = f"{bench.broken}. Run the same command again: what was finished is kept."
                     return

@@ -84,6 +84,14 @@ def parametrized(h: ModelHandle) -> None:
     parametrize.register_parametrization(block(h).mlp.c_fc, "weight", nn.Identity())
 
 
+def other_tokenizer(h: ModelHandle) -> None:
+    h.tokenizer.__class__ = type("Mine", (type(h.tokenizer),), {"decode": lambda *_, **__: "x"})
+
+
+def other_config(h: ModelHandle) -> None:
+    h.model.config.__class__ = type("Mine", (type(h.model.config),), {})
+
+
 def drop_hook(h: ModelHandle) -> None:
     block(h)._forward_hooks.clear()
 
@@ -151,6 +159,11 @@ LEFTOVERS: dict[str, tuple[Callable[[ModelHandle], Any], str]] = {
         lambda h: setattr(block(h).attn, "scale", torch.relu), "scale of transformer.h.1.attn was added"
     ),
     "parametrized": (parametrized, "the class of transformer.h.1.mlp.c_fc was changed from Conv1D to Parametrized"),
+    "tokenizer's class": (other_tokenizer, "class of the tokenizer was changed from .*TokenizersBackend|.*Fast to Mine"),
+    "tokenizer's method": (
+        lambda h: setattr(h.tokenizer, "decode", h.tokenizer.decode), "decode was replaced on the tokenizer"
+    ),
+    "config's class": (other_config, "the class of the model's config was changed from GPT2Config to Mine"),
     "handle's method": (lambda h: setattr(h, "ids", lambda text: [1]), "ids was replaced on the model's handle"),
     "handle's identity": (lambda h: setattr(h, "identity", "0" * 64), "identity of the model's handle was replaced"),
     "default dtype": (lambda h: torch.set_default_dtype(torch.float64), "torch's default dtype changed"),

@@ -77,7 +77,7 @@ CHANGES: dict[str, tuple[Callable[[], Any], str]] = {
     "precision": (lambda: torch.set_float32_matmul_precision("medium"), "float32 products changed from 'highest'"),
     "deterministic": (lambda: torch.use_deterministic_algorithms(True), "torch's deterministic algorithms changed"),
     "threads": (lambda: torch.set_num_threads(torch.get_num_threads() + 1), "torch's number of threads changed"),
-    "mode over functions": (lambda: OverFunctions().__enter__(), "torch's modes over functions changed"),
+    "mode over functions": (lambda: OverFunctions().__enter__(), r"modes over functions changed from \(\) to \(OverFunctions\)"),
     "default device": (lambda: torch.set_default_device("cpu"), "torch's modes over functions changed"),
     "mode over operators": (lambda: OverOperators().__enter__(), "torch's modes over operators changed"),
     "anomaly": (lambda: torch.autograd.set_detect_anomaly(True), "torch's anomaly detection changed"),
@@ -101,7 +101,7 @@ CHANGES: dict[str, tuple[Callable[[], Any], str]] = {
     "attention by name": (attention, "transformers' attention functions by name were changed"),
     "working directory": (lambda: os.chdir("/"), "the working directory changed from '.*' to '/'"),
     "environment": (lambda: os.environ.update(MY_TOKEN="hidden"), "the environment changed: MY_TOKEN$"),
-    "search path": (lambda: sys.path.insert(0, "/nowhere"), "Python's search path changed"),
+    "search path": (lambda: sys.path.insert(0, "/nowhere"), "Python's search path changed: /nowhere$"),
     "recursion limit": (lambda: sys.setrecursionlimit(5000), "Python's recursion limit changed .* to 5000"),
     "garbage collection": (gc.disable, "Python's garbage collection changed from True to False"),
     "standard output": (lambda: setattr(sys, "stdout", io.StringIO()), "Python's standard output changed"),
@@ -146,8 +146,9 @@ def test_a_session_inside_another_leaves_the_surroundings_to_the_outer_one(handl
 def test_a_setting_that_cannot_be_set_again_is_an_undo_error(handle: ModelHandle) -> None:
     guard = torch.inference_mode()
     try:
-        with pytest.raises(UndoError, match="torch's inference mode changed from False to True"), EditSession(handle):
+        with pytest.raises(UndoError) as caught, EditSession(handle):
             guard.__enter__()
+        assert caught.value.lasting == ("torch's inference mode changed from False to True",)
     finally:
         guard.__exit__(None, None, None)
 

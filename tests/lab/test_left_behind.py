@@ -114,6 +114,18 @@ class ChangesAKernel(Deed):
         type(self).library.impl("native_layer_norm", native_layer_norm, "CPU")
 
 
+class TakesTheTokenizerAway(Deed):
+    def do(self, handle):
+        handle.tokenizer.__class__ = type("Mine", (type(handle.tokenizer),), {"decode": lambda *a, **k: "x"})
+
+
+class StaysInAMode(Deed):
+    mode = torch.inference_mode()
+
+    def do(self, handle):
+        self.mode.__enter__()
+
+
 class PatchesWhenMade(Nudge):
     def __init__(self, *args, **more):
         super().__init__(*args, **more)
@@ -134,6 +146,7 @@ LEFT = {
     "PatchesAFunction": "torch.nn.functional.layer_norm was replaced",
     "PatchesAClass": "forward of the class GPT2LMHeadModel was replaced",
     "PatchesTheHandle": "logits of the class ModelHandle was replaced",
+    "TakesTheTokenizerAway": "the class of the tokenizer was changed from",
     "Deafens": "what the tokenizer makes of a test sentence changed",
     "Scribbles": "the thread 'scribbler' goes on (",
 }
@@ -221,6 +234,19 @@ def test_what_has_no_name_shows_in_what_the_model_does_and_a_spoilt_process_judg
     finally:
         kind.library._destroy()
     assert record(lab(paths, tmp_path / "run", "Nudge"), "Nudge", "hard-1").failure is None
+
+
+def test_a_mode_that_cannot_be_left_spoils_the_process(paths: dict[str, str], tmp_path: Path) -> None:
+    found = lab(paths, tmp_path / "run", "StaysInAMode", "Nudge")
+    kind = editor_class(found, paths, "StaysInAMode")
+    try:
+        failed = record(found, "StaysInAMode", "hard-1").failure
+        assert failed is not None
+        assert "torch's inference mode changed from False to True" in failed.message
+        with pytest.raises(SpoiltProcessError, match="inference mode changed from False to True. Run the same command"):
+            record(found, "Nudge", "hard-1")
+    finally:
+        kind.mode.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize(
