@@ -86,8 +86,8 @@ class UndoError(EditSafetyError):
     """Something that was changed inside a session is still changed after it.
 
     `running` is what goes on by itself (threads), so that no copy of the weights brings peace; `lasting` is what the
-    process keeps whatever is loaded (a mode that cannot be left); `leftovers` is what was put back beside it, and may be
-    the cause.
+    process keeps whatever is loaded (a mode that cannot be left); `leftovers` is what was put back beside it, and may
+    be the cause.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ content is refused.
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ MODEL = "editsafety.model"  # the fingerprint of the model, in files that are wr
 # says it is larger than memory, a header that is no Python literal.
 _DAMAGED = (
     EOFError, LookupError, MemoryError, NotImplementedError, OSError, OverflowError, RuntimeError, SyntaxError,
-    TypeError, ValueError, zipfile.BadZipFile, zlib.error,
+    TypeError, ValueError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 

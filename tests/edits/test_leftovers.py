@@ -159,7 +159,7 @@ LEFTOVERS: dict[str, tuple[Callable[[ModelHandle], Any], str]] = {
         lambda h: setattr(block(h).attn, "scale", torch.relu), "scale of transformer.h.1.attn was added"
     ),
     "parametrized": (parametrized, "the class of transformer.h.1.mlp.c_fc was changed from Conv1D to Parametrized"),
-    "tokenizer's class": (other_tokenizer, "class of the tokenizer was changed from .*TokenizersBackend|.*Fast to Mine"),
+    "tokenizer's class": (other_tokenizer, r"class of the tokenizer was changed from \w+ to Mine"),
     "tokenizer's method": (
         lambda h: setattr(h.tokenizer, "decode", h.tokenizer.decode), "decode was replaced on the tokenizer"
     ),

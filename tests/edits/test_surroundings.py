@@ -77,7 +77,7 @@ CHANGES: dict[str, tuple[Callable[[], Any], str]] = {
     "precision": (lambda: torch.set_float32_matmul_precision("medium"), "float32 products changed from 'highest'"),
     "deterministic": (lambda: torch.use_deterministic_algorithms(True), "torch's deterministic algorithms changed"),
     "threads": (lambda: torch.set_num_threads(torch.get_num_threads() + 1), "torch's number of threads changed"),
-    "mode over functions": (lambda: OverFunctions().__enter__(), r"modes over functions changed from \(\) to \(OverFunctions\)"),
+    "mode over functions": (lambda: OverFunctions().__enter__(), r"functions changed from \(\) to \(OverFunctions\)"),
     "default device": (lambda: torch.set_default_device("cpu"), "torch's modes over functions changed"),
     "mode over operators": (lambda: OverOperators().__enter__(), "torch's modes over operators changed"),
     "anomaly": (lambda: torch.autograd.set_detect_anomaly(True), "torch's anomaly detection changed"),

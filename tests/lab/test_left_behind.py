@@ -243,7 +243,7 @@ def test_a_mode_that_cannot_be_left_spoils_the_process(paths: dict[str, str], tm
         failed = record(found, "StaysInAMode", "hard-1").failure
         assert failed is not None
         assert "torch's inference mode changed from False to True" in failed.message
-        with pytest.raises(SpoiltProcessError, match="inference mode changed from False to True. Run the same command"):
+        with pytest.raises(SpoiltProcessError, match=r"mode changed from False to True\. Run the same command"):
             record(found, "Nudge", "hard-1")
     finally:
         kind.mode.__exit__(None, None, None)
