@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from editsafety.edits.edit import Delta, Edit, LowRank, Replace, Sidecar, nothing
 from editsafety.errors import EditError
@@ -207,6 +209,13 @@ class Remembers(Sidecar):
 
     def settings(self) -> dict[str, Any]:
         return {}
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
+        return output
+
+    @classmethod
+    def rebuild(cls, target: str, tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any]) -> Remembers:
+        return cls(float(tensors["values"][1]))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
