@@ -155,7 +155,8 @@ def test_a_course_whose_process_died_twice_in_one_place_is_given_up_and_ctrl_c_i
     along = course(found, every=4)
 
     def stopped(*_: Any, **__: Any) -> CaseRecord:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("not interrupted")
 
     with monkeypatch.context() as patched:
         patched.setattr(module, "walk", stopped)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -127,7 +128,7 @@ def test_an_interrupted_editor_leaves_the_model_as_it_was(paths, tmp_path, monke
 
     def interrupted(*_: object) -> None:
         editor.handle.model.train()
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(editor, "edit", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -162,8 +163,8 @@ def test_an_editor_that_calls_exit_is_an_error_of_its_case(paths, tmp_path, monk
     editor = found.tools.editor(paths["model"], world.spelled(paths, "Nudge"))
     monkeypatch.setattr(editor, "edit", lambda requests: exit(3))
     record = found.record(found.plan.cases[0])
-    assert record.failure.kind == "editor"
-    assert "SystemExit: 3" in record.failure.message
+    assert record.failure.kind == "contract"
+    assert "Nudge raised SystemExit: 3, which ends a program or a test and is no error" in record.failure.message
 
 
 def test_a_tied_weight_edited_under_its_other_name_is_a_declared_change(paths, tmp_path):

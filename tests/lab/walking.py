@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -115,7 +116,7 @@ class Stopped(Fails):
     """Somebody presses Ctrl-C."""
 
     def wrong(self) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
 
 class Prints:
