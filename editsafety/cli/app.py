@@ -12,6 +12,7 @@ from editsafety.cli import (
     candidates,
     curves,
     data,
+    doctor,
     editing,
     experiments,
     keys,
@@ -40,7 +41,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "abilities": abilities.abilities,
         "curves": curves.curves,
     },
-    PREPARE: {"prepare": editing.prepare},
+    PREPARE: {"doctor": doctor.doctor, "prepare": editing.prepare},
     RESEARCH: {
         "screen": mining.screen,
         "mine": mining.mine,

@@ -204,25 +204,44 @@ def _call_maker(spec: ModelSpec) -> tuple[Any, Any]:
     return made
 
 
-def _build_random(spec: ModelSpec) -> tuple[Any, Any]:
-    """A model with random weights (seed 0) from a built-in shape or a folder or file with a config.json."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+def size_of_random(name: str) -> int:
+    """How many parameters the model behind `random:<config>` has, without making it.
+
+    Raises UsageError for a shape that there is not, ModelError for a config that cannot be read.
+    """
+    from transformers import AutoModelForCausalLM
 
     builder: Any = AutoModelForCausalLM
-    name = spec.name.removeprefix("random:")
+    with torch.device("meta"):
+        model = builder.from_config(_random_config(name.removeprefix("random:")))
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _random_config(name: str) -> Any:
+    """The config of a built-in shape, or of a folder or file with a config.json."""
+    from transformers import AutoConfig
+
     path = Path(name)
     if name in RANDOM_CONFIGS:
         kind, overrides = RANDOM_CONFIGS[name]
-        config = AutoConfig.for_model(kind, **overrides)
-    elif path.exists():
-        try:
-            config = AutoConfig.from_pretrained(path)
-        except Exception as error:  # a damaged file makes transformers raise anything
-            reason = sentence_of(error).partition("\n")[0]
-            raise ModelError(f"random:{name}: its config cannot be read ({reason}).") from error
-    else:
+        return AutoConfig.for_model(kind, **overrides)
+    if not path.exists():
         known = ", ".join(RANDOM_CONFIGS)
         raise UsageError(f"random:{name}: neither a built-in shape ({known}) nor a config file that exists.")
+    try:
+        return AutoConfig.from_pretrained(path)
+    except Exception as error:  # a damaged file makes transformers raise anything
+        reason = sentence_of(error).partition("\n")[0]
+        raise ModelError(f"random:{name}: its config cannot be read ({reason}).") from error
+
+
+def _build_random(spec: ModelSpec) -> tuple[Any, Any]:
+    """A model with random weights (seed 0)."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    builder: Any = AutoModelForCausalLM
+    name = spec.name.removeprefix("random:")
+    path, config = Path(name), _random_config(name)
     has_tokenizer = (path / "tokenizer_config.json").is_file()
     if not has_tokenizer and not pocket_models():
         raise UsageError(f"random:{name}: no tokenizer beside the config, and no pocket model here to borrow one from.")
