@@ -277,7 +277,7 @@ class SafetySession:
         interrupted = interrupted or self._lost
         if not (self._wanted or self._selected):
             return
-        if not (self.folder / folders.STORE).is_file():
+        if self._store is not None and not (self.folder / folders.STORE).is_file():
             raise StoreError(f"{self.folder}: the folder of this run is gone, with all that was found. Run it again.")
         asked = self.store.fact(Wanted)
         if asked is None or not asked.cases:

@@ -234,31 +234,28 @@ def test_options_may_stand_in_the_ini_file(pytester, paths):
     assert "verdict" not in result.stdout.str()
 
 
-def test_a_worker_that_is_lost_makes_the_run_incomplete_though_every_case_has_a_result(run, pytester):
+def test_a_worker_that_is_lost_makes_the_run_incomplete_though_every_case_has_a_result(run, pytester, monkeypatch):
     """What it was judging is lost; the others' cases, and even its own, may have been computed since."""
-    pytester.makeconftest(
-        """
+    pytester.makepyfile(
+        losing="""
+        import os
         from types import SimpleNamespace
         from editsafety.plugin import pytest_testnodedown
 
-        def pytest_runtest_logfinish(nodeid):
-            if nodeid.endswith("hard-1]"):
-                pytest_testnodedown(SimpleNamespace(config=CONFIG[0]), LOST[0])
-
-        CONFIG, LOST = [], [None]
+        CONFIG = []
 
         def pytest_configure(config):
             CONFIG.append(config)
-            LOST[0] = config.getoption("--lost")
 
-        def pytest_addoption(parser):
-            parser.addoption("--lost", default=None)
+        def pytest_runtest_logfinish(nodeid):
+            if nodeid.endswith("hard-1]"):
+                pytest_testnodedown(SimpleNamespace(config=CONFIG[-1]), os.environ.get("LOST"))
         """
     )
-    where = ["-p", "conftest"]
     pytester.syspathinsert()
-    assert run(*where).ret == 0
-    result = run(*where, "--lost=crashed")
+    assert run("-p", "losing").ret == 0
+    monkeypatch.setenv("LOST", "crashed")
+    result = run("-p", "losing")
     assert result.ret != 0
     body = json.loads(max(reports(pytester), key=lambda path: path.stat().st_mtime_ns).read_text())
     assert body["counts"]["missing"] == 0
