@@ -65,7 +65,7 @@ def expect(family: str, name: str) -> None:
     elif name not in names(family):
         raise UnknownNameError(family.rstrip("s"), name, names(family), "One of your own: path/to/file.py:ClassName.")
     else:
-        _refuse_twins(family, name)
+        _refuse_twins(family, name, _members(family), _points(family, name))
 
 
 def expect_editor(name: str) -> None:
@@ -88,19 +88,22 @@ def load(family: str, name: str) -> Any:
     Raises UnknownNameError or UsageError.
     """
     expect(family, name)
-    return from_file(name) if ".py:" in name else _load(family, name, _members(family))
+    return from_file(name) if ".py:" in name else _load(family, name, _members(family), _points(family, name))
 
 
 def load_all(family: str) -> tuple[Any, ...]:
     """Every member, sorted by name; the family is listed once for all of them. Raises UsageError."""
-    own = _members(family)
-    return tuple(_load(family, name, own) for name in names(family))
+    own, points = _members(family), _points(family)
+    every = sorted(own | {point.name for point in points})
+    for name in every:
+        _refuse_twins(family, name, own, points)
+    return tuple(_load(family, name, own, points) for name in every)
 
 
-def _load(family: str, name: str, own: Collection[str]) -> Any:
+def _load(family: str, name: str, own: Collection[str], points: Iterable[EntryPoint]) -> Any:
     if name in own:
         return getattr(importlib.import_module(f"editsafety.{family}.{name}"), MEMBER[family])
-    (point,) = _points(family, name)
+    (point,) = (point for point in points if point.name == name)
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
@@ -137,10 +140,10 @@ def _assigned(body: Iterable[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
             yield from ((target.id, value) for target in targets if isinstance(target, ast.Name))
 
 
-def _refuse_twins(family: str, name: str) -> None:
+def _refuse_twins(family: str, name: str, own: Collection[str], points: Iterable[EntryPoint]) -> None:
     """Raise UsageError where a name has two owners: which of them was run could not be seen."""
-    points = [_spelled(point) for point in _points(family, name)]
-    owners = [*(["editsafety itself"] if name in _members(family) else []), *points]
+    others = [_spelled(point) for point in points if point.name == name]
+    owners = [*(["editsafety itself"] if name in own else []), *others]
     if len(owners) > 1:
         raise UsageError(
             f"{family.rpartition('.')[2]}: the name {name!r} is taken by {' and by '.join(owners)}. "

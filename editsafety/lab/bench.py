@@ -113,6 +113,10 @@ class Bench:
         pairs = [(a, b) for a, b in zip(self.base["me_ppl"].items, again, strict=False) if a and b]
         self.noise = max((abs(a - b) / a for a, b in pairs), default=0.0)
 
+    def measure_called(self, name: str) -> Measure:
+        """A measure by its own name: the one of this bench, looked up where it has none of that name."""
+        return next((one for one in self.measures if one.name == name), None) or measures.load(name)
+
     def unedited(self, requests: Sequence[EditRequest]) -> Found:
         """The measurements of requests on the unedited model, taken once whatever the number of editors."""
         key = tuple(request.digest() for request in requests)

@@ -54,7 +54,8 @@ def _rates(bench: Bench, requests: Sequence[EditRequest], fresh: int) -> tuple[M
 def _around(bench: Bench, session: EditSession, unedited: Mark, fresh: Sequence[EditRequest]) -> list[Measurement]:
     """Rephrasings, and neighbours compared with the unedited model's answers."""
     handle, size = bench.handle, bench.batch_size
-    generalisation, compared = measures.load("generalisation"), (measures.load("locality"), *bench.along)
+    generalisation = bench.measure_called("generalisation")
+    compared = (bench.measure_called("locality"), *bench.along)
     reached = generalisation(handle, Inputs(fresh, batch_size=size))
     here = session.mark()
     session.back_to(unedited)

@@ -72,7 +72,8 @@ def names() -> list[str]:
 
 def every() -> tuple[Measure, ...]:
     """All measures, imported, by name."""
-    return tuple(load(name) for name in names())
+    found: tuple[Measure, ...] = discovery.load_all("measures")
+    return found
 
 
 def needed(measurements: Iterable[str] = ()) -> tuple[Measure, ...]:

@@ -17,6 +17,7 @@ from editsafety import editors
 from editsafety.artifacts import ArtifactStore
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor, Traits
+from editsafety.edits.baseline import Baseline
 from editsafety.edits.edit import Delta, Edit, LowRank, Replace
 from editsafety.edits.seal import Keepsake
 from editsafety.hyperparameters import Hparams
@@ -140,6 +141,7 @@ def bench_of(family: str = "gpt2", **more: Any) -> Bench:
     handle = tiny.handle(family, **more)
     bench = Bench(handle, TEXTS, (), 8, Keepsake.of(handle))
     bench.measure_base()
+    bench.baseline = Baseline.of(handle)
     return bench
 
 
