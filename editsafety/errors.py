@@ -9,6 +9,7 @@
     ├── EditError             an edit that cannot be saved, loaded or applied
     ├── EditorError           an editor that broke its contract
     │   └── NotPreparedError  an editor whose slow part has not been run; names the command
+    ├── MeasureError          a measure that broke its contract
     ├── UndoError             something survived the end of a session
     ├── SpoiltProcessError    this process can judge nothing any more; another one can
     └── StoreError            results that cannot be read or written

@@ -167,20 +167,25 @@ def failure_of(bench: Bench, editor: str, error: BaseException) -> Failure:
     elif isinstance(error, torch.OutOfMemoryError | MemoryError):
         torch.cuda.empty_cache()
         kind = "oom"
+        _bring_back(bench)  # it may have been the session that found no room, on its way out
     elif isinstance(error, MeasureError):
         return Failure("measure", sentence_of(error), where_raised(error))
     return Failure(kind, f"{editor} failed: {sentence_of(error)}", where_raised(error))
 
 
 def _repair(bench: Bench, error: UndoError) -> None:
-    try:
-        bench.repair()
-    except UndoError as worse:
-        bench.broken = str(worse)
+    _bring_back(bench)
     if error.lasting:
         bench.broken = bench.spoilt = f"this process cannot be trusted any more: {'; '.join(error.lasting)}"
     elif error.running:
         bench.broken = f"what an editor started goes on: {'; '.join(error.running)}"
+
+
+def _bring_back(bench: Bench) -> None:
+    try:
+        bench.repair()
+    except UndoError as worse:
+        bench.broken = str(worse)
 
 
 def lost_device(error: BaseException) -> BaseException | None:

@@ -26,12 +26,12 @@ def add_options(parser: pytest.Parser, declarations: tuple[type, ...] = (Setting
 def option(config: pytest.Config, name: str) -> Any:
     """An option's value as it was typed: on the command line, else in the ini file, else None."""
     given = config.getoption(_destination(name), None)
-    if given is None:
-        given = _configured(config, _destination(name))
+    if given is None and (given := _configured(config, _destination(name))) == "":
+        return None  # what an ini file does not hold; on a command line nothing is a value, and not a valid one
     flags = [one for one in (*options_of(Settings), *options_of(Output)) if one.type is bool and one.flag == name]
     if flags and given is not None:
         given = flags[0].parse(given, flags[0].pytest)
-    return None if given is False or given in ("", []) else given
+    return None if given is False or given == [] else given
 
 
 def settings_of(option: Callable[[str], Any], declaration: type[Settings] = Settings) -> Settings:

@@ -90,7 +90,7 @@ def test_broken_models_are_a_collapse_through_both_doors(doors: Doors) -> None:
 
 @pytest.mark.slow
 def test_two_workers_say_the_same_as_none(doors: Doors) -> None:
-    every = (*NOTHING, *ENDS, *BREAKS, editors.WritesElsewhere, Nudge)
+    every = (*NOTHING, *ENDS, *BREAKS, *WRONG, Nudge)
     alone = doors.both(Given(every, ("collapse", "integrity"), options=CHEAP))
     shared = doors.both(Given(every, ("collapse", "integrity"), workers=2, options=CHEAP))
     agree(*alone)
