@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.doors import editors
 from tests.doors.both import Doors, Given, Said, agree
 from tests.doors.editors import BREAKS, ENDS, NOTHING, WRONG, Nudge
 
