@@ -1,0 +1,182 @@
+"""The table of cases as data: the script of the page shows, sorts and filters it; every text is escaped here."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from editsafety.escaping import json_text, line
+from editsafety.judging.checks import CaseVerdict
+from editsafety.judging.group import Group
+from editsafety.judging.report import RunReport
+from editsafety.judging.verdict import Verdict
+from editsafety.reporting import story
+from editsafety.runs.case_record import CaseRecord
+from editsafety.runs.measurement import Measurement
+
+FEW = 1000  # single edits up to which every question of every case is shown; of more, only of those that do not pass
+ALIKE = 3  # questions of one kind that are shown of a case
+FIELDS = (
+    "case", "editor", "model", "stream", "verdict", "ratio", "written", "target", "before", "after", "reasons",
+    "checks", "cause", "replay", "asked", "seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question, and what the model said before the edit and after it."""
+
+    kind: str
+    prompt: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A case up close."""
+
+    case: CaseVerdict
+    told: str  # why this one
+    asked: tuple[Asked, ...]
+    cause: str
+    replay: str
+
+
+def ordered(report: RunReport) -> list[tuple[Group, CaseVerdict]]:
+    """The single edits in the order of the charts: worst editor first, each stream in one piece."""
+    return [
+        (group, case) for group in report.worst_groups for stream in group.planned for case in group.cases_of(stream)
+    ]
+
+
+def places(report: RunReport) -> dict[str, int]:
+    """Where every case stands."""
+    return {case.record.case: place for place, (_, case) in enumerate(ordered(report))}
+
+
+def as_data(report: RunReport, suites: str) -> str:
+    """JSON that cannot end the script it stands in; texts that many cases share are in it once."""
+    pool: dict[str, int] = {}
+
+    def once(text: str) -> int:
+        return pool.setdefault(text, len(pool))
+
+    found = ordered(report)
+    rows = [_row(report, group, case, suites, once, whole=len(found) <= FEW) for group, case in found]
+    body = {
+        "fields": FIELDS,
+        "verdicts": [verdict.value for verdict in Verdict],
+        "cases": rows,
+        "pool": [line(text, 1000) for text in pool],
+    }
+    return json_text(json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")))
+
+
+def _row(report: RunReport, group: Group, case: CaseVerdict, suites: str, once: Any, *, whole: bool) -> list[Any]:
+    record = case.record
+    request = record.requests[0]
+    bad = [check for check in case.checks if check.verdict is not Verdict.PASS]
+    bad.sort(key=lambda check: -check.verdict.severity)
+    causes = group.causes(case)
+    head, tail = story.replay_case(report, case, suites).split(record.case, 1)
+    told = asked(record) if whole or bad else []
+    before, after = answers(record)
+    return [
+        line(record.case),
+        once(record.editor),
+        once(record.model),
+        once(record.stream),
+        case.verdict.severity,
+        _ratio(case.ratio),
+        line(request.filled),
+        line(request.target_new),
+        line(before),
+        line(after),
+        [[check.verdict.severity, line(check.sentence, 600)] for check in bad],
+        [once(check.name) for check in bad],
+        line(causes[0].text, 1000) if causes else "",
+        [once(head), once(tail)],
+        [[once(one.kind), line(one.prompt), line(one.before), line(one.after)] for one in told],
+        _round(record.step.cost.edit),
+    ]
+
+
+def answers(record: CaseRecord) -> tuple[str, str]:
+    """What the model says to the prompt of an edit, before and after; of a case that failed, why."""
+    if record.failure is not None:
+        where = f" ({record.failure.where})" if record.failure.where else ""
+        return _first(record.before.get("efficacy")), f"{record.failure.message}{where}"
+    return _first(record.before.get("efficacy")), _first(_longest(record))
+
+
+def asked(record: CaseRecord) -> list[Asked]:
+    """Every question of a case whose answers were kept, a few of each kind."""
+    request = record.requests[0]
+    kinds = (
+        ("the prompt", "efficacy", (request.filled,)),
+        ("reads on", "efficacy_wild", (request.filled,)),
+        ("behind other text", "efficacy_prefixed", (f"… {request.filled}",)),
+        ("rephrased", "generalisation", request.rephrasings),
+        ("a neighbour", "locality", tuple(one.prompt for one in request.neighbours)),
+        ("writes", "fluency", ()),
+    )
+    return [
+        one for kind, name, prompts in kinds
+        for one in _pairs(kind, prompts, record.before.get(name), record.after.get(name))
+    ]  # fmt: skip
+
+
+def _pairs(kind: str, prompts: Iterable[str], before: Measurement | None, after: Measurement | None) -> Iterator[Asked]:
+    was, now = (before.answers if before else ()), (after.answers if after else ())
+    told = list(zip_longest(was, now, fillvalue=""))[:ALIKE]
+    for prompt, (old, new) in zip_longest(list(prompts)[: len(told)], told, fillvalue=""):
+        yield Asked(kind, str(prompt), str(old), str(new))
+
+
+def samples(report: RunReport, suites: str) -> list[Sample]:
+    """Of every editor and stream the worst case that does not pass, and the first that passes."""
+    found = []
+    for group in report.worst_groups:
+        for stream in group.planned:
+            cases = [case for case in group.worst_first() if case.record.stream == stream]
+            bad = [case for case in cases if case.verdict is not Verdict.PASS]
+            good = [case for case in cases if case.verdict is Verdict.PASS]
+            for told, chosen in ((f"the worst of {len(bad)}", bad[:1]), (f"one of {len(good)}", good[:1])):
+                found += [_sample(report, group, case, told, suites) for case in chosen]
+    return found
+
+
+def _sample(report: RunReport, group: Group, case: CaseVerdict, told: str, suites: str) -> Sample:
+    causes = group.causes(case)
+    every = asked(case.record)
+    few = [one for kind in dict.fromkeys(one.kind for one in every) for one in every if one.kind == kind][:]
+    first = list({one.kind: one for one in reversed(few)}.values())[::-1]
+    return Sample(
+        case, told, tuple(first), causes[0].text if causes else "", story.replay_case(report, case, suites)
+    )
+
+
+def _longest(record: CaseRecord) -> Measurement | None:
+    """How the edited model reads on, where that was asked, else its answer."""
+    return record.after.get("efficacy_wild") or record.after.get("efficacy")
+
+
+def _first(found: Measurement | None) -> str:
+    if found is None:
+        return ""
+    return next((answer for answer in found.answers if answer), "") or found.reason or ""
+
+
+def _ratio(value: float | None) -> float | str | None:
+    if value is None:
+        return None
+    return round(value, 4) if math.isfinite(value) else "inf"
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, 3)
