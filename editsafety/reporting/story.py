@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import lru_cache
 
 from editsafety import __version__
 from editsafety.judging.causes import of_course
@@ -14,6 +15,7 @@ from editsafety.names import label, slug, tag
 from editsafety.numbers import counting, times
 from editsafety.reporting import against
 from editsafety.runs.case_record import CaseRecord
+from editsafety.runs.settings import Settings
 
 _INTEGRITY = ("restore", "undeclared", "leftovers")
 _ROOMS = {ABILITIES: "abilities", "changes_something": "efficacy", **dict.fromkeys(_INTEGRITY, "integrity")}
@@ -208,7 +210,13 @@ def _pytest(report: RunReport, suites: str, room: str, selected: str, of: Group 
     model = next(name for name in settings.models if slug(name) == of.model)
     editor = next(name for name in settings.editors if label(name) == of.editor)
     chosen = ["-k", selected, "--editsafety-model", model, "--editsafety-editor", editor]
-    return f"pytest {where} {shlex.join([*chosen, *settings.replay_words()])}"
+    return f"pytest {where} {shlex.join([*chosen, *_replay_words(settings)])}"
+
+
+@lru_cache(maxsize=4)
+def _replay_words(settings: Settings) -> tuple[str, ...]:
+    """Worked out once for a run, and not for each of its cases."""
+    return tuple(settings.replay_words())
 
 
 def _size(parameters: int) -> str:

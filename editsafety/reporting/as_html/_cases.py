@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -14,15 +14,17 @@ from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.group import Group
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
+from editsafety.names import tag
+from editsafety.numbers import rate
 from editsafety.reporting import story
 from editsafety.runs.case_record import CaseRecord
-from editsafety.runs.measurement import Measurement
+from editsafety.runs.measurement import Column, Measurement
 
 FEW = 1000  # single edits up to which every question of every case is shown; of more, only of those that do not pass
 ALIKE = 3  # questions of one kind that are shown of a case
 FIELDS = (
     "case", "editor", "model", "stream", "verdict", "ratio", "written", "target", "before", "after", "reasons",
-    "checks", "cause", "replay", "asked", "seconds",
+    "checks", "cause", "replay", "asked", "figures", "short",
 )  # fmt: skip
 
 
@@ -34,6 +36,7 @@ class Asked:
     prompt: str
     before: str
     after: str
+    found: str = ""  # what came of all questions of this kind: `takes 1.00`, `kept 0.66`
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Sample:
     """A case up close."""
 
     case: CaseVerdict
+    verdict: Verdict  # of the editor on this stream, where the case passes by itself and the stream does not
     told: str  # why this one
     asked: tuple[Asked, ...]
     cause: str
@@ -70,6 +74,7 @@ def as_data(report: RunReport, suites: str) -> str:
     rows = [_row(report, group, case, suites, once, whole=len(found) <= FEW) for group, case in found]
     body = {
         "fields": FIELDS,
+        "columns": [line(column.heading, 40) for column in _rates(report)],
         "verdicts": [verdict.value for verdict in Verdict],
         "cases": rows,
         "pool": [line(text, 1000) for text in pool],
@@ -101,8 +106,9 @@ def _row(report: RunReport, group: Group, case: CaseVerdict, suites: str, once: 
         [once(check.name) for check in bad],
         line(causes[0].text, 1000) if causes else "",
         [once(head), once(tail)],
-        [[once(one.kind), line(one.prompt), line(one.before), line(one.after)] for one in told],
-        _round(record.step.cost.edit),
+        [[once(one.kind), once(one.found), line(one.prompt), line(one.before), line(one.after)] for one in told],
+        [_value(record.after.get(column.measurement)) for column in _rates(report)],
+        line(record.case.removeprefix(f"{record.model}-{tag(record.editor)}-")),
     ]
 
 
@@ -118,24 +124,28 @@ def asked(record: CaseRecord) -> list[Asked]:
     """Every question of a case whose answers were kept, a few of each kind."""
     request = record.requests[0]
     kinds = (
-        ("the prompt", "efficacy", (request.filled,)),
-        ("reads on", "efficacy_wild", (request.filled,)),
-        ("behind other text", "efficacy_prefixed", (f"… {request.filled}",)),
-        ("rephrased", "generalisation", request.rephrasings),
-        ("a neighbour", "locality", tuple(one.prompt for one in request.neighbours)),
-        ("writes", "fluency", ()),
+        ("the prompt", "takes", "efficacy", (request.filled,)),
+        ("reads on", "", "efficacy_wild", (request.filled,)),
+        ("behind other text", "takes", "efficacy_prefixed", (f"… {request.filled}",)),
+        ("rephrased", "takes", "generalisation", request.rephrasings),
+        ("a neighbour", "kept", "locality", tuple(one.prompt for one in request.neighbours)),
+        ("writes", "", "fluency", ()),
     )
-    return [
-        one for kind, name, prompts in kinds
-        for one in _pairs(kind, prompts, record.before.get(name), record.after.get(name))
-    ]  # fmt: skip
+    found: list[Asked] = []
+    for kind, word, name, prompts in kinds:
+        before, after = record.before.get(name), record.after.get(name)
+        graded = f"{word} {rate(after.value)}" if word and after is not None and after.value is not None else ""
+        found += [Asked(kind, *texts, graded) for texts in _pairs(prompts, before, after)]
+    return found
 
 
-def _pairs(kind: str, prompts: Iterable[str], before: Measurement | None, after: Measurement | None) -> Iterator[Asked]:
+def _pairs(
+    prompts: Sequence[str], before: Measurement | None, after: Measurement | None
+) -> Iterator[tuple[str, str, str]]:
     was, now = (before.answers if before else ()), (after.answers if after else ())
     told = list(zip_longest(was, now, fillvalue=""))[:ALIKE]
-    for prompt, (old, new) in zip_longest(list(prompts)[: len(told)], told, fillvalue=""):
-        yield Asked(kind, str(prompt), str(old), str(new))
+    for prompt, (old, new) in zip_longest(prompts[: len(told)], told, fillvalue=""):
+        yield str(prompt), str(old), str(new)
 
 
 def samples(report: RunReport, suites: str) -> list[Sample]:
@@ -146,19 +156,33 @@ def samples(report: RunReport, suites: str) -> list[Sample]:
             cases = [case for case in group.worst_first() if case.record.stream == stream]
             bad = [case for case in cases if case.verdict is not Verdict.PASS]
             good = [case for case in cases if case.verdict is Verdict.PASS]
-            for told, chosen in ((f"the worst of {len(bad)}", bad[:1]), (f"one of {len(good)}", good[:1])):
-                found += [_sample(report, group, case, told, suites) for case in chosen]
+            if bad:
+                said = f"the worst of {len(bad)} that do not pass" if len(bad) > 1 else "the one that does not pass"
+                found.append(_sample(report, group, bad[0], bad[0].verdict, said, suites))
+            failing = [c for c in group.checks.get(stream, ()) if c.verdict.fails and c.name in report.policy.group]
+            if good and failing:  # they stand one by one, and together they do not
+                worst = max(failing, key=lambda check: check.verdict.severity)
+                measure = report.policy.group[worst.name].measure
+                case = min(good, key=lambda case: _value(case.record.after.get(measure)) or 0.0)
+                said = f"perplexity stays, but {worst.verdict.meaning}"
+                found.append(_sample(report, group, case, worst.verdict, said, suites))
+            elif good:
+                found.append(_sample(report, group, good[0], Verdict.PASS, f"one of {len(good)} that pass", suites))
     return found
 
 
-def _sample(report: RunReport, group: Group, case: CaseVerdict, told: str, suites: str) -> Sample:
+def _sample(report: RunReport, group: Group, case: CaseVerdict, verdict: Verdict, told: str, suites: str) -> Sample:
     causes = group.causes(case)
-    every = asked(case.record)
-    few = [one for kind in dict.fromkeys(one.kind for one in every) for one in every if one.kind == kind][:]
-    first = list({one.kind: one for one in reversed(few)}.values())[::-1]
-    return Sample(
-        case, told, tuple(first), causes[0].text if causes else "", story.replay_case(report, case, suites)
-    )
+    first: dict[str, Asked] = {}
+    for one in asked(case.record):
+        first.setdefault(one.kind, one)
+    cause, replay = causes[0].text if causes else "", story.replay_case(report, case, suites)
+    return Sample(case, verdict, told, tuple(first.values()), cause, replay)
+
+
+def _rates(report: RunReport) -> list[Column]:
+    """The columns of the measures that every case has a value of its own in."""
+    return [column for column in report.facts.columns if column.over == "rate"]
 
 
 def _longest(record: CaseRecord) -> Measurement | None:
@@ -178,5 +202,5 @@ def _ratio(value: float | None) -> float | str | None:
     return round(value, 4) if math.isfinite(value) else "inf"
 
 
-def _round(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else round(value, 3)
+def _value(found: Measurement | None) -> float | None:
+    return None if found is None or found.value is None else round(found.value, 3)

@@ -9,7 +9,7 @@ from editsafety.judging.checks import ABILITIES, WALKED, CaseVerdict, Check
 from editsafety.judging.group import WHOLE, Group
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
-from editsafety.numbers import rate, times
+from editsafety.numbers import exact, rate, times
 from editsafety.reporting import courses
 
 OTHERS = "other checks"  # the column of those that are fine everywhere
@@ -138,4 +138,4 @@ def _figure(check: Check) -> str:
         return times(check.figure)
     if check.name == ABILITIES:
         return f"−{100 * check.figure:.0f} points" if check.figure > 0 else "no loss"
-    return rate(check.figure) if 0 <= check.figure <= 1 else f"{check.figure:.3g}"
+    return rate(check.figure) if 0 <= check.figure <= 1 else exact(check.figure, 3)

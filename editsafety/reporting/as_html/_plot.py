@@ -80,9 +80,9 @@ class Frame:
     """The place of the data inside a chart."""
 
     left: float = 46
-    top: float = 12
+    top: float = 24
     right: float = 348
-    bottom: float = 176
+    bottom: float = 188
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,8 @@ class Plot:
     @property
     def height(self) -> float:
         """Of the view box."""
-        return self.frame.bottom + (38 if self.x_name else 24 if self.xs else 10)
+        below = any(label.y > self.frame.bottom for label in self.labels)
+        return self.frame.bottom + (38 if self.x_name else 24 if self.xs or below else 10)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def scatters(report: RunReport, places: Mapping[str, int]) -> list[Plot]:
     ratios = [case.ratio for group in report.groups for case in group.cases]
     if all(ratio is None for ratio in ratios):
         return []
-    frame = Frame(bottom=182)
+    frame = Frame(bottom=194)
     scale = plot.ratio_scale(ratios, frame.bottom - 12, frame.top + 4)
     return [_scatter(report, group, places, frame, scale) for group in report.worst_groups if group.cases]
 
@@ -122,7 +122,7 @@ def _row(one: Prediction) -> tuple[str, ...]:
 
 
 def _curves(model: str, told: Sequence[Prediction], pairs: Sequence[tuple[Mapping[str, float], bool]]) -> Plot:
-    frame = Frame(right=214)
+    frame = Frame()
     across, up = Scale(0, 1, frame.left, frame.right), Scale(0, 1, frame.bottom, frame.top)
     strokes = [Stroke(plot.path([(frame.left, frame.bottom), (frame.right, frame.top)]), "even")]
     keys = []
@@ -131,13 +131,13 @@ def _curves(model: str, told: Sequence[Prediction], pairs: Sequence[tuple[Mappin
         strokes.append(Stroke(plot.path(points), f"line {plot.look(place)}"))
         keys.append((plot.look(place), f"{one.signal} ({rate(one.auc)})"))
     return Plot(
-        title=f"collapses seen against false alarms, {model}",
+        title=f"warned in time, {model}",
         said=", ".join(f"{one.signal}: area under the curve {rate(one.auc)}" for one in told),
         frame=frame,
         xs=across.ticks(),
         ys=up.ticks(),
-        x_name="false alarms",
-        y_name="collapses seen",
+        x_name="share of sound edits called out",
+        y_name="share of collapses called out",
         strokes=tuple(strokes),
         keys=tuple(keys),
     )

@@ -80,8 +80,14 @@ def _perplexity(
         strokes=tuple(strokes),
         marks=tuple(marks),
         labels=tuple(labels),
-        keys=tuple((looks[course.record.editor], course.record.editor) for course in inside),
+        keys=_keys(inside, looks),
     )
+
+
+def _keys(inside: Sequence[CaseVerdict], looks: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The editors of a chart, in the same order in all of them."""
+    there = {course.record.editor for course in inside}
+    return tuple((look, name) for name, look in looks.items() if name in there)
 
 
 def _kept(record: CaseRecord) -> list[tuple[int, float]]:
@@ -112,7 +118,7 @@ def _share_kept(title: str, inside: Sequence[CaseVerdict], looks: Mapping[str, s
         y_name="share of facts still said",
         strokes=tuple(strokes),
         marks=tuple(marks),
-        keys=tuple((looks[course.record.editor], course.record.editor) for course in inside),
+        keys=_keys(inside, looks),
     )
 
 
@@ -167,8 +173,8 @@ def _dumbbells(one: _Loss) -> Plot:
             said = f"{name} {when}: {rate(found.value)} ({low:.2f} to {high:.2f}, {found.n} items)"
             marks.append(Mark(across.at(found.value), at + dy, shape, look, said))
     record = one.record
-    where = f"{record.schedule.kind}, {record.stream}: " if record.is_course else ""
-    title = f"{record.editor}: {where}{record.schedule.said(one.step.edits)}"
+    kind = f" {record.schedule.kind}" if record.is_course else ""
+    title = f"{record.editor}, {record.stream}{kind}: {record.schedule.said(one.step.edits)}"
     return Plot(
         title=title,
         said=f"{record.case}: mean score {rate(one.before)} before, {rate(one.after)} after",

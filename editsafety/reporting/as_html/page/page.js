@@ -15,7 +15,7 @@
   const byId = (name) => document.getElementById(name);
 
   const navigation = document.querySelector("nav");
-  for (const heading of all("main h2")) navigation.append(element("a", { href: `#${heading.id}` }, heading.textContent), " ");
+  for (const heading of all("main h2")) navigation.append(element("a", { href: `#${heading.id}` }, heading.dataset.short || heading.textContent), " ");
 
   const copy = (code, button) => {
     const range = document.createRange();
@@ -67,7 +67,7 @@
     heads(all("thead th", table), (place, down) => body.append(...sorted(rows, (row) => row.cells[place].textContent, down)));
     if (rows.length < 9) continue;
     const input = element("input", { type: "search", placeholder: "filter rows", "aria-label": "filter rows" });
-    table.parentElement.before(element("label", { className: "small-filter" }, input));
+    table.before(element("label", { className: "small-filter" }, input));
     input.addEventListener("input", () => {
       const wanted = input.value.toLowerCase();
       for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
@@ -99,7 +99,8 @@
   const columns = [
     ["case", (one) => one.case], ["editor", (one) => one.editor], ...(several ? [["model", (one) => one.model]] : []),
     ["stream", (one) => one.stream], ["verdict", (one) => one.verdict], ["perplexity", (one) => one.size],
-    ["written", (one) => one.written], ["before", (one) => one.before], ["after", (one) => one.after],
+    ...data.columns.map((name, place) => [name, (one) => one.figures[place]]),
+    ["written", (one) => one.written], ["says now", (one) => one.after],
   ];
 
   const PAGE = 50;
@@ -139,15 +140,16 @@
 
   const details = (one) => {
     const inside = element("td", { colSpan: columns.length });
+    inside.append(element("p", { className: "written" }, element("b", {}, one.case), ` “${one.written}” → `, element("b", {}, one.target)));
     if (one.reasons.length) {
       inside.append(element("ul", { className: "reasons" }, ...one.reasons.map(([severity, said]) => element("li", {}, chip(data.verdicts[severity]), ` ${said}`))));
     }
     if (one.cause) inside.append(element("p", { className: "cause" }, element("b", {}, "Likely cause: "), one.cause));
     const asked = element("dl", { className: `asked v-${one.word.toLowerCase()}` });
-    const questions = one.asked.length ? one.asked.map(([kind, ...rest]) => [pool[kind], ...rest]) : [["the prompt", one.written, one.before, one.after]];
-    for (const [kind, prompt, before, after] of questions) {
+    const questions = one.asked.length ? one.asked.map(([kind, graded, ...rest]) => [pool[kind], pool[graded], ...rest]) : [["the prompt", "", one.written, one.before, one.after]];
+    for (const [kind, graded, prompt, before, after] of questions) {
       asked.append(
-        element("dt", {}, `${kind} `, prompt ? element("q", {}, prompt) : null),
+        element("dt", {}, `${kind} `, prompt ? element("q", {}, prompt) : null, " ", element("b", {}, graded)),
         element("dd", {}, element("del", {}, before || "–"), element("ins", {}, after || "–")),
       );
     }
@@ -158,7 +160,7 @@
   };
 
   const show = (one) => {
-    const open = element("button", { type: "button", className: "open", "aria-expanded": String(opened.has(one.place)) }, one.case);
+    const open = element("button", { type: "button", className: "open", "aria-expanded": String(opened.has(one.place)), title: one.case }, one.short);
     open.addEventListener("click", () => {
       opened.has(one.place) ? opened.delete(one.place) : opened.add(one.place);
       open.setAttribute("aria-expanded", String(opened.has(one.place)));
@@ -166,9 +168,11 @@
       if (there) there.remove();
       else row.after(details(one));
     });
-    const looks = { case: open, verdict: chip(one.word), perplexity: times(one.size), written: `${one.written} → ${one.target}` };
+    const short = (text) => element("span", { className: "short", title: text }, text || "–");
+    const looks = { case: open, verdict: chip(one.word), perplexity: times(one.size), written: short(`${one.written} → ${one.target}`), "says now": short(one.after) };
+    data.columns.forEach((name, place) => { looks[name] = one.figures[place] === null ? "–" : (Math.floor(one.figures[place] * 100 + 1e-9) / 100).toFixed(2); });
     const row = element("tr", { id: `case-${one.place}` }, ...columns.map(([name]) =>
-      element("td", { className: ["written", "before", "after", "case"].includes(name) ? "text" : "", data: name === "case" ? {} : { name } }, looks[name] ?? (one[name] || "–"))));
+      element("td", { className: ["written", "says now", "case"].includes(name) ? "text" : "", data: name === "case" ? {} : { name } }, looks[name] ?? (one[name] || "–"))));
     return opened.has(one.place) ? [row, details(one)] : [row];
   };
 
