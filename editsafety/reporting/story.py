@@ -207,7 +207,7 @@ def replay_case(report: RunReport, case: CaseVerdict, suites: str) -> str:
 def _pytest(report: RunReport, suites: str, room: str, selected: str, of: Group | CaseRecord) -> str:
     where = f"{suites}{'.' if '--pyargs' in suites else '/'}{room}"
     settings = report.plan.settings
-    model = next(name for name in settings.models if slug(name) == of.model)
+    model = next(name for name in settings.models if slug(name) == slug(of.model))
     editor = next(name for name in settings.editors if label(name) == of.editor)
     chosen = ["-k", selected, "--editsafety-model", model, "--editsafety-editor", editor]
     return f"pytest {where} {shlex.join([*chosen, *_replay_words(settings)])}"

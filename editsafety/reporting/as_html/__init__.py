@@ -51,11 +51,11 @@ class AsHtml:
             .get_template("page.html")
             .render(
                 _content(report, place),
-                style=Markup(style),  # noqa: S704 (files of the package)
-                script=Markup(script),  # noqa: S704
+                style=Markup(style),
+                script=Markup(script),
                 style_digest=_digest(style),
                 script_digest=_digest(script),
-                data=Markup(_cases.as_data(report, place.suites)),  # noqa: S704 (json_text leaves no end of a script in it)
+                data=Markup(_cases.as_data(report, place.suites)),
             )
             + "\n"
         )

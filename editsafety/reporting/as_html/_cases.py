@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any
 
 from editsafety.escaping import json_text, line
@@ -29,7 +28,7 @@ FIELDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Spoken:
     """A question, and what the model said before the edit and after it."""
 
     kind: str
@@ -46,7 +45,7 @@ class Sample:
     case: CaseVerdict
     verdict: Verdict  # of the editor on this stream, where the case passes by itself and the stream does not
     told: str  # why this one
-    asked: tuple[Asked, ...]
+    asked: tuple[Spoken, ...]
     cause: str
     replay: str
 
@@ -120,7 +119,7 @@ def answers(record: CaseRecord) -> tuple[str, str]:
     return _first(record.before.get("efficacy")), _first(_longest(record))
 
 
-def asked(record: CaseRecord) -> list[Asked]:
+def asked(record: CaseRecord) -> list[Spoken]:
     """Every question of a case whose answers were kept, a few of each kind."""
     request = record.requests[0]
     kinds = (
@@ -131,11 +130,11 @@ def asked(record: CaseRecord) -> list[Asked]:
         ("a neighbour", "kept", "locality", tuple(one.prompt for one in request.neighbours)),
         ("writes", "", "fluency", ()),
     )
-    found: list[Asked] = []
+    found: list[Spoken] = []
     for kind, word, name, prompts in kinds:
         before, after = record.before.get(name), record.after.get(name)
         graded = f"{word} {rate(after.value)}" if word and after is not None and after.value is not None else ""
-        found += [Asked(kind, *texts, graded) for texts in _pairs(prompts, before, after)]
+        found += [Spoken(kind, prompt, was, now, graded) for prompt, was, now in _pairs(prompts, before, after)]
     return found
 
 
@@ -143,9 +142,12 @@ def _pairs(
     prompts: Sequence[str], before: Measurement | None, after: Measurement | None
 ) -> Iterator[tuple[str, str, str]]:
     was, now = (before.answers if before else ()), (after.answers if after else ())
-    told = list(zip_longest(was, now, fillvalue=""))[:ALIKE]
-    for prompt, (old, new) in zip_longest(prompts[: len(told)], told, fillvalue=""):
-        yield str(prompt), str(old), str(new)
+    for i in range(min(ALIKE, max(len(was), len(now)))):
+        yield _at(prompts, i), _at(was, i), _at(now, i)
+
+
+def _at(texts: Sequence[str], place: int) -> str:
+    return texts[place] if place < len(texts) else ""
 
 
 def samples(report: RunReport, suites: str) -> list[Sample]:
@@ -173,7 +175,7 @@ def samples(report: RunReport, suites: str) -> list[Sample]:
 
 def _sample(report: RunReport, group: Group, case: CaseVerdict, verdict: Verdict, told: str, suites: str) -> Sample:
     causes = group.causes(case)
-    first: dict[str, Asked] = {}
+    first: dict[str, Spoken] = {}
     for one in asked(case.record):
         first.setdefault(one.kind, one)
     cause, replay = causes[0].text if causes else "", story.replay_case(report, case, suites)

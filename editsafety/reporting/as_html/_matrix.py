@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,9 @@ def matrix(report: RunReport) -> Matrix:
         lines.append((MatrixRow(editor, model, "", "", "", verdict.value), {}))
         for group in (one for one in report.groups if (one.model, one.editor) == (model, editor)):
             lines += _of_group(group)
-        for course in (one for one in courses.ordered(report) if (one.record.model, one.record.editor) == (model, editor)):
+        for course in (
+            one for one in courses.ordered(report) if (one.record.model, one.record.editor) == (model, editor)
+        ):
             lines.append(_of_course(course))
     names = _names(report, [found for _, found in lines])
     shown = [name for name in names if _tells(report, name, [found for _, found in lines])]
@@ -87,11 +90,17 @@ def _of_group(group: Group) -> Iterable[tuple[MatrixRow, Found]]:
         for check in group.checks.get(stream, ()):
             found.setdefault(check.name, []).append(check)
         count = str(planned) if len(cases) == planned else f"{len(cases)} of {planned}"
-        yield MatrixRow(group.editor, group.model, stream, f"{stream} cases", count, group.verdict_on(stream).value), found
+        yield (
+            MatrixRow(group.editor, group.model, stream, f"{stream} cases", count, group.verdict_on(stream).value),
+            found,
+        )
     whole = [check for check in group.checks.get(WHOLE, ()) if check.verdict is not Verdict.PASS]
     if whole:
         worst = Verdict.worst(check.verdict for check in whole)
-        yield MatrixRow(group.editor, group.model, "", "the whole", "", worst.value), {check.name: [check] for check in whole}
+        yield (
+            MatrixRow(group.editor, group.model, "", "the whole", "", worst.value),
+            {check.name: [check] for check in whole},
+        )
 
 
 def _of_course(course: CaseVerdict) -> tuple[MatrixRow, Found]:
@@ -132,9 +141,7 @@ def _cell(checks: Sequence[Check]) -> Cell | None:
 def _figure(check: Check) -> str:
     if check.figure is None:
         return ""
-    if check.figure != check.figure:
-        return "no number"
-    if check.name == "perplexity":
+    if check.name == "perplexity" or not math.isfinite(check.figure):
         return times(check.figure)
     if check.name == ABILITIES:
         return f"−{100 * check.figure:.0f} points" if check.figure > 0 else "no loss"

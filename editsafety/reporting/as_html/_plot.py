@@ -42,7 +42,7 @@ class Cloud:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class PlotMark:
     """A single point, with what is said of it."""
 
     x: float
@@ -64,7 +64,7 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class PlotBar:
     """A rectangle."""
 
     x: float
@@ -76,7 +76,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class PlotFrame:
     """The place of the data inside a chart."""
 
     left: float = 46
@@ -91,16 +91,16 @@ class Plot:
 
     title: str
     said: str  # the chart in a sentence, for those who cannot see it
-    frame: Frame
+    frame: PlotFrame
     xs: tuple[Tick, ...] = ()
     ys: tuple[Tick, ...] = ()
     x_name: str = ""
     y_name: str = ""
     rules: tuple[Label, ...] = ()  # horizontal lines across the frame, with their names
-    bars: tuple[Bar, ...] = ()
+    bars: tuple[PlotBar, ...] = ()
     strokes: tuple[Stroke, ...] = ()
     clouds: tuple[Cloud, ...] = ()
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[PlotMark, ...] = ()
     labels: tuple[Label, ...] = ()
     keys: tuple[tuple[str, str], ...] = ()  # look and name of every series
     verdict: str = ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import counting, number, rate, times
 from editsafety.reporting.as_html import _plot as plot
-from editsafety.reporting.as_html._plot import Bar, Cloud, Frame, Label, Plot, Scale, Stroke, Tick
+from editsafety.reporting.as_html._plot import Cloud, Label, Plot, PlotBar, PlotFrame, Scale, Stroke, Tick
 
 GAP = 14  # between the cases of one stream and those of the next
 DRAWN = 4  # signals whose curves are drawn; all of them are in the table
@@ -26,12 +25,12 @@ def scatters(report: RunReport, places: Mapping[str, int]) -> list[Plot]:
     ratios = [case.ratio for group in report.groups for case in group.cases]
     if all(ratio is None for ratio in ratios):
         return []
-    frame = Frame(bottom=194)
+    frame = PlotFrame(bottom=194)
     scale = plot.ratio_scale(ratios, frame.bottom - 12, frame.top + 4)
     return [_scatter(report, group, places, frame, scale) for group in report.worst_groups if group.cases]
 
 
-def _scatter(report: RunReport, group: Group, places: Mapping[str, int], frame: Frame, scale: Scale) -> Plot:
+def _scatter(report: RunReport, group: Group, places: Mapping[str, int], frame: PlotFrame, scale: Scale) -> Plot:
     streams = [stream for stream in group.planned if group.cases_of(stream)]
     room = frame.right - frame.left - 12 - GAP * (len(streams) - 1)
     start = frame.left + 6.0
@@ -52,7 +51,9 @@ def _scatter(report: RunReport, group: Group, places: Mapping[str, int], frame: 
             for i, case in enumerate(cases)
         ]
         clouds.append(Cloud(plot.dots(points), f"cloud {plot.look(place)}", places[cases[0].record.case]))
-        labels.append(Label(round(start + wide / 2, 1), frame.bottom + 16, f"{stream} ({len(cases)})", "axis", "middle"))
+        labels.append(
+            Label(round(start + wide / 2, 1), frame.bottom + 16, f"{stream} ({len(cases)})", "axis", "middle")
+        )
         start += wide + GAP
     lost = sum(case.ratio is None for case in group.cases)
     if lost:
@@ -122,7 +123,7 @@ def _row(one: Prediction) -> tuple[str, ...]:
 
 
 def _curves(model: str, told: Sequence[Prediction], pairs: Sequence[tuple[Mapping[str, float], bool]]) -> Plot:
-    frame = Frame()
+    frame = PlotFrame()
     across, up = Scale(0, 1, frame.left, frame.right), Scale(0, 1, frame.bottom, frame.top)
     strokes = [Stroke(plot.path([(frame.left, frame.bottom), (frame.right, frame.top)]), "even")]
     keys = []
@@ -174,7 +175,7 @@ def cost_plot(report: RunReport) -> Plot | None:
     taken = [(named(report, group), value) for group in report.worst_groups if (value := group.median_cost("edit"))]
     if not taken:
         return None
-    frame = Frame(left=104, top=8, bottom=8 + 26 * len(taken))
+    frame = PlotFrame(left=104, top=8, bottom=8 + 26 * len(taken))
     scale = Scale(0, max(value for _, value in taken) * 1.18, frame.left, frame.right)
     rows = [(name, value, frame.top + 26 * (i + 0.5)) for i, (name, value) in enumerate(taken)]
     return Plot(
@@ -185,13 +186,15 @@ def cost_plot(report: RunReport) -> Plot | None:
         ys=tuple(Tick(at, name) for name, _, at in rows),
         x_name="seconds",
         bars=tuple(
-            Bar(frame.left, at - 8, max(1.0, round(scale.at(value) - frame.left, 1)), 16, "s0", f"{name}: {number(value)} s")
+            PlotBar(
+                frame.left,
+                at - 8,
+                max(1.0, round(scale.at(value) - frame.left, 1)),
+                16,
+                "s0",
+                f"{name}: {number(value)} s",
+            )
             for name, value, at in rows
         ),
         labels=tuple(Label(scale.at(value) + 4, at + 4, number(value), "value") for _, value, at in rows),
     )
-
-
-def finite(value: float | None) -> bool:
-    """Whether there is a number."""
-    return value is not None and math.isfinite(value)

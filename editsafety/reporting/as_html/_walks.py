@@ -11,7 +11,7 @@ from editsafety.judging.report import RunReport
 from editsafety.numbers import rate, times
 from editsafety.reporting import courses, curves
 from editsafety.reporting.as_html import _plot as plot
-from editsafety.reporting.as_html._plot import Frame, Label, Mark, Plot, Scale, Stroke, Tick
+from editsafety.reporting.as_html._plot import Label, Plot, PlotFrame, PlotMark, Scale, Stroke, Tick
 from editsafety.reporting.as_html._singles import limit_rule
 from editsafety.runs.case_record import CaseRecord, Step
 from editsafety.runs.measurement import Measurement, wilson
@@ -29,7 +29,7 @@ def walks(report: RunReport) -> list[Plot]:
     several = len({model for model, _, _ in panels}) > 1
     looks = {name: plot.look(i) for i, name in enumerate(dict.fromkeys(c.record.editor for c in report.courses))}
     ratios = [one for course in report.courses for _, one in curves.points(course.record)]
-    frame = Frame()
+    frame = PlotFrame()
     scale = plot.ratio_scale(ratios, frame.bottom - 4, frame.top + 4)
     found = []
     for (model, kind, stream), inside in panels.items():
@@ -40,14 +40,19 @@ def walks(report: RunReport) -> list[Plot]:
     return found
 
 
-def _across(inside: Sequence[CaseVerdict], frame: Frame) -> Scale:
+def _across(inside: Sequence[CaseVerdict], frame: PlotFrame) -> Scale:
     last = max(step.edits for course in inside for step in course.record.steps)
     first = 0 if inside[0].record.schedule.cumulative else min(s.edits for c in inside for s in c.record.steps)
     return Scale(first, max(last, first + 1), frame.left + 6, frame.right - 8)
 
 
 def _perplexity(
-    report: RunReport, title: str, inside: Sequence[CaseVerdict], looks: Mapping[str, str], frame: Frame, scale: Scale
+    report: RunReport,
+    title: str,
+    inside: Sequence[CaseVerdict],
+    looks: Mapping[str, str],
+    frame: PlotFrame,
+    scale: Scale,
 ) -> Plot:
     across = _across(inside, frame)
     strokes, marks, labels, said = [], [], [], []
@@ -57,17 +62,23 @@ def _perplexity(
         strokes.append(Stroke(plot.path(points), f"line {name}"))
         steps = [(x, y) for x, y in curves.points(record) if x in {step.edits for step in record.steps}]
         marks += [
-            Mark(across.at(x), scale.at(y), "dot", name, f"{record.editor}, {record.schedule.said(x)}: {times(y)}")
+            PlotMark(across.at(x), scale.at(y), "dot", name, f"{record.editor}, {record.schedule.said(x)}: {times(y)}")
             for x, y in steps
         ]
         broke = course.breaks_at
         end = times(record.worst)
-        said.append(f"{record.editor} {course.verdict.value}, worst {end}" + (f", broken by edit {broke}" if broke else ""))
+        said.append(
+            f"{record.editor} {course.verdict.value}, worst {end}" + (f", broken by edit {broke}" if broke else "")
+        )
         if record.breaking is not None:
             at = across.at(record.breaking.edits), scale.at(record.breaking.ratio)
-            marks.append(Mark(*at, "cross", name, f"edit {record.breaking.edits} broke the model of {record.editor}"))
+            marks.append(
+                PlotMark(*at, "cross", name, f"edit {record.breaking.edits} broke the model of {record.editor}")
+            )
             side = "end" if at[0] > (frame.left + frame.right) / 2 else "start"
-            labels.append(Label(at[0] + (-9 if side == "end" else 9), at[1] + 4, f"edit {record.breaking.edits}", "value", side))
+            labels.append(
+                Label(at[0] + (-9 if side == "end" else 9), at[1] + 4, f"edit {record.breaking.edits}", "value", side)
+            )
     return Plot(
         title=title,
         said="; ".join(said),
@@ -95,7 +106,7 @@ def _kept(record: CaseRecord) -> list[tuple[int, float]]:
     return [(edits, value) for edits, value in values if value is not None]
 
 
-def _share_kept(title: str, inside: Sequence[CaseVerdict], looks: Mapping[str, str], frame: Frame) -> Plot:
+def _share_kept(title: str, inside: Sequence[CaseVerdict], looks: Mapping[str, str], frame: PlotFrame) -> Plot:
     across, up = _across(inside, frame), Scale(0, 1, frame.bottom - 4, frame.top + 4)
     strokes, marks, said = [], [], []
     for course in inside:
@@ -103,7 +114,7 @@ def _share_kept(title: str, inside: Sequence[CaseVerdict], looks: Mapping[str, s
         points = [(across.at(x), up.at(y)) for x, y in values]
         strokes.append(Stroke(plot.path(points), f"line {name}"))
         marks += [
-            Mark(*at, "dot", name, f"{course.record.editor}, {course.record.schedule.said(x)}: {rate(y)}")
+            PlotMark(*at, "dot", name, f"{course.record.editor}, {course.record.schedule.said(x)}: {rate(y)}")
             for at, (x, y) in zip(points, values, strict=True)
         ]
         if values:
@@ -123,7 +134,7 @@ def _share_kept(title: str, inside: Sequence[CaseVerdict], looks: Mapping[str, s
 
 
 @dataclass(frozen=True, slots=True)
-class _Loss:
+class _AtLowest:
     """A case at the step where its abilities are lowest."""
 
     record: CaseRecord
@@ -135,7 +146,7 @@ class _Loss:
 def losses(report: RunReport) -> list[Plot]:
     """Abilities before and after with 95 % intervals: every course, and of single edits the worst of each editor."""
     found = list(_lowest(report))
-    singles: dict[tuple[str, str], _Loss] = {}
+    singles: dict[tuple[str, str], _AtLowest] = {}
     for one in sorted((one for one in found if not one.record.is_course), key=lambda one: one.after - one.before):
         singles.setdefault((one.record.model, one.record.editor), one)
     chosen = [*singles.values(), *(one for one in found if one.record.is_course)]
@@ -143,7 +154,7 @@ def losses(report: RunReport) -> list[Plot]:
     return [_dumbbells(one) for one in chosen[:MOST]]
 
 
-def _lowest(report: RunReport) -> Iterator[_Loss]:
+def _lowest(report: RunReport) -> Iterator[_AtLowest]:
     singles = [case for group in report.worst_groups for case in group.cases]
     for case in (*singles, *courses.ordered(report)):
         record = case.record
@@ -151,12 +162,12 @@ def _lowest(report: RunReport) -> Iterator[_Loss]:
             step = min(record.steps, key=lambda one: _mean(one.found, record.abilities) or 0.0)
             before, after = _mean(record.before, record.abilities), _mean(step.found, record.abilities)
             if before is not None:
-                yield _Loss(record, step, before, after or 0.0)
+                yield _AtLowest(record, step, before, after or 0.0)
 
 
-def _dumbbells(one: _Loss) -> Plot:
+def _dumbbells(one: _AtLowest) -> Plot:
     names = one.record.abilities
-    frame = Frame(left=110, top=8, right=344, bottom=8 + 24 * len(names))
+    frame = PlotFrame(left=110, top=8, right=344, bottom=8 + 24 * len(names))
     across = Scale(0, 1, frame.left, frame.right)
     ticks, strokes, marks = [], [], []
     for place, name in enumerate(names):
@@ -171,7 +182,7 @@ def _dumbbells(one: _Loss) -> Plot:
             low, high = interval(found)
             strokes.append(Stroke(plot.path([(across.at(low), at + dy), (across.at(high), at + dy)]), f"span {look}"))
             said = f"{name} {when}: {rate(found.value)} ({low:.2f} to {high:.2f}, {found.n} items)"
-            marks.append(Mark(across.at(found.value), at + dy, shape, look, said))
+            marks.append(PlotMark(across.at(found.value), at + dy, shape, look, said))
     record = one.record
     kind = f" {record.schedule.kind}" if record.is_course else ""
     title = f"{record.editor}, {record.stream}{kind}: {record.schedule.said(one.step.edits)}"
@@ -189,7 +200,7 @@ def _dumbbells(one: _Loss) -> Plot:
 
 
 def interval(found: Measurement) -> tuple[float, float]:
-    """Wilson's 95 % interval of a score that counts items; that of its standard error where it is none between 0 and 1."""
+    """Of 95 %: Wilson's where a score is a share of items, else that of its standard error."""
     value = found.value or 0.0
     if found.n and 0 <= value <= 1:
         return wilson(round(value * found.n), found.n)
@@ -215,7 +226,7 @@ def against_perplexity(report: RunReport) -> list[Plot]:
 
 
 def _surrogate(model: str, found: Sequence[tuple[str, str, float, float]], base: float | None) -> Plot:
-    frame = Frame()
+    frame = PlotFrame()
     scale = plot.ratio_scale([ratio for _, _, ratio, _ in found], frame.left + 6, frame.right - 8)
     up = Scale(0, 1, frame.bottom - 4, frame.top + 4)
     looks = {name: plot.look(i) for i, name in enumerate(dict.fromkeys(editor for editor, *_ in found))}
@@ -229,7 +240,9 @@ def _surrogate(model: str, found: Sequence[tuple[str, str, float, float]], base:
         y_name="mean of the abilities",
         rules=() if base is None else (Label(0, up.at(base), "unedited"),),
         marks=tuple(
-            Mark(scale.at(ratio), up.at(mean), "dot", looks[editor], f"{what}: {times(ratio)}, mean score {rate(mean)}")
+            PlotMark(
+                scale.at(ratio), up.at(mean), "dot", looks[editor], f"{what}: {times(ratio)}, mean score {rate(mean)}"
+            )
             for editor, what, ratio, mean in found
         ),
         keys=tuple((look, name) for name, look in looks.items()),
