@@ -111,7 +111,8 @@ def summary(report: RunReport) -> str:
     told = [part for part in report.parts if part.verdict is verdict]
     part = next((one for name in names for one in told if one.name == name), told[0])
     why = part.sentences[0].replace(f"{verdict.value}: ", "", 1) if part.sentences else verdict.meaning
-    return f"{verdict.meaning.capitalize()}. {names.get(part.name, '')}{why}"
+    also = _broken(report) if verdict is Verdict.REGRESSED else ""
+    return f"{verdict.meaning.capitalize()}: {names.get(part.name, '')}{why}.{f' {also}' if also else ''}"
 
 
 def _broken(report: RunReport) -> str:

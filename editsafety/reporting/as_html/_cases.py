@@ -87,7 +87,7 @@ def _row(report: RunReport, group: Group, case: CaseVerdict, suites: str, once: 
     bad = [check for check in case.checks if check.verdict is not Verdict.PASS]
     bad.sort(key=lambda check: -check.verdict.severity)
     causes = group.causes(case)
-    head, tail = story.replay_case(report, case, suites).split(record.case, 1)
+    replay = story.replay_case(report, case, suites).split(record.case, 1)  # what stands around the case's id
     told = asked(record) if whole or bad else []
     before, after = answers(record)
     return [
@@ -104,7 +104,7 @@ def _row(report: RunReport, group: Group, case: CaseVerdict, suites: str, once: 
         [[check.verdict.severity, line(check.sentence, 600)] for check in bad],
         [once(check.name) for check in bad],
         line(causes[0].text, 1000) if causes else "",
-        [once(head), once(tail)],
+        [once(part) for part in replay],
         [[once(one.kind), once(one.found), line(one.prompt), line(one.before), line(one.after)] for one in told],
         [_value(record.after.get(column.measurement)) for column in _rates(report)],
         line(record.case.removeprefix(f"{record.model}-{tag(record.editor)}-")),

@@ -238,7 +238,7 @@ def _surrogate(model: str, found: Sequence[tuple[str, str, float, float]], base:
         ys=up.ticks(),
         x_name="perplexity / unedited",
         y_name="mean of the abilities",
-        rules=() if base is None else (Label(0, up.at(base), "unedited"),),
+        rules=() if base is None else (Label(0, up.at(base), "unedited", "base"),),
         marks=tuple(
             PlotMark(
                 scale.at(ratio), up.at(mean), "dot", looks[editor], f"{what}: {times(ratio)}, mean score {rate(mean)}"

@@ -111,6 +111,7 @@
   const field = (name, label, control) => {
     inputs[name] = control;
     control.name = name;
+    control.setAttribute("aria-label", label);
     filters.append(element("label", {}, label, control));
     control.addEventListener("input", () => { page = 0; update(); });
   };
@@ -154,7 +155,7 @@
       );
     }
     inside.append(asked);
-    const command = `${pool[one.replay[0]]}${one.case}${pool[one.replay[1]]}`;
+    const command = one.replay.map((part) => pool[part]).join(one.case);
     inside.append(element("div", { className: "command" }, element("code", {}, command), element("button", { type: "button", className: "copy" }, "copy")));
     return element("tr", { className: "more", id: `more-${one.place}` }, inside);
   };
