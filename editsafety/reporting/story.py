@@ -180,6 +180,8 @@ def replay(report: RunReport, suites: str) -> str | None:
         return replay_case(report, worst, suites)
     if walked is not None and walked.verdict is not Verdict.PASS:
         return replay_case(report, walked, suites)
+    if (lost := _regressed(report)) is not None:
+        return replay_case(report, lost, suites)
     findings = [(group, finding) for group in groups for finding in group.findings]
     chosen = [(g, f) for g, f in findings if f.verdict is report.verdict and f.stream in g.planned]
     if not chosen:
@@ -187,6 +189,13 @@ def replay(report: RunReport, suites: str) -> str | None:
     group, finding = chosen[0]
     selected = f"{group.model}-{tag(group.editor)}-{finding.stream}"
     return _pytest(report, suites, "efficacy", selected, group)
+
+
+def _regressed(report: RunReport) -> CaseVerdict | None:
+    """The first case that is worse than the baseline; None where there is none."""
+    names = [name for one in report.against.regressed for name in one.cases] if report.against is not None else []
+    cases = {case.record.case: case for case in (*(c for g in report.groups for c in g.cases), *report.courses)}
+    return next((cases[name] for name in names if name in cases), None)
 
 
 def replay_case(report: RunReport, case: CaseVerdict, suites: str) -> str:
