@@ -157,8 +157,9 @@ def _abilities(report: RunReport, console: Console) -> Table:
     table.add_column("abilities", overflow="fold")
     for name in names:
         wide = max(5, (console.width - 40) // len(names) - 1)
-        heading = [name[i : i + wide] for i in range(0, len(name), wide)]
-        table.add_column(_safe(console, "\n".join(heading), 300), justify="right", no_wrap=True)
+        heading = _safe(console, name)
+        lines = [heading[i : i + wide] for i in range(0, len(heading), wide)]
+        table.add_column(Text("\n".join(lines)), justify="right", no_wrap=True)
     shown: dict[str, float | None] = {}
     for row in found:
         if row.before != shown:

@@ -70,5 +70,7 @@ def report(**more):
 def compared():
     """The same, worse than a baseline in one way."""
     said = "2 cases PASS before, COLLAPSE now: pocket-neo-rome-hardcf-0000 and 1 more"
-    worse = Difference(Shift.REGRESSED, "blocking", "pocket-neo", "rome", said, "verdict", ("pocket-neo-rome-hardcf-0000",))
+    worse = Difference(
+        Shift.REGRESSED, "blocking", "pocket-neo", "rome", said, "verdict", ("pocket-neo-rome-hardcf-0000",)
+    )
     return report(against=Comparison("accepted.json", (worse,), compared=20))
