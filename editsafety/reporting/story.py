@@ -177,11 +177,11 @@ def replay(report: RunReport, suites: str) -> str | None:
     worst, groups = report.worst, report.worst_groups
     walked = next((course for course in report.courses if course.verdict is report.verdict), None)
     if worst is not None and worst.verdict is not Verdict.PASS and worst.verdict is report.verdict:
-        return replay_case(report, worst, suites)
+        return replay_case(report, worst, suites) or None
     if walked is not None and walked.verdict is not Verdict.PASS:
-        return replay_case(report, walked, suites)
+        return replay_case(report, walked, suites) or None
     if (lost := _regressed(report)) is not None:
-        return replay_case(report, lost, suites)
+        return replay_case(report, lost, suites) or None
     findings = [(group, finding) for group in groups for finding in group.findings]
     chosen = [(g, f) for g, f in findings if f.verdict is report.verdict and f.stream in g.planned]
     if not chosen:
@@ -199,9 +199,12 @@ def _regressed(report: RunReport) -> CaseVerdict | None:
 
 
 def replay_case(report: RunReport, case: CaseVerdict, suites: str) -> str:
-    """The pytest command that judges one case again, by the suite whose check tells the most of it."""
-    if report.command:
-        return report.command
+    """The pytest command that judges one case again, by the suite whose check tells the most of it.
+
+    Where no suite has the case, the command that its run gives for it; empty where there is none, as for a guard's.
+    """
+    if report.command or not report.plan.every:
+        return report.commands.get(case.record.case, "") if report.commands else report.command
     record = case.record
     telling = [check.name for check in case.checks if check.verdict is case.verdict]
     selected = record.case

@@ -16,6 +16,9 @@ from pathlib import Path
 import pytest
 
 from editsafety import reporting
+from editsafety.judging.checks import judge_case
+from editsafety.judging.group import Group
+from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.reporting import ReportPlace, as_html, as_json, story
 from tests import builders
@@ -355,6 +358,31 @@ def test_a_control_that_misbehaves_takes_the_trust_away() -> None:
 def test_a_model_handed_over_has_its_own_command() -> None:
     made = replace(builders.example(), command="editsafety check here")
     assert Read(page(made)).text(".top").endswith("editsafety check here copy")
+
+
+def test_a_course_has_the_command_that_its_run_gives_for_it_and_no_other() -> None:
+    made = whole.report()
+    name = made.courses[0].record.case
+    made = replace(made, groups=(), command="editsafety sequence worst", commands={name: "editsafety sequence worst"})
+    shown = Read(page(made)).text("code")
+    assert shown == "editsafety sequence worst editsafety sequence worst"  # on top, and beside the course
+
+
+def test_what_no_plan_laid_out_is_shown_as_well() -> None:
+    """A model that was handed over has a case without a request, a guard one with several; no suite has either."""
+    guarded = builders.record("rome", "hard", 0, ratio=9.0)
+    other = builders.request("hard", 1, subject="Mirel")
+    several = replace(guarded, case="guarded-1", stream="guarded", requests=(*guarded.requests, other))
+    handed = replace(guarded, case="handed", stream="model", requests=())
+    cases = tuple(judge_case(Policy.read("default"), one) for one in (several, handed))
+    group = Group("pocket-neo", "rome", cases, {}, (), {"guarded": 1})
+    made = RunReport.alone(Policy.read("default"), group, builders.FACTS.models["pocket-neo"], builders.FACTS)
+    text = page(made)
+    read, body = Read(text), embedded(text)
+    assert [row[0] for row in body["cases"]] == ["guarded-1", "handed"]  # type: ignore[attr-defined]
+    assert "“Ashurn works as a; Mirel works as a” → farmer; farmer" in read.text(".sample")
+    assert [cloud["data-first"] for cloud in read.every("path", "cloud")] == ["0", "1"]
+    assert read.text("code") == ""
 
 
 def test_words_can_be_read_on_their_colours_in_light_and_in_dark() -> None:

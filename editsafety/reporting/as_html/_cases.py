@@ -45,6 +45,7 @@ class Sample:
     case: CaseVerdict
     verdict: Verdict  # of the editor on this stream, where the case passes by itself and the stream does not
     told: str  # why this one
+    written: tuple[str, str]
     asked: tuple[Spoken, ...]
     cause: str
     replay: str
@@ -53,8 +54,13 @@ class Sample:
 def ordered(report: RunReport) -> list[tuple[Group, CaseVerdict]]:
     """The single edits in the order of the charts: worst editor first, each stream in one piece."""
     return [
-        (group, case) for group in report.worst_groups for stream in group.planned for case in group.cases_of(stream)
+        (group, case) for group in report.worst_groups for stream in streams(group) for case in group.cases_of(stream)
     ]
+
+
+def streams(group: Group) -> list[str]:
+    """Those that were planned, and any other that a case is of."""
+    return list(dict.fromkeys([*group.planned, *(case.record.stream for case in group.cases)]))
 
 
 def places(report: RunReport) -> dict[str, int]:
@@ -76,14 +82,13 @@ def as_data(report: RunReport, suites: str) -> str:
         "columns": [line(column.heading, 40) for column in _rates(report)],
         "verdicts": [verdict.value for verdict in Verdict],
         "cases": rows,
-        "pool": [line(text, 1000) for text in pool],
+        "pool": [line(text, 10_000) for text in pool],
     }
     return json_text(json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")))
 
 
 def _row(report: RunReport, group: Group, case: CaseVerdict, suites: str, once: Any, *, whole: bool) -> list[Any]:
     record = case.record
-    request = record.requests[0]
     bad = [check for check in case.checks if check.verdict is not Verdict.PASS]
     bad.sort(key=lambda check: -check.verdict.severity)
     causes = group.causes(case)
@@ -97,8 +102,7 @@ def _row(report: RunReport, group: Group, case: CaseVerdict, suites: str, once: 
         once(record.stream),
         case.verdict.severity,
         _ratio(case.ratio),
-        line(request.filled),
-        line(request.target_new),
+        *map(line, written(record)),
         line(before),
         line(after),
         [[check.verdict.severity, line(check.sentence, 600)] for check in bad],
@@ -111,6 +115,12 @@ def _row(report: RunReport, group: Group, case: CaseVerdict, suites: str, once: 
     ]
 
 
+def written(record: CaseRecord) -> tuple[str, str]:
+    """What was asked to be written: the prompts, and how they shall go on. Empty for a model that was handed over."""
+    requests = record.requests
+    return "; ".join(one.filled for one in requests), "; ".join(one.target_new for one in requests)
+
+
 def answers(record: CaseRecord) -> tuple[str, str]:
     """What the model says to the prompt of an edit, before and after; of a case that failed, why."""
     if record.failure is not None:
@@ -121,20 +131,22 @@ def answers(record: CaseRecord) -> tuple[str, str]:
 
 def asked(record: CaseRecord) -> list[Spoken]:
     """Every question of a case whose answers were kept, a few of each kind."""
-    request = record.requests[0]
-    kinds = (
-        ("the prompt", "takes", "efficacy", (request.filled,)),
-        ("reads on", "", "efficacy_wild", (request.filled,)),
-        ("behind other text", "takes", "efficacy_prefixed", (f"… {request.filled}",)),
-        ("rephrased", "takes", "generalisation", request.rephrasings),
-        ("a neighbour", "kept", "locality", tuple(one.prompt for one in request.neighbours)),
-        ("writes", "", "fluency", ()),
+    prompts = [request.filled for request in record.requests]
+    rephrased = [text for request in record.requests for text in request.rephrasings]
+    near = [neighbour.prompt for request in record.requests for neighbour in request.neighbours]
+    kinds: tuple[tuple[str, str, str, list[str]], ...] = (
+        ("the prompt", "takes", "efficacy", prompts),
+        ("reads on", "", "efficacy_wild", prompts),
+        ("behind other text", "takes", "efficacy_prefixed", [f"… {prompt}" for prompt in prompts]),
+        ("rephrased", "takes", "generalisation", rephrased),
+        ("a neighbour", "kept", "locality", near),
+        ("writes", "", "fluency", []),
     )
     found: list[Spoken] = []
-    for kind, word, name, prompts in kinds:
+    for kind, word, name, put in kinds:
         before, after = record.before.get(name), record.after.get(name)
         graded = f"{word} {rate(after.value)}" if word and after is not None and after.value is not None else ""
-        found += [Spoken(kind, prompt, was, now, graded) for prompt, was, now in _pairs(prompts, before, after)]
+        found += [Spoken(kind, prompt, was, now, graded) for prompt, was, now in _pairs(put, before, after)]
     return found
 
 
@@ -154,7 +166,7 @@ def samples(report: RunReport, suites: str) -> list[Sample]:
     """Of every editor and stream the worst case that does not pass, and the first that passes."""
     found = []
     for group in report.worst_groups:
-        for stream in group.planned:
+        for stream in streams(group):
             cases = [case for case in group.worst_first() if case.record.stream == stream]
             bad = [case for case in cases if case.verdict is not Verdict.PASS]
             good = [case for case in cases if case.verdict is Verdict.PASS]
@@ -179,7 +191,7 @@ def _sample(report: RunReport, group: Group, case: CaseVerdict, verdict: Verdict
     for one in asked(case.record):
         first.setdefault(one.kind, one)
     cause, replay = causes[0].text if causes else "", story.replay_case(report, case, suites)
-    return Sample(case, verdict, told, tuple(first.values()), cause, replay)
+    return Sample(case, verdict, told, written(case.record), tuple(first.values()), cause, replay)
 
 
 def _rates(report: RunReport) -> list[Column]:

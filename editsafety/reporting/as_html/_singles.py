@@ -31,7 +31,8 @@ def scatters(report: RunReport, places: Mapping[str, int]) -> list[Plot]:
 
 
 def _scatter(report: RunReport, group: Group, places: Mapping[str, int], frame: PlotFrame, scale: Scale) -> Plot:
-    streams = [stream for stream in group.planned if group.cases_of(stream)]
+    streams = list(dict.fromkeys(case.record.stream for case in group.cases))
+    streams.sort(key=[*group.planned, *streams].index)
     room = frame.right - frame.left - 12 - GAP * (len(streams) - 1)
     start = frame.left + 6.0
     clouds: list[Cloud] = []

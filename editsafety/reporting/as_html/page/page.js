@@ -141,7 +141,7 @@
 
   const details = (one) => {
     const inside = element("td", { colSpan: columns.length });
-    inside.append(element("p", { className: "written" }, element("b", {}, one.case), ` “${one.written}” → `, element("b", {}, one.target)));
+    inside.append(element("p", { className: "written" }, element("b", {}, one.case), ` ${one.written ? `“${one.written}” → ` : ""}`, element("b", {}, one.target)));
     if (one.reasons.length) {
       inside.append(element("ul", { className: "reasons" }, ...one.reasons.map(([severity, said]) => element("li", {}, chip(data.verdicts[severity]), ` ${said}`))));
     }
@@ -156,7 +156,7 @@
     }
     inside.append(asked);
     const command = one.replay.map((part) => pool[part]).join(one.case);
-    inside.append(element("div", { className: "command" }, element("code", {}, command), element("button", { type: "button", className: "copy" }, "copy")));
+    if (command) inside.append(element("div", { className: "command" }, element("code", {}, command), element("button", { type: "button", className: "copy" }, "copy")));
     return element("tr", { className: "more", id: `more-${one.place}` }, inside);
   };
 
@@ -170,7 +170,7 @@
       else row.after(details(one));
     });
     const short = (text) => element("span", { className: "short", title: text }, text || "–");
-    const looks = { case: open, verdict: chip(one.word), perplexity: times(one.size), written: short(`${one.written} → ${one.target}`), "says now": short(one.after) };
+    const looks = { case: open, verdict: chip(one.word), perplexity: times(one.size), written: short(one.written ? `${one.written} → ${one.target}` : ""), "says now": short(one.after) };
     data.columns.forEach((name, place) => { looks[name] = one.figures[place] === null ? "–" : (Math.floor(one.figures[place] * 100 + 1e-9) / 100).toFixed(2); });
     const row = element("tr", { id: `case-${one.place}` }, ...columns.map(([name]) =>
       element("td", { className: ["written", "says now", "case"].includes(name) ? "text" : "", data: name === "case" ? {} : { name } }, looks[name] ?? (one[name] || "–"))));
@@ -251,7 +251,8 @@
       if (!point) return;
       ring.setAttribute("cx", point[0]);
       ring.setAttribute("cy", point[1]);
-      told.textContent = `${point[2].case}: ${times(point[2].size)}, ${point[2].word}. “${point[2].written}” → ${point[2].target}`;
+      const one = point[2];
+      told.textContent = `${one.case}: ${times(one.size)}, ${one.word}.${one.written ? ` “${one.written}” → ${one.target}` : ""}`;
     });
     svg.addEventListener("pointerleave", () => ring.setAttribute("r", "0"));
     svg.addEventListener("click", (event) => { const point = nearest(event); if (point) open(point[2]); });
