@@ -35,7 +35,7 @@ class Spoken:
     prompt: str
     before: str
     after: str
-    found: str = ""  # what came of all questions of this kind: `takes 1.00`, `kept 0.66`
+    found: str = ""  # of the first of its kind: what came of all of them, `takes 1.00`, `kept 0.66`
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,8 @@ def asked(record: CaseRecord) -> list[Spoken]:
     for kind, word, name, put in kinds:
         before, after = record.before.get(name), record.after.get(name)
         graded = f"{word} {rate(after.value)}" if word and after is not None and after.value is not None else ""
-        found += [Spoken(kind, prompt, was, now, graded) for prompt, was, now in _pairs(put, before, after)]
+        told = enumerate(_pairs(put, before, after))
+        found += [Spoken(kind, prompt, was, now, "" if place else graded) for place, (prompt, was, now) in told]
     return found
 
 
