@@ -165,11 +165,12 @@ def _record(run: Any, store: Store, case: Case) -> CaseRecord | None:
 
 
 def with_command(report: RunReport) -> RunReport:
-    """The report with the command that runs its worst course again."""
+    """The report with the command that runs its worst course again, and those for every one that does not pass."""
     failing = courses.failing(report)
     broken = [course for course in failing if course.record.breaking]
     worst = next(iter([*broken, *failing]), None)
-    return report if worst is None else replace(report, command=reproducer(report.plan, worst.record))
+    commands = {course.record.case: reproducer(report.plan, course.record) for course in failing}
+    return report if worst is None else replace(report, command=commands[worst.record.case], commands=commands)
 
 
 def reproducer(plan: RunPlan, record: CaseRecord) -> str:

@@ -112,9 +112,14 @@ class Group:
 
         None for a case that did not collapse.
         """
-        if case.verdict is not Verdict.COLLAPSE:
-            return ()
-        return causes.of_case(case.record, [c.record for c in self.cases if c.verdict is not Verdict.COLLAPSE])
+        return self._causes.get(case.record.case, ())
+
+    @cached_property
+    def _causes(self) -> dict[str, tuple[Cause, ...]]:
+        """Of every case that collapsed, by its id: each format asks for all of them."""
+        stays = [case.record for case in self.cases if case.verdict is not Verdict.COLLAPSE]
+        fallen = [case.record for case in self.cases if case.verdict is Verdict.COLLAPSE]
+        return {record.case: causes.of_case(record, stays) for record in fallen}
 
     def ratios(self, stream: str | None = None) -> list[float]:
         """Perplexity ratios of the judged cases, infinite for broken models."""

@@ -66,6 +66,7 @@ class RunReport:
     courses: tuple[CaseVerdict, ...] = ()  # the cases of several edits
     missing_courses: tuple[str, ...] = ()  # ids of those without a record
     command: str = ""  # how it is run again, where that is not a suite of pytest
+    commands: Mapping[str, str] = field(default_factory=dict)  # the same for single cases, by id
     against: Comparison | None = None  # how it stands to a baseline, where one was given
     more: Mapping[str, Any] = field(default_factory=dict)  # what else the JSON document has, by section
 

@@ -54,8 +54,9 @@ def render(
     if compared.row_count:
         console.print(compared)
     command = story.replay(report, place.suites)
-    written = None if place.folder is None else (place.folder / "report.md").as_posix()
-    for name, copied in (("replay", command), ("report", written)):
+    files = {"report": "report.md", "page": "report.html"} if place.folder is not None else {}
+    written = [(name, (place.folder / file).as_posix()) for name, file in files.items() if place.folder is not None]
+    for name, copied in (("replay", command), *written):
         if copied:  # never folded: it would not work when pasted
             console.print(Text.assemble((f"{name:<10}", "dim"), _safe(console, copied, 10_000)), soft_wrap=True)
     console.print(_closing(report, console))
@@ -118,25 +119,34 @@ def _heading(columns: Sequence[Column], i: int, roomy: bool) -> str:
 
 def _courses(report: RunReport, console: Console) -> Table:
     """One line per course under its schedule and stream; among editors the one that broke first comes first."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("courses", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for heading in courses.HEADINGS:
-        narrow = console.width < NARROW and heading in ("growth", "perplexity")
-        if not narrow:
-            table.add_column(heading, justify="left" if heading == "perplexity" else "right", no_wrap=True)
     several = len({course.record.model for course in report.courses}) > 1
+    found = list(courses.rows(report))
+    shown = [name for name in courses.HEADINGS if console.width >= NARROW or name not in ("growth", "perplexity")]
+    wide = [max(len(name), *(len(row.cells[i]) for row in found)) for i, name in enumerate(shown)] if found else []
+    names = [len(_where(row, several)) for row in found] + [len(row.course.record.editor) + 2 for row in found]
+    verdicts = [len("verdict"), *(len(row.course.verdict.value) for row in found)]
+    roomy = max([0, *names]) + max(verdicts) + sum(wide) + 2 * (len(wide) + 1) <= console.width
+    table = Table(box=None, padding=(0, 2 if roomy else 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("courses", overflow="fold")  # names give way before figures do
+    table.add_column("verdict", no_wrap=True)
+    for heading in shown:
+        table.add_column(heading, justify="left" if heading == "perplexity" else "right", no_wrap=True)
     title = ""
-    for row in courses.rows(report):
-        record = row.course.record
-        where = f"{record.schedule.kind}, {record.stream}{f', {record.model}' if several else ''}"
+    for row in found:
+        record, where = row.course.record, _where(row, several)
         if where != title:
             table.add_row(Text(_safe(console, where), style="dim"))
             title = where
         verdict = Text(row.course.verdict.value, style=_colour(row.course.verdict))
-        cells = [Text(_safe(console, cell)) for cell in row.cells[: len(table.columns) - 2]]
+        cells = [Text(_safe(console, cell)) for cell in row.cells[: len(shown)]]
         table.add_row(Text(f"  {_safe(console, record.editor)}"), verdict, *cells)
     return table
+
+
+def _where(row: courses.CourseRow, several: bool) -> str:
+    """`sequential, hard`, and on which model where there are several."""
+    record = row.course.record
+    return f"{record.schedule.kind}, {record.stream}{f', {record.model}' if several else ''}"
 
 
 def _abilities(report: RunReport, console: Console) -> Table:
@@ -146,7 +156,10 @@ def _abilities(report: RunReport, console: Console) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("abilities", overflow="fold")
     for name in names:
-        table.add_column(name[: max(5, (console.width - 40) // max(1, len(names)) - 1)], justify="right", no_wrap=True)
+        wide = max(5, (console.width - 40) // len(names) - 1)
+        heading = _safe(console, name)
+        lines = [heading[i : i + wide] for i in range(0, len(heading), wide)]
+        table.add_column(Text("\n".join(lines)), justify="right", no_wrap=True)
     shown: dict[str, float | None] = {}
     for row in found:
         if row.before != shown:

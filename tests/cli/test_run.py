@@ -45,6 +45,7 @@ def test_the_exit_code_is_that_of_the_worst_verdict(run, tmp_path, editor, code,
     assert report("out")["verdict"] == verdict
     assert f"exit code {code}" in done.out
     assert "report    out/report.md" in done.out
+    assert "page      out/report.html" in done.out
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,10 @@ def test_report_judges_again_with_the_same_exit_code_in_every_format(finished, c
     body = command("report", folder, "-f", "json")
     assert body.code == 10
     assert json.loads(body.out) == report(folder)
-    assert command("report", folder, "-f", "html").code == 4
+    page = command("report", folder, "-f", "html")
+    assert page.code == 10
+    assert page.out.strip() == (folder / "report.html").read_text().strip()
+    assert command("report", folder, "-f", "pdf").code == 4
 
 
 def test_report_of_a_run_with_an_editor_in_error_is_the_same_and_was_not_interrupted(run, command):

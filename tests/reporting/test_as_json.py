@@ -95,7 +95,7 @@ def test_equal_records_give_equal_bytes(tmp_path):
     for name in ("a", "b"):
         reporting.write(builders.example(), tmp_path / name, ReportPlace())
     files = [sorted((tmp_path / name).iterdir()) for name in ("a", "b")]
-    assert [path.name for path in files[0]] == ["report.json", "report.md"]
+    assert [path.name for path in files[0]] == ["report.html", "report.json", "report.md"]
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
 
 
@@ -111,7 +111,7 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         reporting.write(report([record("rome", "hard", 0, ratio=9.0)]), tmp_path, ReportPlace())
     assert path.read_bytes() == old
-    assert sorted(os.listdir(tmp_path)) == ["report.json", "report.md"]
+    assert sorted(os.listdir(tmp_path)) == ["report.html", "report.json", "report.md"]
 
 
 def test_what_an_editor_changed_without_saying_so_is_in_the_document(tmp_path):
