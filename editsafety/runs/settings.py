@@ -278,6 +278,9 @@ class Output:
     allow: tuple[str, ...] = option(
         (), help="a condition that may differ from the baseline's, as its refusal names it; repeatable", unset="none"
     )
+    comment: Path | None = option(  # noqa: RUF009
+        None, help="also write the report as one comment for a pull request, of at most 65,536 characters", unset="none"
+    )
     in_process: bool = option(
         False, help="run editors in pytest's own process, for debuggers: a crash or hang then takes the run with it"
     )
