@@ -25,13 +25,13 @@ _ALERTS = {Verdict.PASS: "NOTE", Verdict.WARN: "WARNING"}
 
 def comment(report: RunReport, *, suites: str = ReportPlace().suites) -> str:
     """The page. `suites` is where the suites are, for the replay command."""
-    many = sum(len(group.sentences) for group in report.groups if group.verdict is not Verdict.PASS)
+    many = sum(len(group.findings) for group in report.groups)
     sections = (
         Section("the marker", marker(report)),
         Section("the verdict", _alert(report)),
         Section("the table", as_markdown.verdict_table(report)),
         Section("the comparison with the baseline", _under(as_markdown.against_baseline(report), "###")),
-        _folded("the reasons", f"Why: {many} findings" if many != 1 else "Why", as_markdown.reasons(report)),
+        _folded("the reasons", f"Why: {many} finding{'' if many == 1 else 's'}", as_markdown.reasons(report)),
         _folded("the courses", "Courses of edits", as_markdown.walked(report, steps=False)),
         _folded("the abilities", "Abilities", as_markdown.what_it_can_do(report)),
         _folded("the controls", "Controls", as_markdown.controls(report)),

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TextIO
 
 from editsafety.escaping import below, workflow_command
-from editsafety.judging.parts import RUN, VerdictPart
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
+from editsafety.names import tag
 from editsafety.publishing.fitting import LEAST, Section, fit
 from editsafety.reporting import as_markdown, story
 
@@ -44,14 +44,12 @@ def commands(report: RunReport) -> Iterator[str]:
     if report.verdict is None:
         yield workflow_command("error", story.verdict_line(report), _LONGEST, title="editsafety: NOTHING JUDGED")
         return
-    parts = sorted((part for part in report.parts if part.verdict is not Verdict.PASS), key=_worst_first)
-    told = [(part, said) for part in parts for said in (part.sentences or (part.verdict.meaning,))]
-    for part, said in told[: ANNOTATIONS - 1] if len(told) > ANNOTATIONS else told:
-        yield workflow_command(_kind(part), said, _LONGEST, title=f"editsafety: {part.verdict.value} {part.name}")
+    told = sorted(_findings(report), key=lambda one: -one[0].severity)
+    for verdict, name, said in told[: ANNOTATIONS - 1] if len(told) > ANNOTATIONS else told:
+        yield workflow_command(_kind(verdict), said, _LONGEST, title=f"editsafety: {verdict.value} {name}")
     if len(told) > ANNOTATIONS:
         left = f"{len(told) - ANNOTATIONS + 1} more findings are in the report. {story.verdict_line(report)}"
-        kind = "error" if report.verdict.fails else "warning"
-        yield workflow_command(kind, left, _LONGEST, title="editsafety")
+        yield workflow_command(_kind(report.verdict), left, _LONGEST, title="editsafety")
 
 
 def annotate(report: RunReport, stream: TextIO) -> None:
@@ -66,9 +64,17 @@ def annotate(report: RunReport, stream: TextIO) -> None:
     plain.flush()
 
 
-def _worst_first(part: VerdictPart) -> tuple[int, bool]:
-    return -part.verdict.severity, part.name == RUN
+def _findings(report: RunReport) -> Iterator[tuple[Verdict, str, str]]:
+    """Verdict, part and sentence of everything that does not pass."""
+    findings = {f"{group.model}-{tag(group.editor)}": group.findings for group in report.groups}
+    fine = {said for group in report.groups for said in group.sentences}  # those of findings, and of streams that pass
+    for part in report.parts:
+        if part.verdict is Verdict.PASS:
+            continue
+        each = [(one.verdict, one.sentence) for one in findings.get(part.name, ())]
+        each += [(part.verdict, said) for said in part.sentences if said not in fine]
+        yield from ((verdict, part.name, said) for verdict, said in each or [(part.verdict, part.verdict.meaning)])
 
 
-def _kind(part: VerdictPart) -> str:
-    return "error" if part.verdict.fails else "warning"
+def _kind(verdict: Verdict) -> str:
+    return "error" if verdict.fails else "warning"

@@ -50,12 +50,13 @@ def shown(made):
 
 def test_every_reason_is_an_annotation_the_most_severe_first(on_github):
     found = obeyed(shown(builders.example()))
-    assert [name for name, _, _ in found] == ["error"] * len(found)
+    assert [name for name, _, _ in found] == ["error", "error", "warning", "warning"]
     assert found[0][1] == {"title": "editsafety: COLLAPSE pocket-neo-rome"}
     assert found[0][2].startswith(
-        "hard: COLLAPSE in 18 of 84 cases, worst pocket-neo-rome-hardcf-0000: perplexity 526x"
+        "hard: COLLAPSE in 18 of 84 cases, worst pocket-neo-rome-hardcf-0000: perplexity 526.4x (51.2 before,"
     )
-    assert found[-1][1] == {"title": "editsafety: INEFFECTIVE pocket-neo-c_rome"}
+    assert found[1][1] == {"title": "editsafety: INEFFECTIVE pocket-neo-c_rome"}
+    assert found[-1][1] == {"title": "editsafety: WARN pocket-neo-rome"}
 
 
 def test_a_warning_is_a_warning_a_pass_is_silent_and_nothing_judged_an_error(on_github):
