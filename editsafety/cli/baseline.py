@@ -23,12 +23,14 @@ Allow = Annotated[
 
 @app.command()
 def accept(
-    run: Run, out: Annotated[Path, typer.Option("--out", "-o", help="the file to write; made to be committed")]
+    run: Run,
+    out: Annotated[Path, typer.Option("--out", "-o", help="the file to write; made to be committed")],
+    costs: Annotated[bool, typer.Option("--costs", help="with what edits cost, for --fail-over")] = False,
 ) -> None:
     """Keep what a run found as the baseline of later runs (`run --baseline FILE`)."""
     from editsafety.tensor_files import write_atomically
 
-    accepted = AcceptedBaseline.of(stored(run))
+    accepted = AcceptedBaseline.of(stored(run), costs=costs)
     write_atomically(out, accepted.to_text().encode())
     typer.echo(f"{out}: {_about(accepted)}")
 
@@ -52,12 +54,20 @@ def show(file: Annotated[Path, typer.Argument(help="a baseline")]) -> None:
 
 
 @app.command()
-def diff(run: Run, file: Annotated[Path, typer.Argument(help="a baseline")], allow: Allow = None) -> None:
+def diff(
+    run: Run,
+    file: Annotated[Path, typer.Argument(help="a baseline")],
+    allow: Allow = None,
+    fail_over: Annotated[
+        list[str] | None,
+        typer.Option(help="a cost that may not be so much worse: latency:20%; repeatable", show_default="none"),
+    ] = None,
+) -> None:
     """Hold a stored run against a baseline. Exits like `run --baseline`: 12 where it is worse."""
     from editsafety.escaping import line
     from editsafety.reporting import against, story
 
-    report = Gate.read(file, allow).judged(stored(run))
+    report = Gate.read(file, allow, fail_over).judged(stored(run))
     for sentence in against.sentences(report.against):
         typer.echo(line(sentence, 1000))
     typer.echo(line(story.verdict_line(report), 1000))

@@ -95,7 +95,8 @@ class SafetySession:
         chosen = Path(worker["editsafety_folder"]) if worker else Path(out) if out else None
         folder = folders.choose(plan, reports, chosen)
         given = option(config, "baseline")
-        gate = Gate.read(Path(given), option(config, "allow")) if given and not worker else None
+        limits = option(config, "allow"), option(config, "fail-over")
+        gate = None if worker else Gate.asked(Path(given) if given else None, *limits)
         return cls(
             plan,
             folder,
