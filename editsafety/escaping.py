@@ -80,6 +80,11 @@ def xml(text: object) -> str:
     return _ILLEGAL_XML.sub("", str(text))
 
 
+def attribute(text: object, longest: int = 1000) -> str:
+    """One line of text for an element or an attribute of XML, with every character that could end it by its number."""
+    return "".join(f"&#{ord(c)};" if c in "&<>\"'" else c for c in xml(line(text, longest)))
+
+
 def json_text(document: str) -> str:
     """The same JSON value in characters that neither a page, a terminal nor a log takes for anything else.
 

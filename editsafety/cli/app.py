@@ -14,6 +14,7 @@ from editsafety.cli import (
     data,
     editing,
     experiments,
+    export,
     keys,
     mining,
     models,
@@ -29,6 +30,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Run and judge": {
         "run": run.run,
         "report": run.report,
+        "export": export.export,
         "sequence": sequences.sequence,
         "check": received.check,
         "verify": received.verify,

@@ -69,6 +69,8 @@ def _of_kind(
         return None
     where = f"{limit.name} of {block}, {KIND_WORDS.get(kind, kind)}"
     before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
+    if before == after == 0:
+        return CostFinding(limit, f"{where}: 0 before and now, over {len(pairs)} steps")
     if before <= 0:
         said = f"{where}: the median was 0 when it was accepted, so there is no share of it"
         return CostFinding(limit, said, refused=True)

@@ -166,6 +166,11 @@ def test_what_was_not_measured_is_an_error_and_never_a_pass(then, now, limit, sa
     assert said in found.against.incomparable[0]
 
 
+def test_what_costs_nothing_before_and_now_holds():
+    found = gate(run([0.2] * 9, bytes_=0), "memory:20%").judged(run([0.2] * 9, bytes_=0))
+    assert (found.exit_code, found.against.costs[0].endswith("0 before and now, over 9 steps")) == (0, True)
+
+
 def test_an_editor_that_is_not_in_the_baseline_is_no_silent_pass():
     other = report([record("ft", "normal", i) for i in range(9)])
     found = gate(run([0.2] * 9), "latency:20%").judged(other)
