@@ -15,8 +15,8 @@ from editsafety.publishing.published import DIGITS, PublishedGroup, PublishedRun
 REASONS = 5  # sentences of each editor
 NOT_SAID = (
     "Only these editors were tried, with these numbers and on these requests. A verdict of PASS says that none of "
-    "those edits broke a limit above; it is no promise about other requests, about more edits on top of each other than "
-    "were tried, or about what a model was trained to say."
+    "those edits broke a limit above; it is no promise about other requests, about more edits on top of each other "
+    "than were tried, or about what a model was trained to say."
 )
 _RATES = ("efficacy", "efficacy_prefixed", "generalisation", "locality")
 _LIMITS = ("pass_at_most", "warn_at_most", "pass_at_least", "warn_at_least")
