@@ -1,7 +1,7 @@
 """docs/ci: every file is YAML that says what it should, and every step of it is run as its runner would run it.
 
 A step's shell text goes to bash as it stands, with the runner's expressions and variables put in. Steps that install
-the package are passed over, because it is there. `gh`, which talks to GitHub, is a script of the same name over a folder.
+the package are passed over, because it is there. `gh`, which talks to GitHub, is a script of that name over a folder.
 """
 
 from __future__ import annotations
