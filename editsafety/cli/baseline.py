@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from editsafety.cli.options import refuse_unwritable
 from editsafety.cli.run import stored
 from editsafety.judging.baselines.baseline import AcceptedBaseline
 from editsafety.judging.baselines.gate import Gate
 from editsafety.judging.baselines.meaning import CONDITIONS
+from editsafety.runs import folders
 
 app = typer.Typer(help="Baselines: accept a run, show what was accepted, compare.", no_args_is_help=True)
 
@@ -62,12 +64,19 @@ def diff(
         list[str] | None,
         typer.Option(help="a cost that may not be so much worse: latency:20%; repeatable", show_default="none"),
     ] = None,
+    comment: Annotated[
+        Path | None, typer.Option(help="also write it as one comment for a pull request", show_default="none")
+    ] = None,
 ) -> None:
     """Hold a stored run against a baseline. Exits like `run --baseline`: 12 where it is worse."""
     from editsafety.escaping import line
+    from editsafety.publishing import comment as comments
     from editsafety.reporting import against, story
 
+    refuse_unwritable(comment)
     report = Gate.read(file, allow, fail_over).judged(stored(run))
+    if comment is not None:
+        comments.write(report, comment, suites=folders.suites())
     for sentence in against.sentences(report.against):
         typer.echo(line(sentence, 1000))
     typer.echo(line(story.verdict_line(report), 1000))

@@ -61,7 +61,8 @@ def test_an_unchanged_editor_passes_and_a_worse_one_is_12_with_the_cases_named(r
     blocking = [one for one in body["baseline"]["differences"] if one["blocks"]]
     assert "tiny-model-Nudge-hard-0" in {name for one in blocking for name in one["cases"]}
     assert "other code" in (Path("worse") / "report.md").read_text()
-    later = command("baseline", "diff", "worse", "base.json")
+    later = command("baseline", "diff", "worse", "base.json", "--comment", "comment.md")
+    assert "### Against the baseline\n\n- REGRESSED: Nudge: " in Path("comment.md").read_text()
     assert later.code == 12
     assert later.out.splitlines()[-1].endswith("exit code 12")
 
