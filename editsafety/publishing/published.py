@@ -20,20 +20,20 @@ FILE = "report.json"
 DIGITS = 12  # hex digits of a hash that are shown
 
 
-class _Part(BaseModel):
+class _Passage(BaseModel):
     """A part of the document, as far as it is published; what else is in it is passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class PublishedCase(_Part):
+class PublishedCase(_Passage):
     """One edit."""
 
     case: str
     verdict: Verdict
 
 
-class PublishedGroup(_Part):
+class PublishedGroup(_Passage):
     """One editor on one model."""
 
     model: str
@@ -55,7 +55,7 @@ class PublishedGroup(_Part):
         return sum(case.verdict is Verdict.COLLAPSE for case in self.cases)
 
 
-class PublishedCourse(_Part):
+class PublishedCourse(_Passage):
     """A sequence or a batch."""
 
     case: str
@@ -66,7 +66,7 @@ class PublishedCourse(_Part):
     breaks_at: int | None
 
 
-class PublishedModel(_Part):
+class PublishedModel(_Passage):
     """A model as it was loaded."""
 
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -76,14 +76,14 @@ class PublishedModel(_Part):
     revision: str | None
 
 
-class PublishedControl(_Part):
+class PublishedControl(_Passage):
     """What came of a control."""
 
     behaved: bool
     sentence: str
 
 
-class PublishedPolicy(_Part):
+class PublishedPolicy(_Passage):
     """The limits."""
 
     name: str
@@ -93,7 +93,7 @@ class PublishedPolicy(_Part):
     course: dict[str, dict[str, Any]]
 
 
-class PublishedReceived(_Part):
+class PublishedReceived(_Passage):
     """An edited model that was handed over."""
 
     name: str
@@ -101,14 +101,14 @@ class PublishedReceived(_Part):
     edit_id: str = Field(pattern=r"^[0-9a-f]+$")
 
 
-class PublishedPlan(_Part):
+class PublishedPlan(_Passage):
     """What was asked for."""
 
     settings: dict[str, Any]
     data: dict[str, str]
 
 
-class _Document(_Part):
+class _Published(_Passage):
     """The fields of a report that are published."""
 
     schema_: int = Field(alias="schema")
@@ -134,7 +134,7 @@ class PublishedRun:
 
     name: str  # of the model, short
     model: PublishedModel
-    document: _Document
+    document: _Published
 
     @classmethod
     def read(cls, place: Path) -> Self:
@@ -155,7 +155,7 @@ class PublishedRun:
         if not isinstance(body, dict) or body.get("schema") != SCHEMA:
             raise UsageError(f"{path}: is no report of schema {SCHEMA}. Make it again with `editsafety report`.")
         try:
-            document = _Document.model_validate(body)
+            document = _Published.model_validate(body)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
