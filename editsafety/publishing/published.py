@@ -108,7 +108,7 @@ class PublishedPlan(_Passage):
     data: dict[str, str]
 
 
-class _Published(_Passage):
+class _ReportFile(_Passage):
     """The fields of a report that are published."""
 
     schema_: int = Field(alias="schema")
@@ -134,7 +134,7 @@ class PublishedRun:
 
     name: str  # of the model, short
     model: PublishedModel
-    document: _Published
+    document: _ReportFile
 
     @classmethod
     def read(cls, place: Path) -> Self:
@@ -155,7 +155,7 @@ class PublishedRun:
         if not isinstance(body, dict) or body.get("schema") != SCHEMA:
             raise UsageError(f"{path}: is no report of schema {SCHEMA}. Make it again with `editsafety report`.")
         try:
-            document = _Published.model_validate(body)
+            document = _ReportFile.model_validate(body)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
