@@ -40,10 +40,9 @@ def accept(
 @app.command()
 def show(file: Annotated[Path, typer.Argument(help="a baseline")]) -> None:
     """What was accepted: editors, verdicts, conditions."""
-    from rich.console import Console
     from rich.table import Table
 
-    from editsafety.escaping import line
+    from editsafety.escaping import console, line
 
     accepted = AcceptedBaseline.read(file)
     table = Table("editor", "model", "verdict", "cases", "weights", "dtype", "device", "editsafety")
@@ -52,7 +51,7 @@ def show(file: Annotated[Path, typer.Argument(help="a baseline")]) -> None:
         told = (str(of.get("weights"))[:12], of.get("dtype"), of.get("device"), of.get("editsafety"))
         cells = (block.editor, block.model, block.verdict.value, len(block.cases), *told)
         table.add_row(*(line(str(cell)) for cell in cells))
-    Console(highlight=False).print(table)
+    console().print(table)
 
 
 @app.command()
