@@ -92,6 +92,7 @@ def test_a_baseline_is_shown(accepted, command):
 SLOW = "import time\n"
 
 
+@pytest.mark.slow
 def test_an_editor_that_became_slow_is_12_and_a_baseline_without_costs_is_refused(run, paths, command, tmp_path):
     """Twelve cases; the same edits, each of which waits for a while."""
     world.write(tmp_path, hard=6, normal=6)
