@@ -59,9 +59,30 @@ def fenced(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{body}\n{fence}"
 
 
+def workflow_command(name: str, text: object, longest: int = LONGEST, **properties: object) -> str:
+    """A command to the runner of GitHub Actions, `::name key=value::text`: the only one that our output ever holds.
+
+    The runner decodes %25, %0D and %0A, in properties %3A and %2C besides; whatever else `text` holds is one line.
+    """
+    told = {
+        key: _percent(line(value, longest)).replace(":", "%3A").replace(",", "%2C") for key, value in properties.items()
+    }
+    head = " ".join((name, ",".join(f"{key}={value}" for key, value in told.items()))).strip()
+    return f"::{head}::{_percent(line(text, longest))}"
+
+
+def _percent(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
 def xml(text: object) -> str:
     """Text without the characters that XML 1.0 cannot hold; the rest of the escaping is the XML writer's."""
     return _ILLEGAL_XML.sub("", str(text))
+
+
+def attribute(text: object, longest: int = 1000) -> str:
+    """One line of text for an element or an attribute of XML, with every character that could end it by its number."""
+    return "".join(f"&#{ord(c)};" if c in "&<>\"'" else c for c in xml(line(text, longest)))
 
 
 def json_text(document: str) -> str:

@@ -15,6 +15,7 @@ from editsafety.cli import (
     doctor,
     editing,
     experiments,
+    export,
     keys,
     mining,
     models,
@@ -30,6 +31,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Run and judge": {
         "run": run.run,
         "report": run.report,
+        "export": export.export,
         "sequence": sequences.sequence,
         "check": received.check,
         "verify": received.verify,

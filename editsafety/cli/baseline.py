@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from editsafety.cli.options import refuse_unwritable
 from editsafety.cli.run import stored
 from editsafety.judging.baselines.baseline import AcceptedBaseline
 from editsafety.judging.baselines.gate import Gate
 from editsafety.judging.baselines.meaning import CONDITIONS
+from editsafety.runs import folders
 
 app = typer.Typer(help="Baselines: accept a run, show what was accepted, compare.", no_args_is_help=True)
 
@@ -23,12 +25,14 @@ Allow = Annotated[
 
 @app.command()
 def accept(
-    run: Run, out: Annotated[Path, typer.Option("--out", "-o", help="the file to write; made to be committed")]
+    run: Run,
+    out: Annotated[Path, typer.Option("--out", "-o", help="the file to write; made to be committed")],
+    costs: Annotated[bool, typer.Option("--costs", help="with what edits cost, for --fail-over")] = False,
 ) -> None:
     """Keep what a run found as the baseline of later runs (`run --baseline FILE`)."""
     from editsafety.tensor_files import write_atomically
 
-    accepted = AcceptedBaseline.of(stored(run))
+    accepted = AcceptedBaseline.of(stored(run), costs=costs)
     write_atomically(out, accepted.to_text().encode())
     typer.echo(f"{out}: {_about(accepted)}")
 
@@ -36,10 +40,9 @@ def accept(
 @app.command()
 def show(file: Annotated[Path, typer.Argument(help="a baseline")]) -> None:
     """What was accepted: editors, verdicts, conditions."""
-    from rich.console import Console
     from rich.table import Table
 
-    from editsafety.escaping import line
+    from editsafety.escaping import console, line
 
     accepted = AcceptedBaseline.read(file)
     table = Table("editor", "model", "verdict", "cases", "weights", "dtype", "device", "editsafety")
@@ -48,16 +51,31 @@ def show(file: Annotated[Path, typer.Argument(help="a baseline")]) -> None:
         told = (str(of.get("weights"))[:12], of.get("dtype"), of.get("device"), of.get("editsafety"))
         cells = (block.editor, block.model, block.verdict.value, len(block.cases), *told)
         table.add_row(*(line(str(cell)) for cell in cells))
-    Console(highlight=False).print(table)
+    console().print(table)
 
 
 @app.command()
-def diff(run: Run, file: Annotated[Path, typer.Argument(help="a baseline")], allow: Allow = None) -> None:
+def diff(
+    run: Run,
+    file: Annotated[Path, typer.Argument(help="a baseline")],
+    allow: Allow = None,
+    fail_over: Annotated[
+        list[str] | None,
+        typer.Option(help="a cost that may not be so much worse: latency:20%; repeatable", show_default="none"),
+    ] = None,
+    comment: Annotated[
+        Path | None, typer.Option(help="also write it as one comment for a pull request", show_default="none")
+    ] = None,
+) -> None:
     """Hold a stored run against a baseline. Exits like `run --baseline`: 12 where it is worse."""
     from editsafety.escaping import line
+    from editsafety.publishing import comment as comments
     from editsafety.reporting import against, story
 
-    report = Gate.read(file, allow).judged(stored(run))
+    refuse_unwritable(comment)
+    report = Gate.read(file, allow, fail_over).judged(stored(run))
+    if comment is not None:
+        comments.write(report, comment, suites=folders.suites())
     for sentence in against.sentences(report.against):
         typer.echo(line(sentence, 1000))
     typer.echo(line(story.verdict_line(report), 1000))

@@ -22,6 +22,7 @@ from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import NOTHING_JUDGED, STOPPED
 from editsafety.progress import Progress, Task
+from editsafety.publishing import comment as comments
 from editsafety.reporting import ReportPlace, as_terminal
 from editsafety.runs import folders
 from editsafety.runs.case import Case
@@ -104,6 +105,7 @@ def run(
     Exit codes: 0 pass; 10 COLLAPSE; 11 INEFFECTIVE, DAMAGED or NO-OP; 13 ERROR or INCOMPLETE; 14 nothing judged;
     2 interrupted; 4 an invalid command. An interrupted run goes on when the same command is given again.
     """
+    options.refuse_unwritable(output.comment)
     listener = Listener(options.show_progress(quiet=output.quiet))
     words = [*pytest_words(replace(settings, prepare=True)), *pytest_words(output)]
     code = pytest.main([*arguments(suite or SUITES, workers, select), *words], plugins=[listener])
@@ -151,9 +153,16 @@ def report(
     folder: Annotated[Path, typer.Argument(help="the folder of a run")],
     policy: Annotated[str | None, typer.Option(help="judge by another policy")] = None,
     format: Annotated[str, typer.Option("--format", "-f", help=", ".join(reporting.names()))] = "terminal",
+    comment: Annotated[
+        Path | None,
+        typer.Option(help="also write it as one comment for a pull request", show_default="none"),
+    ] = None,
 ) -> None:
     """Judge a stored run again, without a model, and show the report. Exits like `run`."""
+    options.refuse_unwritable(comment)
     found = stored(folder, policy)
+    if comment is not None:
+        comments.write(found, comment, suites=folders.suites())
     place = ReportPlace(folders.suites(), folder)
     if format == "terminal":
         as_terminal.render(found, escaping.console(), place)

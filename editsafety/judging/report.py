@@ -154,6 +154,9 @@ class RunReport:
             yield from (
                 (Verdict.ERROR, f"cannot be held against the baseline: {said}") for said in self.against.refused
             )
+            yield from (
+                (Verdict.ERROR, f"cannot be held against the baseline: {said}") for said in self.against.incomparable
+            )
             yield from ((Verdict.REGRESSED, f"{one.editor}: {one.sentence}") for one in self.against.regressed)
 
     def _gaps(self) -> Iterator[Gap]:

@@ -197,6 +197,7 @@ class Lab:
             title += f", {first.stream} {first.schedule.kind}"
         with self.progress.task(title, len(first.requests) if first.is_course else len(cases)) as task:
             for key, case in cases.items():
+                self.tools.read_yardstick(*case.block)
                 self.watch(Sign.running(case, key))
                 deaths = self.store.start(key)
                 try:
@@ -220,6 +221,7 @@ class Lab:
                     if record.failure is not None and record.failure.kind == "device":
                         self.tools.spoilt = f"{bench.broken}. Run the same command again: what was finished is kept."
                     return
+        self.tools.read_yardstick(*first.block)
         if bench.handle.fingerprint() != bench.handle.identity:
             self.store.note(Drifted(bench.handle.name, label(first.editor)))
             bench.repair()

@@ -16,7 +16,7 @@ from editsafety.edits.seal import Keepsake
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, NotPreparedError, SpoiltProcessError, StoreError, UndoError
 from editsafety.judging.policy import Policy
-from editsafety.lab import provenance
+from editsafety.lab import provenance, yardstick
 from editsafety.lab.bench import Bench
 from editsafety.lab.keys import CaseKeys
 from editsafety.lab.watch import Sign, Watch, unwatched
@@ -25,7 +25,17 @@ from editsafety.model.loading import ModelSpec, model_folder
 from editsafety.names import label, parts, slug
 from editsafety.progress import Progress
 from editsafety.runs.case import Block
-from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, ModelFiles, Pace, Software, Unedited, Unusable
+from editsafety.runs.facts import (
+    Columns,
+    EditorFacts,
+    ModelFacts,
+    ModelFiles,
+    Pace,
+    Software,
+    Unedited,
+    Unusable,
+    Yardstick,
+)
 from editsafety.runs.model_files import state_of_files
 from editsafety.runs.plan import RunPlan, text_digest
 from editsafety.runs.store import Store
@@ -104,6 +114,16 @@ class Tools:
         if missing is not None:
             raise NotPreparedError(label(name), model, missing)
         return editor
+
+    def read_yardstick(self, model: str, name: str) -> None:
+        """Time a forward pass of the unedited model, beside those of this block that were timed before."""
+        handle = self.bench(model).handle
+        kind = yardstick.machine(handle)
+        known = self._store.fact(Yardstick, f"{slug(model)}:{label(name)}")
+        before = known.seconds if known is not None and known.machine == kind else ()
+        seconds = yardstick.reading(handle) if len(before) < yardstick.MOST else None
+        if seconds is not None:
+            self._store.note(Yardstick(slug(model), label(name), (*before, seconds), kind))
 
     def _facts_of(self, editor: Editor, model: str, name: str) -> EditorFacts:
         file = self._plan.settings.hparams_of(name)

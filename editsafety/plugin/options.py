@@ -19,7 +19,8 @@ def add_options(parser: pytest.Parser, declarations: tuple[type, ...] = (Setting
         action = "append" if one.repeatable else "store_true" if one.type is bool else "store"
         text = f"{one.help} (default {one.standard})" if one.standard else one.help
         # Everything is text until Settings are made of it: there numbers are read, from a command line and an ini file.
-        group.addoption(one.pytest, action=action, dest=_destination(one.flag), default=None, help=text)
+        shown = text.replace("%", "%%")  # argparse fills help texts in
+        group.addoption(one.pytest, action=action, dest=_destination(one.flag), default=None, help=shown)
         parser.addini(_destination(one.flag), text, type=_ini_type(one), default=None)
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editsafety import abilities, escaping, reporting
+from editsafety import abilities, escaping
 from editsafety.errors import StoreError, UsageError
 from editsafety.judging.baselines.gate import Gate
 from editsafety.judging.checks import ABILITIES, Check, judge_case, judge_group
@@ -23,7 +23,8 @@ from editsafety.names import label, slug
 from editsafety.plugin.options import is_in_process, settings_of
 from editsafety.plugin.selection import GroupKey, Selected
 from editsafety.progress import Progress
-from editsafety.reporting import ReportPlace, as_markdown, as_terminal, junit
+from editsafety.publishing import github, outlets
+from editsafety.reporting import ReportPlace, as_terminal, junit
 from editsafety.runs import folders
 from editsafety.runs.case import Case
 from editsafety.runs.case_record import CaseRecord
@@ -63,6 +64,7 @@ class SafetySession:
         quiet: bool,
         in_process: bool = False,
         gate: Gate | None = None,
+        comment_to: Path | None = None,
         capture: Any = None,
     ) -> None:
         self.plan = plan
@@ -72,7 +74,7 @@ class SafetySession:
         self.folder = folder
         self.worker, self.workers = worker, workers
         self.quiet = quiet or worker is not None
-        self._in_process, self._gate = in_process, gate
+        self._in_process, self._gate, self._comment_to = in_process, gate, comment_to
         self.report: RunReport | None = None
         self._capture, self._start = capture, time.monotonic()
         self._store: Store | None = None
@@ -93,7 +95,8 @@ class SafetySession:
         chosen = Path(worker["editsafety_folder"]) if worker else Path(out) if out else None
         folder = folders.choose(plan, reports, chosen)
         given = option(config, "baseline")
-        gate = Gate.read(Path(given), option(config, "allow")) if given and not worker else None
+        limits = option(config, "allow"), option(config, "fail-over")
+        gate = None if worker else Gate.asked(Path(given) if given else None, *limits)
         return cls(
             plan,
             folder,
@@ -102,6 +105,7 @@ class SafetySession:
             quiet=bool(option(config, "quiet")),
             in_process=is_in_process(config),
             gate=gate,
+            comment_to=Path(written) if (written := option(config, "comment")) else None,
             capture=config.pluginmanager.getplugin("capturemanager"),
         )
 
@@ -296,7 +300,7 @@ class SafetySession:
         if self._gate is not None:
             self.report = self._gate.judged(self.report)
         try:
-            self._write(self.report)
+            outlets.write(self.report, self.folder, self._comment_to)
         except OSError as error:
             raise StoreError(f"{self.folder}: the report cannot be written ({error}). The results are kept.") from error
         whole = all(case.id in records or case.id in facts.not_applicable for case in planned)
@@ -304,16 +308,13 @@ class SafetySession:
             shutil.rmtree(self.folder / folders.EDITS, ignore_errors=True)
             folders.finish(self.folder, self.plan)
 
-    def _write(self, report: RunReport) -> None:
-        reporting.write(report, self.folder, ReportPlace(folders.suites()))
-        as_markdown.append_summary(report)
-
     def show(self, stream: Any) -> None:
         """Render the report to a terminal stream."""
         assert self.report is not None
         console = escaping.console(stream, width=None if stream.isatty() else 110)
         place = ReportPlace(folders.suites(), folders.near(self.folder), time.monotonic() - self._start)
         as_terminal.render(self.report, console, place)
+        github.annotate(self.report, stream)
 
     def _ask(self, name: str) -> None:
         if name not in self._asked:

@@ -50,10 +50,11 @@ class Verdicts:
         interrupted = stopped or status == pytest.ExitCode.INTERNAL_ERROR
         self._safety.write_report(interrupted=interrupted, stopped=stopped, failed=self._failed)
         report = self._safety.report
-        for part in report.parts if report is not None else ():
-            session.testscollected += 1
-            for told in _told(part):
-                session.config.hook.pytest_runtest_logreport(report=told)
+        if report is not None:
+            for part in report.parts:
+                session.testscollected += 1
+                for told in _told(part, report):
+                    session.config.hook.pytest_runtest_logreport(report=told)
         session.exitstatus = self._status(session.exitstatus, report)
 
     def _status(self, status: int, report: RunReport | None) -> int:
@@ -66,7 +67,7 @@ class Verdicts:
         return pytest.ExitCode.NO_TESTS_COLLECTED if nothing or (self._about and not self._ran) else status
 
 
-def _told(part: VerdictPart) -> Iterator[pytest.TestReport]:
+def _told(part: VerdictPart, report: RunReport) -> Iterator[pytest.TestReport]:
     """A part as the report of a test: green or red, with its sentences and its verdict as a property."""
     said = "\n".join(line(sentence, _LONGEST) for sentence in part.said.splitlines())
     for phase in _PHASES:
@@ -78,7 +79,7 @@ def _told(part: VerdictPart) -> Iterator[pytest.TestReport]:
             outcome="failed" if red else "passed",
             longrepr=said if red else None,
             when=phase,
-            user_properties=list(junit.properties(part)),
+            user_properties=list(junit.of_part(report, part)),
         )
 
 

@@ -10,7 +10,7 @@ from editsafety.numbers import counting
 
 def standing(found: Comparison) -> str:
     """How the run stands to its baseline, in a few words: `REGRESSED in 2 ways against base.json`."""
-    if found.refused:
+    if found.refused or found.incomparable:
         return f"not comparable with {found.source}"
     if found.regressed:
         ways = len(found.regressed)
@@ -26,12 +26,13 @@ def sentences(found: Comparison | None, most: int | None = None) -> list[str]:
     if found is None:
         return []
     said = [f"not compared: {one}. Accept a new baseline, or allow it: --allow FIELD" for one in found.refused]
+    said += [f"not compared: {one}" for one in found.incomparable]
     said += [f"allowed to differ: {one}" for one in found.allowed]
     said += [_sentence(one) for one in found.differences]
     left = len(said) - len(said[:most])
     more = [f"and {left} more, in the report"] if left else []
     same = [] if said or not found.compared else [f"{counting(found.compared)} as in {found.source}"]
-    return [*said[:most], *more, *same]
+    return [*said[:most], *more, *same, *(f"within its limit: {one}" for one in found.costs)]
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
@@ -42,6 +43,8 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "regressed": bool(found.regressed),
         "refused": list(found.refused),
         "allowed": list(found.allowed),
+        "costs": list(found.costs),
+        "incomparable": list(found.incomparable),
         "differences": [
             {
                 "change": one.shift.value,

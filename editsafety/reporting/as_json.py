@@ -146,6 +146,7 @@ def _facts(facts: RunFacts) -> dict[str, Any]:
         "unexplained": list(facts.unexplained),
         "not_applicable": dict(facts.not_applicable),
         "orders": {":".join(block): asdict(order) for block, order in facts.orders.items()},
+        "yardsticks": {":".join(block): asdict(yardstick) for block, yardstick in facts.yardsticks.items()},
         "problems": {":".join(block): sentence for block, sentence in facts.problems.items()},
     }
 

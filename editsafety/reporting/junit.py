@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from editsafety.escaping import xml
 from editsafety.judging.checks import CaseVerdict, Check
-from editsafety.judging.parts import VerdictPart
+from editsafety.judging.parts import RUN, VerdictPart
+from editsafety.judging.report import RunReport
+from editsafety.names import tag
 
 
 def properties(judged: Check | CaseVerdict | VerdictPart) -> list[tuple[str, str]]:
@@ -25,6 +28,26 @@ def properties(judged: Check | CaseVerdict | VerdictPart) -> list[tuple[str, str
         pairs.append(("perplexity_ratio", _figure(judged.ratio)))
     found = [(f"editsafety.{name}", xml(value)) for name, value in pairs]
     return [*found, *(pair for check in judged.checks for pair in _of_check(check))]
+
+
+def of_part(report: RunReport, part: VerdictPart) -> list[tuple[str, str]]:
+    """The same of a part of a report's verdict, with what it was found with: editor, model, weights, policy, versions.
+
+    The part that concerns the run itself has the exit code in place of an editor.
+    """
+    pairs: list[tuple[str, Any]] = []
+    for model, editor, _ in report.standing:
+        if part.name == f"{model}-{tag(editor)}":
+            loaded, made = report.facts.models.get(model), report.facts.editors.get((model, editor))
+            pairs += [("editor", editor), ("editor.code", made and made.code), ("model", model)]
+            pairs += [("model.fingerprint", loaded and loaded.fingerprint), ("model.dtype", loaded and loaded.dtype)]
+    if part.name == RUN:
+        pairs += [("exit_code", report.exit_code)]
+        pairs += [(f"model.fingerprint.{name}", model.fingerprint) for name, model in report.facts.models.items()]
+    pairs += [("policy", report.policy.name), ("policy.digest", report.policy.digest())]
+    pairs += [(f"version.{name}", version) for name, version in report.facts.software.items()]
+    known = [(xml(f"editsafety.{name}"), xml(value)) for name, value in pairs if value is not None]
+    return [*properties(part), *known]
 
 
 def _of_check(check: Check) -> list[tuple[str, str]]:

@@ -205,6 +205,18 @@ class EditorFacts(OfBlock):
 
 
 @dataclass(frozen=True)
+class Yardstick(OfBlock):
+    """How long a plain forward pass of the model took, timed again and again between the edits of a block.
+
+    Times of two machines can be compared when they are counted in it.
+    """
+
+    kind: ClassVar[str] = "yardstick"
+    seconds: tuple[float, ...]
+    machine: str  # what kind of machine: its processor and how many threads, or its GPU
+
+
+@dataclass(frozen=True)
 class BlockKey(OfBlock):
     """What the keys of a block's records share."""
 
@@ -280,6 +292,7 @@ class RunFacts:
     editors: Mapping[BlockName, EditorFacts] = field(default_factory=dict)
     keys: Mapping[BlockName, BlockKey] = field(default_factory=dict)
     orders: Mapping[BlockName, OrderFacts] = field(default_factory=dict)
+    yardsticks: Mapping[BlockName, Yardstick] = field(default_factory=dict)
     problems: Mapping[BlockName, str] = field(default_factory=dict)
     drifted: frozenset[BlockName] = frozenset()
 
@@ -305,6 +318,7 @@ class RunFacts:
             editors=of_blocks(EditorFacts),
             keys=of_blocks(BlockKey),
             orders=of_blocks(OrderFacts),
+            yardsticks=of_blocks(Yardstick),
             problems={block: fact.sentence for block, fact in of_blocks(Problem).items()},
             drifted=frozenset(of_blocks(Drifted)),
         )
@@ -320,5 +334,8 @@ class RunFacts:
 
 
 _SESSION = (Wanted, Ended, Unusable, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
-_SUBJECTS = (ModelFacts, ModelFiles, Unedited, Pace, EditorFacts, BlockKey, OrderFacts, Drifted, Problem)
+_SUBJECTS = (
+    *(ModelFacts, ModelFiles, Unedited, Pace, EditorFacts),
+    *(Yardstick, BlockKey, OrderFacts, Drifted, Problem),
+)
 KINDS: Mapping[str, type[RunFact]] = {fact.kind: fact for fact in (*_SESSION, *_SUBJECTS)}

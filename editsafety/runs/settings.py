@@ -278,6 +278,12 @@ class Output:
     allow: tuple[str, ...] = option(
         (), help="a condition that may differ from the baseline's, as its refusal names it; repeatable", unset="none"
     )
+    fail_over: tuple[str, ...] = option(
+        (), help="a cost that may not be so much worse than in the baseline: latency:20%; repeatable", unset="none"
+    )
+    comment: Path | None = option(  # noqa: RUF009
+        None, help="also write the report as one comment for a pull request, of at most 65,536 characters", unset="none"
+    )
     in_process: bool = option(
         False, help="run editors in pytest's own process, for debuggers: a crash or hang then takes the run with it"
     )

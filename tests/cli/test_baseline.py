@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from editsafety.shipped import shipped
+from tests.system import world
 from tests.system.commands import LENIENT, Command, Done, given, report
 
 POLICY = (
@@ -59,7 +61,8 @@ def test_an_unchanged_editor_passes_and_a_worse_one_is_12_with_the_cases_named(r
     blocking = [one for one in body["baseline"]["differences"] if one["blocks"]]
     assert "tiny-model-Nudge-hard-0" in {name for one in blocking for name in one["cases"]}
     assert "other code" in (Path("worse") / "report.md").read_text()
-    later = command("baseline", "diff", "worse", "base.json")
+    later = command("baseline", "diff", "worse", "base.json", "--comment", "comment.md")
+    assert "### Against the baseline\n\n- REGRESSED: Nudge: " in Path("comment.md").read_text()
     assert later.code == 12
     assert later.out.splitlines()[-1].endswith("exit code 12")
 
@@ -84,3 +87,50 @@ def test_a_baseline_is_shown(accepted, command):
     done = command("baseline", "show", accepted)
     assert done.code == 0
     assert "Nudge" in done.out
+
+
+SLOW = "import time\n"
+
+
+@pytest.mark.slow
+def test_an_editor_that_became_slow_is_12_and_a_baseline_without_costs_is_refused(run, paths, command, tmp_path):
+    """Twelve cases; the same edits, each of which waits for a while."""
+    world.write(tmp_path, hard=6, normal=6)
+    file = Path(paths["nudge"])
+    file.write_text(SLOW + file.read_text().replace("site = ", "time.sleep(0.02)\n        site = "))
+    assert run("out").code == 0
+    assert command("baseline", "accept", "out", "-o", "plain.json").code == 0
+    refused = run("refused", baseline="plain.json", fail_over="latency:50%")
+    assert (refused.code, (tmp_path / "refused").exists()) == (4, False)
+    assert "plain.json: holds no costs" in refused.err
+    assert command("baseline", "accept", "out", "-o", "base.json", "--costs").code == 0
+    same = run("same", baseline="base.json", fail_over="measuring:900%")
+    assert same.code == 0, same.out
+    file.write_text(file.read_text().replace("sleep(0.02)", "sleep(0.5)"))
+    slow = run("slow", baseline="base.json", fail_over=["latency:50%", "absolute-latency:50%"])
+    assert slow.code == 12, slow.out
+    said = [one["sentence"] for one in report("slow")["baseline"]["differences"] if one["blocks"]]
+    assert [one.split(" of ")[0] for one in said] == ["latency", "absolute-latency"]
+    assert all("over 12 steps" in one for one in said)
+    later = command("baseline", "diff", "slow", "base.json", "--fail-over", "latency:50%")
+    assert later.code == 12
+    assert "REGRESSED: Nudge: latency of Nudge on tiny-model, single edits: " in later.out
+
+
+def test_a_limit_on_costs_without_a_baseline_is_refused_before_a_model_is_loaded(run, tmp_path):
+    done = run("out", fail_over="latency:20%")
+    assert (done.code, (tmp_path / "out").exists()) == (4, False)
+    assert "needs what it is compared with: give --baseline" in done.err
+
+
+def test_pytest_holds_a_session_against_a_baseline_as_well(accepted, paths, command, tmp_path, pytester):
+    """`--editsafety-baseline`: the verdict is in its report, and the status of the session is 1."""
+    make_worse(paths)
+    base, out = tmp_path / accepted, tmp_path / "session"
+    words = [*world.options(paths, "Nudge"), f"--editsafety-policy={tmp_path / 'policy.yaml'}"]
+    result = pytester.runpytest_inprocess(
+        str(shipped("suites") / "collapse"), *words, f"--editsafety-baseline={base}", f"--editsafety-out={out}"
+    )
+    assert result.ret == 1
+    assert report(out)["verdict"] == "REGRESSED"
+    result.stdout.fnmatch_lines(["FAILED *editsafety-verdict::run - REGRESSED *"])

@@ -291,6 +291,31 @@ def test_the_summary_for_ci_is_appended(run, tmp_path, monkeypatch):
     assert text.count("### ") == 1
 
 
+def test_a_comment_is_written_where_it_is_asked_for_and_later_from_the_store(run, command, tmp_path):
+    assert run("Explodes", limit=1, comment="new/comment.md").code == 10
+    page = (tmp_path / "new" / "comment.md").read_text()
+    assert page.startswith("<!-- editsafety-report ")
+    assert "> [!CAUTION]\n> **COLLAPSE" in page
+    assert command("report", "out", "--comment", "again.md").code == 10
+    assert (tmp_path / "again.md").read_text() == page
+
+
+def test_a_comment_that_cannot_be_written_is_refused_before_a_model_is_loaded(run, tmp_path):
+    (tmp_path / "taken").mkdir()
+    done = run("Explodes", limit=1, comment="taken")
+    assert (done.code, (tmp_path / "out").exists()) == (4, False)
+    assert "taken: is a folder" in done.err
+
+
+def test_annotations_are_shown_on_github_only_and_not_when_quiet(run, monkeypatch):
+    assert not [line for line in run("Explodes", limit=1).out.splitlines() if line.startswith("::")]
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    lines = run("Explodes", limit=1, out="again").out.splitlines()
+    first = next(line for line in lines if line.startswith("::"))
+    assert first.startswith("::error title=editsafety%3A COLLAPSE tiny-model-Explodes::")
+    assert run("Explodes", limit=1, out="third", quiet=True).out == ""
+
+
 @pytest.mark.parametrize(
     ("part", "limit"),
     [

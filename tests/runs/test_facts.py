@@ -32,6 +32,7 @@ from editsafety.runs.facts import (
     Unexplained,
     Unusable,
     Wanted,
+    Yardstick,
 )
 from editsafety.runs.measurement import Column, Measurement
 from editsafety.runs.schedule import Schedule
@@ -57,6 +58,7 @@ EVERY: tuple[RunFact, ...] = (
     ),
     BlockKey("gpt2", "rome", "s" * 64, "c" * 64),
     OrderFacts("gpt2", "rome", 2, ("a-case",), "s" * 64),
+    Yardstick("gpt2", "rome", (0.012, 0.011), "a processor, 2 of 4 threads"),
     Drifted("gpt2", "rome"),
     Problem("gpt2", "memit", "memit on gpt2 needs a covariance."),
 )

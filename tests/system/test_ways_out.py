@@ -191,6 +191,30 @@ def test_the_suites_under_pytest_let_none_out_and_write_what_can_be_read(place: 
         refuse_raw(*ask(place, sys.executable, "-m", "editsafety", "report", "here", "-f", form)[1:])
 
 
+def test_on_github_the_only_commands_are_our_own_annotations_and_every_page_is_harmless(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place / "summary.md"))
+    words = ("run", *POCKET, "--editor", "nasty.py:Raises", "--editor", "nasty.py:Notes", "--hard", "rows.jsonl")
+    words += (*LIMITS, "--out", "here", "--comment", "comment.md")
+    code, out, err = ask(place, sys.executable, "-m", "editsafety", *words)
+    assert code == 13, err[-400:]
+    commands = [line for line in (out + err).splitlines() if line.lstrip().startswith("::")]
+    assert 0 < len(commands) <= 10
+    assert all(re.match(r"::(error|warning) title=editsafety[^:,]*::[^:]", line) for line in commands), commands
+    refuse_raw("\n".join(line for line in out.splitlines() if line not in commands), err)
+    exported = ("--badge", "badge.svg", "--model-card", "card.md")
+    code, out, err = ask(place, sys.executable, "-m", "editsafety", "export", "here", *exported)
+    assert (code, err) == (0, "")
+    pages = [
+        (place / name).read_text(encoding="utf-8") for name in ("comment.md", "summary.md", "card.md", "badge.svg")
+    ]
+    refuse_raw(*pages)
+    assert not any("<script" in page for page in pages)
+    ET.fromstring(pages[-1])
+
+
 def test_an_exception_with_a_traceback_and_what_was_printed_are_escaped_in_items_of_ones_own(place: Path) -> None:
     """A user's own test beside the suites: pytest shows its traceback, its output and its warnings."""
     (place / "test_mine.py").write_text(

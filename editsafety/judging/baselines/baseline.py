@@ -1,7 +1,8 @@
 """Baseline: the numbers of a run that were accepted, as a file to be committed. No torch here.
 
-The file is JSON with sorted keys and one case per line, so that a diff shows which case changed; no time of day
-and no path is in it. Numbers have seven significant digits: more than any tolerance asks for, few enough to be read.
+The file is JSON with sorted keys and one case per line, so that a diff shows which case changed; no time of day and no
+path is in it, and seconds only where costs were accepted as well. Numbers have seven significant digits: more than any
+tolerance asks for, few enough to be read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Self
 
 from editsafety.errors import UsageError
 from editsafety.judging.baselines import meaning
+from editsafety.judging.baselines.costs import AcceptedCosts
 from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.group import Group
 from editsafety.judging.report import RunReport
@@ -58,19 +60,22 @@ class AcceptedBlock:
     subject: Mapping[str, Any]
     noise: float  # the most by which the perplexity of a text differed when it was measured again
     cases: tuple[AcceptedCase, ...]
+    costs: AcceptedCosts | None = None  # where they were accepted, too
 
     @classmethod
-    def of(cls, report: RunReport, group: Group) -> Self:
-        """From a judged group, and the courses of the same editor on the same model."""
+    def of(cls, report: RunReport, group: Group, *, costs: bool = False) -> Self:
+        """From a judged group, and the courses of the same editor on the same model; with what its edits cost."""
         mine = (group.model, group.editor)
         walked = [one for one in report.courses if (one.record.model, one.record.editor) == mine]
         loaded = report.facts.models.get(group.model)
         verdict = Verdict.worst([group.verdict, *(course.verdict for course in walked)])
         wanted = report.policy.baseline.keys()
-        cases = sorted((AcceptedCase.of(case, wanted) for case in (*group.cases, *walked)), key=lambda case: case.id)
+        every = (*group.cases, *walked)
+        cases = sorted((AcceptedCase.of(case, wanted) for case in every), key=lambda case: case.id)
+        spent = AcceptedCosts.of(report, *mine, (case.record for case in every)) if costs else None
         return cls(
             *mine, verdict, meaning.conditions(report, group.model), meaning.subject(report, *mine),
-            loaded.noise if loaded is not None else 0.0, tuple(cases),
+            loaded.noise if loaded is not None else 0.0, tuple(cases), spent,
         )  # fmt: skip
 
     @property
@@ -86,12 +91,15 @@ class AcceptedBaseline:
     blocks: tuple[AcceptedBlock, ...]
 
     @classmethod
-    def of(cls, report: RunReport) -> Self:
-        """What a run found. Raises UsageError for a run that is not complete: its gaps would be accepted with it."""
+    def of(cls, report: RunReport, *, costs: bool = False) -> Self:
+        """What a run found, and what its edits cost. Raises UsageError for a run that is not complete.
+
+        Its gaps would be accepted with it.
+        """
         if not report.sound:
             found = "nothing was judged" if report.verdict is None else f"its verdict is {report.verdict.value}"
             raise UsageError(f"this run cannot be accepted as a baseline: {found}. Finish it, or mend it, first.")
-        blocks = [AcceptedBlock.of(report, group) for group in report.groups]
+        blocks = [AcceptedBlock.of(report, group, costs=costs) for group in report.groups]
         return cls(tuple(sorted(blocks, key=lambda block: (block.model, block.editor))))
 
     def block(self, model: str, editor: str) -> AcceptedBlock | None:
@@ -142,6 +150,8 @@ def _lines(baseline: AcceptedBaseline) -> Iterator[str]:
         for name in ("model", "editor", "verdict", "noise", "conditions", "subject"):
             value = getattr(block, name)
             yield f"   {_json(name)}: {_json(value.value if isinstance(value, Verdict) else value, indent=4)},"
+        if block.costs is not None:
+            yield f'   "costs": {_json(block.costs.as_json(), indent=4)},'
         yield '   "cases": ['
         rows = [_json({**asdict(case), "verdict": case.verdict.value}) for case in block.cases]
         yield ",\n".join(f"    {row}" for row in rows)
@@ -164,8 +174,9 @@ def _block(row: Mapping[str, Any]) -> AcceptedBlock:
         raise ValueError(f"noise of {row['editor']} on {row['model']} is {noise!r}; expected a number")
     conditions, subject = dict(row["conditions"]), dict(row["subject"])
     cases = tuple(_case(case) for case in row["cases"])
+    costs = AcceptedCosts.from_json(row["costs"]) if "costs" in row else None
     return AcceptedBlock(
-        str(row["model"]), str(row["editor"]), Verdict(row["verdict"]), conditions, subject, float(noise), cases
+        str(row["model"]), str(row["editor"]), Verdict(row["verdict"]), conditions, subject, float(noise), cases, costs
     )
 
 

@@ -10,6 +10,8 @@ from random import Random
 
 from editsafety.judging.baselines import meaning
 from editsafety.judging.baselines.baseline import AcceptedBaseline, AcceptedBlock, AcceptedCase
+from editsafety.judging.baselines.cost_gate import CostFinding, held_against
+from editsafety.judging.baselines.costs import AcceptedCosts, CostLimit
 from editsafety.judging.baselines.paired import LEVEL, fewest_lost, mcnemar, mean_interval
 from editsafety.judging.baselines.tolerance import Tier, Tolerance
 from editsafety.judging.report import RunReport
@@ -56,6 +58,8 @@ class Comparison:
     refused: tuple[str, ...] = ()  # why blocks were not compared at all
     allowed: tuple[str, ...] = ()  # conditions that differ, and were allowed to
     compared: int = 0  # cases
+    costs: tuple[str, ...] = ()  # limits on costs that hold, with their figures
+    incomparable: tuple[str, ...] = ()  # limits on costs that were asked for, and cannot be held against anything
 
     @property
     def regressed(self) -> tuple[Difference, ...]:
@@ -74,6 +78,7 @@ def compare(
     *,
     source: str,
     allow: Collection[str] = (),
+    limits: Sequence[CostLimit] = (),
 ) -> Comparison:
     """Hold a run against what was accepted.
 
@@ -83,13 +88,16 @@ def compare(
         tolerances: by figure: a measurement's name, or `perplexity_ratio`.
         source: where the baseline is, for sentences.
         allow: conditions (see `meaning.CONDITIONS`) that may differ.
+        limits: by how much edits may have become dearer.
 
     Blocks whose conditions differ are refused by the name of the field and not compared.
     """
-    now = {(block.model, block.editor): block for block in (AcceptedBlock.of(report, one) for one in report.groups)}
+    blocks = (AcceptedBlock.of(report, one, costs=bool(limits)) for one in report.groups)
+    now = {(block.model, block.editor): block for block in blocks}
     found: list[Difference] = []
     refused: list[str] = []
     allowed: list[str] = []
+    costs: list[CostFinding] = []
     compared = 0
     for block in now.values():
         then = baseline.block(block.model, block.editor)
@@ -107,12 +115,28 @@ def compare(
         compared += len(pairs.both)
         found += _subject(then, block)
         found += pairs.differences(tolerances)
+        dearer = list(pairs.dearer(then.costs, limits))
+        costs += dearer
+        found += [
+            Difference(
+                Shift.REGRESSED if one.shown else Shift.UNSHOWN, "blocking" if one.shown else "informative",
+                block.model, block.editor, one.sentence, one.limit.name,
+            )
+            for one in dearer if one.worse
+        ]  # fmt: skip
     found += [
         Difference(Shift.GONE, "warning", block.model, block.editor, f"{block.name} was accepted and was not run")
         for block in baseline.blocks
         if (block.model, block.editor) not in now
     ]
-    return Comparison(source, tuple(sorted(found, key=_rank)), tuple(refused), tuple(allowed), compared)
+    if limits and not costs:
+        nothing = "no editor on a model is in both, so no cost was compared"
+        costs = [CostFinding(limit, f"{limit.name}: {nothing}", refused=True) for limit in limits]
+    holds = tuple(one.sentence for one in costs if not one.worse and not one.refused)
+    return Comparison(
+        source, tuple(sorted(found, key=_rank)), tuple(refused), tuple(allowed), compared, holds,
+        tuple(one.sentence for one in costs if one.refused),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -148,6 +172,12 @@ class _Pairs:
                 yield from self._each(figure, tolerance)
             for stream in dict.fromkeys(was.stream for was, _ in self.both):
                 yield from self._rate(figure, tolerance, stream)
+
+    def dearer(self, then: AcceptedCosts | None, limits: Sequence[CostLimit]) -> Iterator[CostFinding]:
+        """What came of the limits on costs, over the cases that are in both."""
+        if self.now.costs is not None:
+            same = {case.id for case, _ in self.both}
+            yield from held_against(then, self.now.costs, limits, same, self.now.name)
 
     def _verdicts(self) -> Iterator[Difference]:
         worse = [(a, b) for a, b in self.both if b.verdict.fails and b.verdict.severity > a.verdict.severity]

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from editsafety.errors import UnknownNameError
+from editsafety.errors import UnknownNameError, UsageError
 from editsafety.judging.baselines.baseline import AcceptedBaseline
 from editsafety.judging.baselines.comparison import compare
+from editsafety.judging.baselines.costs import CostLimit
 from editsafety.judging.baselines.meaning import CONDITIONS
 from editsafety.judging.report import RunReport
 
@@ -21,16 +22,37 @@ class Gate:
     accepted: AcceptedBaseline
     source: str
     allow: frozenset[str] = frozenset()
+    limits: tuple[CostLimit, ...] = ()
 
     @classmethod
-    def read(cls, path: Path, allow: Collection[str] | None = None) -> Self:
-        """From a file. Raises UsageError for another kind of file, UnknownNameError for an unknown condition."""
+    def read(cls, path: Path, allow: Collection[str] | None = None, fail_over: Collection[str] | None = None) -> Self:
+        """From a file, with the limits on costs as they were typed.
+
+        Raises UsageError for another kind of file, and for limits where it has no costs, UnknownNameError for an
+        unknown condition or cost.
+        """
+        limits = tuple(CostLimit.parse(text) for text in fail_over or ())
         for name in allow or ():
             if name not in CONDITIONS:
                 raise UnknownNameError("condition", name, tuple(CONDITIONS))
-        return cls(AcceptedBaseline.read(path), path.name, frozenset(allow or ()))
+        accepted = AcceptedBaseline.read(path)
+        if limits and not any(block.costs for block in accepted.blocks):
+            raise UsageError(
+                f"{path}: holds no costs, so --fail-over has nothing to compare with. Accept the run once more with "
+                "`editsafety baseline accept --costs`."
+            )
+        return cls(accepted, path.name, frozenset(allow or ()), limits)
+
+    @classmethod
+    def asked(cls, path: Path | None, allow: Collection[str] | None, fail_over: Collection[str] | None) -> Self | None:
+        """The gate that options ask for; None without a baseline. Raises UsageError for limits without one."""
+        if path is None and fail_over:
+            raise UsageError(f"--fail-over {next(iter(fail_over))} needs what it is compared with: give --baseline.")
+        return None if path is None else cls.read(path, allow, fail_over)
 
     def judged(self, report: RunReport) -> RunReport:
         """The report with how it stands to what was accepted."""
-        tolerances = report.policy.baseline
-        return replace(report, against=compare(self.accepted, report, tolerances, source=self.source, allow=self.allow))
+        found = compare(
+            self.accepted, report, report.policy.baseline, source=self.source, allow=self.allow, limits=self.limits
+        )
+        return replace(report, against=found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from fractions import Fraction
 from random import Random
@@ -67,3 +68,38 @@ def mean_interval(differences: Sequence[float], generator: Random, level: float 
     means = sorted(math.fsum(generator.choices(differences, k=n)) / n for _ in range(DRAWS))
     cut = round(DRAWS * level / 2)
     return means[cut], means[-1 - cut]
+
+
+def median_ratio_interval(
+    pairs: Sequence[tuple[float, float]],
+    yardsticks: tuple[Sequence[float], Sequence[float]],
+    generator: Random,
+    level: float = LEVEL,
+) -> tuple[float, float]:
+    """Bootstrap percentile interval of the ratio of medians, now to before, each in units of its own yardstick.
+
+    Pairs are drawn together and each yardstick by itself: how much the yardsticks scatter is a part of what is not
+    known. A draw whose earlier median is 0 says nothing and is left out.
+
+    Args:
+        pairs: earlier and present value of each case, at least 0.
+        yardsticks: earlier and present readings of what both are counted in, above 0.
+        generator: where the resamples come from; the same state gives the same interval.
+        level: what is left outside, both sides together.
+
+    Raises ValueError for no pairs, and where no draw says anything.
+    """
+    if not pairs or not all(yardsticks):
+        raise ValueError("an interval needs at least one pair and one reading of each yardstick")
+    ratios = []
+    for _ in range(DRAWS):
+        drawn = generator.choices(pairs, k=len(pairs))
+        before, now = (statistics.median(side) for side in zip(*drawn, strict=True))
+        then, here = (statistics.median(generator.choices(one, k=len(one))) for one in yardsticks)
+        if before > 0:
+            ratios.append((now / before) / (here / then))
+    if not ratios:
+        raise ValueError("every earlier median is 0")
+    ratios.sort()
+    cut = round(len(ratios) * level / 2)
+    return ratios[cut], ratios[-1 - cut]
