@@ -19,7 +19,9 @@ def doctor(
     loading: options.Loading,
     model: Annotated[str, typer.Option("--model", "-m", help="a model that is going to be edited")] = "",
     editor: Annotated[list[str] | None, typer.Option("--editor", "-e", help="of it; repeatable")] = None,
-    out: Annotated[Path, typer.Option(help="the folder to which the report is going to be written")] = Path("reports"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="the folder to which the report is going to be written")
+    ] = Path("reports"),
 ) -> None:
     """Say what is ready for a run, what of it is missing, and what to do. Loads no model, asks no network.
 

@@ -127,7 +127,7 @@ def test_whatever_loads_a_model_takes_the_same_options() -> None:
         for name in names:
             assert name in OPTIONS[words], (words, name)
             assert OPTIONS[words][name].help == OPTIONS[("run",)][name].help
-    assert len(having("--device")) == 13
+    assert len(having("--device")) == 14
 
 
 def test_loading_is_what_a_model_is_loaded_with() -> None:
