@@ -66,7 +66,7 @@ class RunReport:
     courses: tuple[CaseVerdict, ...] = ()  # the cases of several edits
     missing_courses: tuple[str, ...] = ()  # ids of those without a record
     command: str = ""  # how it is run again, where that is not a suite of pytest
-    commands: Mapping[str, str] = field(default_factory=dict)  # the same for single cases, by id
+    commands: Mapping[str, str] = field(default_factory=dict)  # the same for single cases, by id; empty: there is none
     against: Comparison | None = None  # how it stands to a baseline, where one was given
     more: Mapping[str, Any] = field(default_factory=dict)  # what else the JSON document has, by section
 
@@ -101,7 +101,8 @@ class RunReport:
     def alone(cls, policy: Policy, group: Group, model: ModelFacts, facts: RunFacts) -> RunReport:
         """The report on one group that no plan laid out: a model that was handed over, the edits of a guard."""
         plan = RunPlan(Settings((model.source,), (group.editor,)), (), (), {})
-        return cls(plan, policy, (group,), (), replace(facts, models={model.model: model}))
+        nowhere = {case.record.case: "" for case in group.cases}  # no suite has them
+        return cls(plan, policy, (group,), (), replace(facts, models={model.model: model}), commands=nowhere)
 
     @property
     def judged(self) -> int:

@@ -203,8 +203,9 @@ def replay_case(report: RunReport, case: CaseVerdict, suites: str) -> str:
 
     Where no suite has the case, the command that its run gives for it; empty where there is none, as for a guard's.
     """
-    if report.command or not report.plan.every:
-        return report.commands.get(case.record.case, "") if report.commands else report.command
+    if report.command or report.commands:
+        own = any(report.commands.values())
+        return report.commands.get(case.record.case, "") if own else report.command
     record = case.record
     telling = [check.name for check in case.checks if check.verdict is case.verdict]
     selected = record.case
