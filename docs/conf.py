@@ -24,9 +24,7 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 copybutton_exclude = ".linenos, .gp, .go"
 
-_OUTSIDE = re.compile(
-    r"\[([^\]]+)\]\(((?:\.\./|ci/|data/|suites/|reports/|hparams/)[^)#\s]*)(#[^)\s]*)?\)"
-)
+_OUTSIDE = re.compile(r"\[([^\]]+)\]\(((?:\.\./|ci/|data/|suites/|reports/|hparams/)[^)#\s]*)(#[^)\s]*)?\)")
 
 
 def _stay_inside(app: Any, page: str, source: list[str]) -> None:

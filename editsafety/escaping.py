@@ -11,8 +11,9 @@ import io
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -132,6 +133,18 @@ class CleanStream(io.TextIOBase):
     def fileno(self) -> int:
         """That of the stream below."""
         return self.stream.fileno()
+
+
+@contextmanager
+def clean_streams() -> Iterator[tuple[TextIO, TextIO]]:
+    """Standard output and error as clean streams for a while, whoever writes to them."""
+    out, err = sys.stdout, sys.stderr
+    clean = cast("TextIO", CleanStream(out)), cast("TextIO", CleanStream(err))
+    sys.stdout, sys.stderr = clean
+    try:
+        yield clean
+    finally:
+        sys.stdout, sys.stderr = out, err
 
 
 def below(stream: TextIO) -> TextIO:

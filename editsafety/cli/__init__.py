@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from editsafety import escaping
 from editsafety.errors import EditSafetyError
-from editsafety.escaping import CleanStream, line
+from editsafety.escaping import line
 from editsafety.supervision.stop_signals import stopping_like_ctrl_c
 
 INTERRUPTED, USAGE = 2, 4  # as pytest; the latter: an invalid command
@@ -48,16 +49,12 @@ def main() -> None:
 @contextmanager
 def _clean_streams() -> Iterator[None]:
     """Let nothing but plain lines out while a command runs: what editors print is not ours, tracebacks included."""
-    out, err = sys.stdout, sys.stderr
-    clean_out, clean_err = CleanStream(out), CleanStream(err)
-    sys.stdout, sys.stderr = clean_out, clean_err
-    try:
-        yield
-    except Exception:
-        # Python itself would print this one past the stream that is put back below.
-        import traceback
+    with escaping.clean_streams() as (_, clean_err):
+        try:
+            yield
+        except Exception:
+            # Python itself would print this one past the stream that is put back below.
+            import traceback
 
-        traceback.print_exc(file=clean_err)
-        raise SystemExit(1) from None
-    finally:
-        sys.stdout, sys.stderr = out, err
+            traceback.print_exc(file=clean_err)
+            raise SystemExit(1) from None

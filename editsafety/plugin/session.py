@@ -338,11 +338,11 @@ class SafetySession:
 
     @contextmanager
     def _shown(self) -> Iterator[None]:
-        """Let progress through pytest's capturing."""
+        """Let progress through pytest's capturing; what an editor prints here comes out as plain text."""
         if self._capture is None or self.quiet:
             yield
             return
-        with self._capture.global_and_fixture_disabled():
+        with self._capture.global_and_fixture_disabled(), escaping.clean_streams():
             yield
 
 

@@ -16,7 +16,7 @@ from tests.doors.both import Doors, Given, Said, agree
 from tests.doors.editors import BREAKS, ENDS, NOTHING, WRONG, Explodes, Nudge, Skips, WritesWhenMade
 
 THOROUGH = settings.default.max_examples > 100
-EXAMPLES = settings.default.max_examples // 33
+EXAMPLES = settings.default.max_examples // 100
 EVERY = (Nudge, *NOTHING, *ENDS, *WRONG, *BREAKS)
 SELECTED = ("", "hard", "Nudge or Skips", "perplexity", "takes", "order", "comes_back", "normal and finite", "nowhere")
 

@@ -89,7 +89,7 @@ def test_broken_models_are_a_collapse_through_both_doors(doors: Doors) -> None:
 
 @pytest.mark.slow
 def test_two_workers_say_the_same_as_none(doors: Doors) -> None:
-    every = (*NOTHING, *ENDS, *BREAKS, *WRONG, Nudge)
+    every = (NOTHING[0], ENDS[0], BREAKS[0], *WRONG, Nudge)  # one of each kind: two workers load the model twice
     alone = doors.both(Given(every, ("collapse", "integrity"), options=CHEAP))
     shared = doors.both(Given(every, ("collapse", "integrity"), workers=2, options=CHEAP))
     agree(*alone)
