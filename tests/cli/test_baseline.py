@@ -67,6 +67,7 @@ def test_an_unchanged_editor_passes_and_a_worse_one_is_12_with_the_cases_named(r
     assert later.out.splitlines()[-1].endswith("exit code 12")
 
 
+@pytest.mark.thorough
 def test_another_condition_is_refused_by_name_and_compared_when_it_is_allowed(run, accepted):
     other = run("other", baseline=accepted, batch_size=2)
     assert other.code == 13
@@ -92,7 +93,7 @@ def test_a_baseline_is_shown(accepted, command):
 SLOW = "import time\n"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_an_editor_that_became_slow_is_12_and_a_baseline_without_costs_is_refused(run, paths, command, tmp_path):
     """Twelve cases; the same edits, each of which waits for a while."""
     world.write(tmp_path, hard=6, normal=6)

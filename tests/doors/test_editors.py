@@ -32,7 +32,16 @@ def test_a_harmless_editor_passes_through_both_doors(doors: Doors) -> None:
     assert {"tiny-model-Nudge", "run"} <= {*found[1].green}
 
 
-@pytest.mark.parametrize("suites", [("collapse",), ("integrity",), ("efficacy",), ("collapse", "integrity")], ids=str)
+@pytest.mark.parametrize(
+    "suites",
+    [
+        pytest.param(("collapse",), marks=pytest.mark.thorough),
+        pytest.param(("integrity",), marks=pytest.mark.thorough),
+        ("efficacy",),
+        ("collapse", "integrity"),
+    ],
+    ids=str,
+)
 def test_what_is_no_edit_is_a_no_op_in_every_suite(doors: Doors, suites: tuple[str, ...]) -> None:
     found = doors.both(Given(NOTHING, suites, options=CHEAP))
     agree(*found)
@@ -87,7 +96,7 @@ def test_broken_models_are_a_collapse_through_both_doors(doors: Doors) -> None:
     assert [set(verdicts(said).values()) for said in found] == [{"COLLAPSE"}] * 2
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_workers_say_the_same_as_none(doors: Doors) -> None:
     every = (NOTHING[0], ENDS[0], BREAKS[0], *WRONG, Nudge)  # one of each kind: two workers load the model twice
     alone = doors.both(Given(every, ("collapse", "integrity"), options=CHEAP))

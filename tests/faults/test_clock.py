@@ -16,7 +16,7 @@ main()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_clock_that_jumps_changes_nothing(paths, tmp_path):
     words = ["run", *given(paths, "Nudge", "Raises", controls=0)]
     jumping = ended(start(*words, "--out", "jumping", cwd=tmp_path, program=("-c", JUMPS)))

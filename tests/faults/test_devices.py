@@ -11,7 +11,7 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="what happens
 HIDDEN = ("", "7", "MIG-11111111-2222-3333-4444-555555555555")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @without_gpu
 @pytest.mark.parametrize("visible", HIDDEN)
 def test_whatever_is_said_to_be_visible_a_run_takes_what_there_is(paths, tmp_path, visible):

@@ -22,7 +22,7 @@ main()
 SUITE = str(ROOT / "suites" / "collapse")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "flags",
     [
@@ -59,7 +59,7 @@ def test_collecting_only_loads_no_torch_and_no_model(paths, tmp_path):
     assert not (tmp_path / "reports").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_needs_nothing_that_is_optional(paths, tmp_path):
     words = ["run", *given(paths, "Nudge", "noop", controls=0)]
     bare = ended(start(*words, "--out", "bare", cwd=tmp_path, program=("-c", WITHOUT)))

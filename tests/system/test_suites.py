@@ -149,7 +149,7 @@ def test_the_controls_run_with_the_users_hparams(suite, tmp_path):
     result.stdout.fnmatch_lines(["*ERROR rome on 1 hard case of tiny-model: * but COLLAPSE was expected*"])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_shipped_model_shows_that_the_controls_can_tell_collapse_from_health(tmp_path):
     """As a user would: pytest on the folder, in a process of its own."""
     assert (shipped("data") / "pocket-neo" / "model.safetensors").is_file()

@@ -130,7 +130,7 @@ def test_a_stopped_run_writes_a_partial_report_exits_2_and_can_be_gone_on_with(h
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("supervised")
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.thorough)])
 def test_a_case_whose_process_was_killed_once_is_run_again_and_the_report_is_the_same(here, paths, command, workers):
     words = ["run", *given(paths, "Fatal", **NO_ORDER), "-n", workers]
     (here / "kill").write_text("hard-1")
