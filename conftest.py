@@ -1,3 +1,3 @@
-"""pytest's entry into the checkout: thin on purpose. Options and fixtures live in editsafety/plugin/__init__.py."""
+"""pytest's entry into the checkout: thin on purpose. Options and fixtures live in editsafety/plugin/."""
 
 pytest_plugins = ["pytester"]

@@ -28,6 +28,7 @@ _HOMES = {
     "Verdict": "judging.verdict",
     "crash_test": "lab.crash_test",
     "guard": "guarding",
+    "save_second_moments": "editing.published",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editsafety import tensor_files
-from editsafety.errors import EditSafetyError
+from editsafety.errors import EditorError, EditSafetyError, StoreError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,16 +64,41 @@ class ArtifactStore:
             except EditSafetyError as error:
                 warnings.warn(f"{error} It is ignored and will be made again.", stacklevel=2)
                 continue
-            if {name: about.get(name) for name in key.about} == key.about:
+            if {name: about.get(name) for name in key.about} != key.about:
+                warnings.warn(f"{path}: holds another artifact than its name says; ignored.", stacklevel=2)
+            elif (wrong := _not_finite(tensors)) is not None:
+                reason = f"tensor {wrong!r} holds entries that are not finite"
+                warnings.warn(f"{path}: {reason}. It is ignored and will be made again.", stacklevel=2)
+            else:
                 return tensors
-            warnings.warn(f"{path}: holds another artifact than its name says; ignored.", stacklevel=2)
         return None
 
     def put(self, key: ArtifactKey, tensors: Mapping[str, Tensor], notes: Mapping[str, Any] | None = None) -> Path:
-        """Keep an artifact; returns its file."""
+        """Keep an artifact; returns its file.
+
+        Raises EditorError for entries that are not finite (nothing is kept then), StoreError when it cannot be written.
+        """
         path = self.root / key.file_name
-        tensor_files.save(path, tensors, {**key.about, "notes": dict(notes or {})})
+        wrong = _not_finite(tensors)
+        if wrong is not None:
+            raise EditorError(
+                f"the {key.kind} that was made is not kept: tensor {wrong!r} holds entries that are not finite. "
+                "The model's own numbers overflow on these texts: use another --dtype or other texts."
+            )
+        try:
+            tensor_files.save(path, tensors, {**key.about, "notes": dict(notes or {})})
+        except OSError as error:
+            raise StoreError(
+                f"{path}: cannot be written ({error.strerror or error}). Make room or set EDITSAFETY_CACHE."
+            ) from error
         return path
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The first tensor, by name, with an entry that is NaN or infinite."""
+    import torch
+
+    return next((name for name in sorted(tensors) if not torch.isfinite(tensors[name]).all()), None)
 
 
 def default_root() -> Path:

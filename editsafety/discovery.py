@@ -6,19 +6,25 @@ Listing reads files and imports none; loading imports one. A new member is one n
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
 import pkgutil
 import re
 import sys
-from importlib.metadata import entry_points
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from editsafety.errors import UnknownNameError, UsageError
+from editsafety.errors import UnknownNameError, UsageError, sentence_of
+from editsafety.foreign import contained
 from editsafety.names import parts
+
+OURS = "editsafety"  # where a member comes from that is part of the project
 
 # How the file of a member says so, by family.
 MEMBER = {
@@ -37,6 +43,19 @@ def names(family: str) -> list[str]:
     return sorted(_members(family) | {point.name for point in entry_points(group=_group(family))})
 
 
+def origin(family: str, name: str) -> str:
+    """Where a member comes from: the project itself, a file, or package, version and entry point of somebody else's."""
+    if ".py:" in name:
+        return name
+    points = _points(family, name)
+    return OURS if not points or name in _members(family) else _spelled(points[0])
+
+
+def plugins() -> dict[str, str]:
+    """Every member of somebody else's package, as "measures: name", with package, version and entry point."""
+    return {f"{family}: {point.name}": _spelled(point) for family in sorted(MEMBER) for point in _points(family)}
+
+
 def expect(family: str, name: str) -> None:
     """Check that a member can be meant, without importing it. Raises UnknownNameError or UsageError."""
     if ".py:" in name:
@@ -45,6 +64,8 @@ def expect(family: str, name: str) -> None:
         raise UsageError(f"editsafety/{family.replace('.', '/')}/{name}.py does not define {MEMBER[family]}.")
     elif name not in names(family):
         raise UnknownNameError(family.rstrip("s"), name, names(family), "One of your own: path/to/file.py:ClassName.")
+    else:
+        _refuse_twins(family, name, _members(family), _points(family, name))
 
 
 def expect_editor(name: str) -> None:
@@ -67,15 +88,78 @@ def load(family: str, name: str) -> Any:
     Raises UnknownNameError or UsageError.
     """
     expect(family, name)
-    if ".py:" in name:
-        return from_file(name)
-    if name in _members(family):
+    return from_file(name) if ".py:" in name else _load(family, name, _members(family), _points(family, name))
+
+
+def load_all(family: str) -> tuple[Any, ...]:
+    """Every member, sorted by name; the family is listed once for all of them. Raises UsageError."""
+    own, points = _members(family), _points(family)
+    every = sorted(own | {point.name for point in points})
+    for name in every:
+        _refuse_twins(family, name, own, points)
+    return tuple(_load(family, name, own, points) for name in every)
+
+
+def _load(family: str, name: str, own: Collection[str], points: Iterable[EntryPoint]) -> Any:
+    if name in own:
         return getattr(importlib.import_module(f"editsafety.{family}.{name}"), MEMBER[family])
-    (point,) = entry_points(group=_group(family), name=name)
+    (point,) = (point for point in points if point.name == name)
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
         raise UsageError(f"{name}: the entry point {point.value!r} cannot be loaded: {error}") from error
+
+
+def declared(family: str, name: str, attributes: Collection[str]) -> dict[str, Any]:
+    """What a member says of itself, of these attributes, without importing a file of the package.
+
+    Of a file that is what the body of its class assigns as a plain value; an entry point is loaded and asked. An
+    attribute that is not there, or is computed, is left out.
+    """
+    if name not in _members(family):
+        member = load(family, name)
+        return {one: getattr(member, one) for one in attributes if hasattr(member, one)}
+    tree = ast.parse(_files(family)[name].read_text(encoding="utf-8"))
+    kinds = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    values = dict(_assigned(tree.body))
+    made = values.get(MEMBER[family])
+    kind = kinds.get(made.func.id) if isinstance(made, ast.Call) and isinstance(made.func, ast.Name) else None
+    found: dict[str, Any] = {}
+    for one, value in _assigned(kind.body if kind is not None else []):
+        if one in attributes:
+            with suppress(ValueError):
+                found[one] = ast.literal_eval(value)
+    return found
+
+
+def _assigned(body: Iterable[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
+    for node in body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        if value is not None:
+            yield from ((target.id, value) for target in targets if isinstance(target, ast.Name))
+
+
+def _refuse_twins(family: str, name: str, own: Collection[str], points: Iterable[EntryPoint]) -> None:
+    """Raise UsageError where a name has two owners: which of them was run could not be seen."""
+    others = [_spelled(point) for point in points if point.name == name]
+    owners = [*(["editsafety itself"] if name in own else []), *others]
+    if len(owners) > 1:
+        raise UsageError(
+            f"{family.rpartition('.')[2]}: the name {name!r} is taken by {' and by '.join(owners)}. "
+            "Uninstall one of the packages, or rename its entry point."
+        )
+
+
+def _points(family: str, name: str | None = None) -> list[EntryPoint]:
+    """The entry points of a family, each once: a package may be on the path twice."""
+    found = entry_points(group=_group(family)) if name is None else entry_points(group=_group(family), name=name)
+    return list({(point.name, point.value): point for point in found}.values())
+
+
+def _spelled(point: EntryPoint) -> str:
+    package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else "a package"
+    return f"{package} ({point.value})"
 
 
 def _group(family: str) -> str:
@@ -134,8 +218,9 @@ def _execute(module_name: str, path: Path, place: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
-        spec.loader.exec_module(module)
+        with contained("it"):
+            spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[module_name]
-        raise UsageError(f"{place}: fails while being imported: {type(error).__name__}: {error}") from error
+        raise UsageError(f"{place}: fails while being imported: {sentence_of(error)}") from error
     return module

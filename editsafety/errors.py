@@ -9,7 +9,9 @@
     ├── EditError             an edit that cannot be saved, loaded or applied
     ├── EditorError           an editor that broke its contract
     │   └── NotPreparedError  an editor whose slow part has not been run; names the command
+    ├── MeasureError          a measure that broke its contract
     ├── UndoError             something survived the end of a session
+    ├── SpoiltProcessError    this process can judge nothing any more; another one can
     └── StoreError            results that cannot be read or written
 
 Every message says what is wrong with which value, what was expected, and what to do.
@@ -18,8 +20,13 @@ Every message says what is wrong with which value, what was expected, and what t
 from __future__ import annotations
 
 import difflib
+import os
+import re
 import shlex
 from collections.abc import Iterable
+
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HF_API_TOKEN")
+SHORTEST = 8  # what is shorter is no token, and may be a part of any text
 
 
 class EditSafetyError(Exception):
@@ -62,6 +69,10 @@ class EditorError(EditSafetyError):
     """An editor that broke its contract (returned no edit, read a wrong shape ...)."""
 
 
+class MeasureError(EditSafetyError):
+    """A measure that broke its contract: it returned a figure that is not its own, or no measurement."""
+
+
 class NotPreparedError(EditorError):
     """The slow, data-hungry part of an editor has not been run yet."""
 
@@ -73,11 +84,30 @@ class NotPreparedError(EditorError):
 
 
 class UndoError(EditSafetyError):
-    """Something that was changed inside a session is still changed after it."""
+    """Something that was changed inside a session is still changed after it.
 
-    def __init__(self, findings: Iterable[str]) -> None:
-        self.findings = tuple(findings)
-        super().__init__("the model is not what it was before the edit: " + "; ".join(self.findings))
+    `running` is what goes on by itself (threads), so that no copy of the weights brings peace; `lasting` is what the
+    process keeps whatever is loaded (a mode that cannot be left); `leftovers` is what was put back beside it, and may
+    be the cause.
+    """
+
+    def __init__(
+        self,
+        findings: Iterable[str],
+        *,
+        running: Iterable[str] = (),
+        lasting: Iterable[str] = (),
+        leftovers: Iterable[str] = (),
+    ) -> None:
+        self.running, self.lasting = tuple(running), tuple(lasting)
+        self.findings = (*findings, *self.running, *self.lasting)
+        told = [one for one in leftovers if one not in self.findings]
+        put_back = [f"put back was: {'; '.join(told)}"] if told else []
+        super().__init__("the model is not what it was before the edit: " + "; ".join([*self.findings, *put_back]))
+
+
+class SpoiltProcessError(EditSafetyError):
+    """Nothing can be judged in this process any more: models do not behave in it as they did. A new one is needed."""
 
 
 class StoreError(EditSafetyError):
@@ -85,5 +115,21 @@ class StoreError(EditSafetyError):
 
 
 def sentence_of(error: BaseException) -> str:
-    """An error in words, for a record: our own say it themselves, of any other the class is said as well."""
-    return str(error) if isinstance(error, EditSafetyError) else f"{type(error).__name__}: {error}"
+    """An error in words, for a record: our own say it themselves, of any other the class is said as well.
+
+    Never raises: an error of somebody else's class may fail to say anything.
+    """
+    try:
+        said = str(error)
+    except BaseException as broken:  # whatever it is, it is about that error
+        said = f"(what it says is not known: its __str__ raised {type(broken).__name__})"
+    ours = isinstance(error, EditSafetyError)
+    return masked(said if ours else f"{type(error).__name__}: {said}".removesuffix(": "))
+
+
+def masked(text: str) -> str:
+    """Somebody else's text without passwords in addresses and without the hub's tokens: records are passed on."""
+    for name in TOKENS:
+        if (token := os.environ.get(name, "").strip()) and len(token) >= SHORTEST:
+            text = text.replace(token, "***")
+    return re.sub(r"(?<=://)[^/\s:@]*:[^/\s@]*@", "***@", text)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, TextIO
 
+from editsafety.escaping import line
+
 Mode = Literal["auto", "quiet"]
 EVERY = 10.0  # seconds between plain lines
 
@@ -53,9 +55,9 @@ class _Lines(Task):
 
     def __init__(self, stream: TextIO, label: str, total: int) -> None:
         super().__init__(total)
-        self._stream, self._label = stream, label
+        self._stream, self._label = stream, line(label)
         self._start = self._last = time.monotonic()
-        print(f"{label}: 0 of {total}", file=stream, flush=True)
+        print(f"{self._label}: 0 of {total}", file=stream, flush=True)
 
     def step(self, note: str = "") -> None:
         super().step(note)
@@ -64,9 +66,9 @@ class _Lines(Task):
             self._last = now
             rate = self.done / max(now - self._start, 1e-9)
             left = "" if self.done == self.total else f", {(self.total - self.done) / rate:.0f} s left"
-            note = f", {note}" if note else ""
-            line = f"{self._label}: {self.done} of {self.total}, {rate:.1f}/s{left}{note}"
-            print(line, file=self._stream, flush=True)
+            note = f", {line(note)}" if note else ""
+            shown = f"{self._label}: {self.done} of {self.total}, {rate:.1f}/s{left}{note}"
+            print(shown, file=self._stream, flush=True)
 
 
 @contextmanager
@@ -87,12 +89,12 @@ def _bar(stream: TextIO, label: str, total: int) -> Iterator[Task]:
         TextColumn("{task.fields[note]}", markup=False),
     )  # fmt: skip
     with Progress(*columns, console=Console(file=stream), transient=True) as bar:
-        handle = bar.add_task(label, total=total, rate="", note="")
+        handle = bar.add_task(line(label), total=total, rate="", note="")
 
         class Bar(Task):
             def step(self, note: str = "") -> None:
                 super().step(note)
                 speed = bar.tasks[0].speed
-                bar.update(handle, advance=1, rate=f"{speed:.1f}/s" if speed else "", note=note)
+                bar.update(handle, advance=1, rate=f"{speed:.1f}/s" if speed else "", note=line(note))
 
         yield Bar(total)

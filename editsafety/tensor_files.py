@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
+HEADER = 1 << 26  # bytes; a header has about 300 per tensor
 
 
 def digest(tensor: Tensor) -> str:
@@ -58,34 +59,78 @@ def _settled(data: bytes) -> bytes:
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save` wrote.
+    """Read what `save` wrote. The tensors own their memory: what becomes of the file afterwards is nothing to them.
 
     Raises EditSafetyError when the file is truncated, altered, of another format, or not ours at all.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
 
-    if not path.is_file():
-        raise EditSafetyError(f"{path}: there is no such file.")
+    data = _read(path)
+    metadata = _metadata(path, data)
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        tensors = from_bytes(data)
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise EditSafetyError(f"{path}: not a whole safetensors file ({error}). Make or fetch it again.") from error
     text = metadata.get("editsafety")
-    if text is None:
+    if not isinstance(text, str):
         raise EditSafetyError(f"{path}: a safetensors file, but not one that editsafety wrote (no header of ours).")
     if hashlib.sha256(text.encode()).hexdigest() != metadata.get("editsafety_sha256"):
         raise EditSafetyError(f"{path}: the header was altered after it was written. Make or fetch the file again.")
-    body = json.loads(text)
-    if body["format"] != FORMAT:
-        raise EditSafetyError(f"{path}: format {body['format']}; this version of editsafety reads format {FORMAT}.")
-    if set(body["sha256"]) != set(tensors):
-        raise EditSafetyError(f"{path}: holds tensors {sorted(tensors)}, its header promises {sorted(body['sha256'])}.")
+    about, prints = _body(path, text)
+    if set(prints) != set(tensors):
+        raise EditSafetyError(f"{path}: holds tensors {sorted(tensors)}, its header promises {sorted(prints)}.")
     for name, tensor in tensors.items():
-        if digest(tensor) != body["sha256"][name]:
+        if digest(tensor) != prints[name]:
             raise EditSafetyError(f"{path}: tensor {name!r} was altered after it was written (sha256 differs).")
-    return tensors, body["about"]
+    return tensors, about
+
+
+def _read(path: Path) -> bytes:
+    """Every byte, in memory of our own: a mapped file that is cut short later takes the process with it."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "there is no such file"
+        raise EditSafetyError(f"{path}: {what}; expected a .safetensors file.")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise EditSafetyError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def _metadata(path: Path, data: bytes) -> dict[str, Any]:
+    """The part of the header that is not about tensors."""
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > min(len(data) - 8, HEADER):
+        raise EditSafetyError(f"{path}: not a whole safetensors file (its header is cut short or too large).")
+    try:
+        header = json.loads(data[8 : 8 + size])
+        metadata = header.get("__metadata__", {})
+        return dict(metadata)
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise EditSafetyError(f"{path}: not a whole safetensors file (its header is no JSON object).") from error
+
+
+def _body(path: Path, text: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """What `save` was given to write beside the tensors, and the sha256 of each tensor."""
+    try:
+        body = json.loads(text, parse_constant=_refuse_constant)
+    except (RecursionError, ValueError) as error:
+        raise EditSafetyError(f"{path}: its header cannot be read ({error}). Make or fetch the file again.") from error
+    body = body if isinstance(body, dict) else {}
+    if body.get("format") != FORMAT:
+        found = body.get("format")
+        raise EditSafetyError(f"{path}: format {found!r}; this version of editsafety reads format {FORMAT}.")
+    about, prints = body.get("about"), body.get("sha256")
+    for name, value in (("about", about), ("sha256", prints)):
+        if not isinstance(value, dict):
+            raise EditSafetyError(f"{path}: {name} in its header is {value!r:.60}, expected an object of names.")
+    assert isinstance(about, dict)
+    assert isinstance(prints, dict)
+    return about, prints
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -60,6 +60,12 @@ def request(stream: str, number: int, **more: Any) -> EditRequest:
     return EditRequest(**{**values, **more})
 
 
+def default_without(*names: str) -> Policy:
+    """The default policy without some of its limits on single edits: `base_perplexity` for a random model."""
+    policy = Policy.read("default")
+    return policy.model_copy(update={"case": {name: one for name, one in policy.case.items() if name not in names}})
+
+
 def measured(name: str, value: float | None, *, unit: str = "rate", answers: Sequence[str] = ()) -> Measurement:
     """A measurement; infinities and NaN make a broken one, None one without data."""
     if value is None:
@@ -151,7 +157,8 @@ def step(
         measured("drift_growth", growth, unit="ratio"),
         *(probe(name, right) for name, right in probes.items()),
     ]
-    return Step(edits, tuple(f"r{edits - i}" for i in range(size)), {one.name: one for one in found})
+    block = tuple(f"r{edits - i}" for i in range(size))
+    return Step(edits, block, {one.name: one for one in found}, declared=(WEIGHT,), changed=(WEIGHT,))
 
 
 def course(

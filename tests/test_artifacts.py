@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import warnings
 from pathlib import Path
@@ -9,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from editsafety import tensor_files
 from editsafety.artifacts import ArtifactKey, ArtifactStore, default_root
+from editsafety.errors import EditorError, StoreError
 from tests import tiny
 
 TENSORS = {"moment": torch.eye(4)}
@@ -114,3 +118,41 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert default_root() == Path("/xdg/editsafety")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_root() == Path.home() / ".cache" / "editsafety"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_entries_that_are_not_finite_are_never_handed_back(
+    store: ArtifactStore, bad: float, dtype: torch.dtype
+) -> None:
+    """By whom they were kept: an older version, another program; the checksum holds."""
+    moment = torch.eye(4, dtype=dtype)
+    moment[2, 3] = bad
+    tensor_files.save(store.root / key().file_name, {"moment": moment}, {**key().about, "notes": {}})
+    with pytest.warns(UserWarning, match=r"tensor 'moment' holds entries that are not finite.*made again"):
+        assert store.get(key()) is None
+
+
+def test_entries_that_are_not_finite_are_not_kept_and_what_was_there_stays(store: ArtifactStore) -> None:
+    store.put(key(), TENSORS)
+    with pytest.raises(EditorError, match="the covariance that was made is not kept: tensor 'moment' holds entries"):
+        store.put(key(), {"moment": torch.full((4, 4), math.nan), "count": torch.tensor(3)})
+    found = store.get(key())
+    assert found is not None
+    assert torch.equal(found["moment"], TENSORS["moment"])
+
+
+def test_a_full_disk_is_a_sentence_and_what_was_there_stays(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(key(), TENSORS)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\)\. Make room"):
+        store.put(key(), {"moment": torch.ones(2)})
+    monkeypatch.undo()
+    assert [path.name for path in store.root.iterdir()] == [key().file_name]
+    assert store.get(key()) is not None

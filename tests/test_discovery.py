@@ -132,3 +132,50 @@ def test_the_members_of_the_shipped_families_are_listed_sorted(family: str) -> N
     members = discovery.names(family)
     assert members == sorted(members)
     assert all(name.isidentifier() and not name.startswith("_") for name in members)
+
+
+class Package:
+    """What an entry point says of the package that it is of."""
+
+    name, version = "their-gadgets", "1.2"
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
+    def entry_points(*, group: str, name: str | None = None) -> list[EntryPoint]:
+        return [point for point in points if point.group == group and name in (None, point.name)]
+
+    monkeypatch.setattr(discovery, "entry_points", entry_points)
+
+
+def point(name: str, value: str, group: str = "editsafety.gadgets") -> EntryPoint:
+    return EntryPoint(name, value, group)._for(Package())  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_name_that_is_taken_here_is_refused_from_elsewhere(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, point("lamp", "json:dumps"))
+    taken = r"'lamp' is taken by editsafety itself and by their-gadgets 1\.2 \(json:dumps\)"
+    for use in (discovery.load, discovery.expect):
+        with pytest.raises(UsageError, match=taken):
+            use("gadgets", "lamp")
+
+
+def test_a_name_of_two_packages_is_refused_with_both(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, point("radio", "json:dumps"), point("radio", "json:loads"))
+    with pytest.raises(UsageError, match=r"json:dumps.*json:loads"):
+        discovery.load("gadgets", "radio")
+
+
+def test_a_package_that_is_on_the_path_twice_is_one(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, point("radio", "json:dumps"), point("radio", "json:dumps"))
+    assert discovery.load("gadgets", "radio").__name__ == "dumps"
+
+
+def test_where_a_member_comes_from_can_be_said(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, point("radio", "json:dumps"), point("clock", "time:time", "editsafety.measures"))
+    assert discovery.origin("gadgets", "lamp") == discovery.OURS
+    assert discovery.origin("gadgets", "radio") == "their-gadgets 1.2 (json:dumps)"
+    assert discovery.origin("gadgets", "my/own.py:Lamp") == "my/own.py:Lamp"
+    assert discovery.plugins() == {
+        "gadgets: radio": "their-gadgets 1.2 (json:dumps)",
+        "measures: clock": "their-gadgets 1.2 (time:time)",
+    }

@@ -18,8 +18,8 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 # From the ground up: a room may import what is below it, and its own files.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "numbers"),
-    ("names", "progress", "shipped", "tensor_files"),
+    ("errors", "escaping", "numbers"),
+    ("foreign", "names", "progress", "shipped", "tensor_files", "yaml_files"),
     ("artifacts", "discovery"),
     ("datasets", "model"),
     ("hyperparameters",),
@@ -29,7 +29,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("abilities", "editors", "measures", "pocket"),
     ("regularisers",),
     ("lab",),
-    ("reporting",),
+    ("reporting", "supervision"),
+    ("publishing",),
     ("plugin", "received"),
     ("guarding", "research"),
     ("cli",),
@@ -39,8 +40,9 @@ LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 
 # What has to start fast, or to work where torch is not installed.
 LIGHT = (
-    "artifacts", "cli", "datasets", "discovery", "errors", "hyperparameters", "judging", "names", "numbers", "plugin",
-    "progress", "reporting", "runs", "shipped", "tensor_files",
+    "artifacts", "cli", "datasets", "discovery", "errors", "escaping", "foreign", "hyperparameters", "judging", "names",
+    "numbers", "plugin", "progress", "publishing", "reporting", "runs", "shipped", "supervision",
+    "tensor_files", "yaml_files",
 )  # fmt: skip
 LONGEST = 350
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -119,7 +120,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
             tensor_files.load(place)
     with pytest.raises(EditSafetyError, match="there is no such file"):
         tensor_files.load(tmp_path / "missing")
-    with pytest.raises(EditSafetyError, match="there is no such file"):
+    with pytest.raises(EditSafetyError, match="is a folder; expected"):
         tensor_files.load(tmp_path)
 
 
@@ -260,3 +261,59 @@ def test_the_digest_is_plain_sha256_over_head_and_bytes() -> None:
 
     tensor = torch.tensor([[1.0, 2.0]])
     assert tensor_files.digest(tensor) == hashlib.sha256(b"float32[1, 2]" + tensor.numpy().tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("fate", ["overwritten", "cut short", "deleted"])
+def test_what_was_loaded_owns_its_memory_whatever_becomes_of_the_file(path: Path, fate: str) -> None:
+    """In place, as an editor or `cp` does: a mapped file would change under the tensors, or take the process along."""
+    loaded, _ = tensor_files.load(path)
+    before = {name: tensor.clone() for name, tensor in loaded.items()}
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        if fate == "overwritten":
+            file.write(b"\xab" * size)
+        elif fate == "cut short":
+            file.truncate(10)
+        else:
+            path.unlink()
+    assert {name: tensor_files.digest(tensor) for name, tensor in loaded.items()} == {
+        name: tensor_files.digest(tensor) for name, tensor in before.items()
+    }
+
+
+def sign(path: Path, text: str, tensors: dict[str, torch.Tensor]) -> None:
+    """A file with this text for its header of ours, and a sha256 that fits it."""
+    save_file(tensors, path, {"editsafety": text, "editsafety_sha256": hashlib.sha256(text.encode()).hexdigest()})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "its header cannot be read"),
+        ("{", "its header cannot be read"),
+        ('{"format": 1, "about": {"a": NaN}, "sha256": {}}', "its header cannot be read .NaN is no number."),
+        ("[]", "format None; this version"),
+        ("3", "format None; this version"),
+        ('{"about": {}, "sha256": {}}', "format None; this version"),
+        ('{"format": "1", "about": {}, "sha256": {}}', "format '1'; this version"),
+        ('{"format": 1, "sha256": {}}', "about in its header is None, expected an object"),
+        ('{"format": 1, "about": "replace", "sha256": {}}', "about in its header is 'replace', expected an object"),
+        ('{"format": 1, "about": [[]], "sha256": {}}', "about in its header is .*, expected an object"),
+        ('{"format": 1, "about": {}}', "sha256 in its header is None, expected an object"),
+        ('{"format": 1, "about": {}, "sha256": ["a"]}', "sha256 in its header is .*, expected an object"),
+        ('{"format": 1, "about": {}, "sha256": {}}', "holds tensors ..a.., its header promises"),
+        ('{"format": 1, "about": {}, "sha256": {"a": 3}}', "tensor 'a' was altered"),
+    ],
+)
+def test_a_header_that_is_signed_and_lies_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    sign(tmp_path / "x.safetensors", text, {"a": torch.zeros(2)})
+    with pytest.raises(EditSafetyError, match=message) as refused:
+        tensor_files.load(tmp_path / "x.safetensors")
+    assert str(refused.value).startswith(f"{tmp_path / 'x.safetensors'}: ")
+
+
+@pytest.mark.parametrize("header", [b"[1]", b"[" * 60_000, b'{"__metadata__": 3}', b'{"__metadata__": [1]}', b"\xff"])
+def test_a_header_that_is_no_object_is_refused(tmp_path: Path, header: bytes) -> None:
+    (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(EditSafetyError, match="not a whole safetensors file"):
+        tensor_files.load(tmp_path / "x")

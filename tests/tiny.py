@@ -86,8 +86,14 @@ MODEL_TYPES = {"gemma3": "gemma3_text"}
 
 
 def config(family: str, *, tied: bool | None = None, square: bool = False, layers: int = LAYERS, **more: Any) -> Any:
-    """A config of the family; `tied` None leaves the family's own choice, `more` goes in as it is."""
+    """A config of the family; `tied` None leaves the family's own choice, `more` goes in as it is.
+
+    A config keeps any keyword: one that the family does not know is refused, so that no test sets what nobody reads.
+    """
     values = dict(CONFIGS[family])
+    usual = AutoConfig.for_model(MODEL_TYPES.get(family, family))
+    if unknown := [key for key in more if not hasattr(usual, key)]:
+        raise TypeError(f"{family} has no {', '.join(unknown)}; the tokenizer is `spelling`")
     for key in ("n_layer", "num_layers", "num_hidden_layers"):
         if key in values:
             values[key] = layers
@@ -175,9 +181,24 @@ def _trained(kind: str) -> str:
     return str(made.to_str())
 
 
-def folder(place: Path, family: str = "gpt2", *, dtype: str = "float32", **more: Any) -> Path:
-    """Write a model and its tokenizer the way `from_pretrained` reads them; returns the folder."""
-    model(family, dtype=dtype, **more).save_pretrained(place)
+def knowing(made: Any, words: int = 3 * VOCABULARY) -> Any:
+    """The GPT-2 with so many tokens in all, of which it gives no probability to the new ones.
+
+    A random model does no better than an even guess, and is refused as broken; this one is as random, but better than
+    that: what leaves a LayerNorm (times g, plus b) lies in a plane, where 1/g points the same way for every input.
+    """
+    norm, known = made.transformer.ln_f, made.config.vocab_size
+    with torch.no_grad():
+        made.resize_token_embeddings(words, mean_resizing=False)
+        away = 1 / norm.weight
+        made.get_input_embeddings().weight[known:] = -20 * away / (away @ norm.bias)
+    return made
+
+
+def folder(place: Path, family: str = "gpt2", *, dtype: str = "float32", knows: bool = False, **more: Any) -> Path:
+    """Write a model (`knows`: see `knowing`) and its tokenizer the way `from_pretrained` reads them; its folder."""
+    made = model(family, dtype=dtype, **more)
+    (knowing(made) if knows else made).save_pretrained(place)
     tokenizer().save_pretrained(place)
     return place
 

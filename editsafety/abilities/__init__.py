@@ -47,7 +47,10 @@ BUILT_IN: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question whose answer is known. Answers and options follow the prompt behind a space."""
+    """One question whose answer is known. Answers and options follow the prompt behind a space.
+
+    Behind a line break or a special token, as chat prompts end, they follow it directly.
+    """
 
     # Its name in results.
     id: str
@@ -180,6 +183,12 @@ def load(spec: str, limit: int | None = None) -> Probe:
 def names() -> list[str]:
     """The built-in probes, as `load` takes them."""
     return sorted(_shipped())
+
+
+def measurement_of(spec: str) -> str:
+    """What the measurement of a probe is called, its file unread. Raises UnknownNameError."""
+    name, path = _find(spec)
+    return path.stem if name == OWN else name
 
 
 def readers() -> list[str]:

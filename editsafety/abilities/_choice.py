@@ -19,6 +19,7 @@ from editsafety.abilities import Item, Scores
 from editsafety.abilities._prompts import fit_prompt
 from editsafety.model.handle import ModelHandle
 from editsafety.model.scoring import by_length as dealt
+from editsafety.model.scoring import log_likelihoods
 
 
 def score(handle: ModelHandle, items: Sequence[Item], batch_size: int = 64, *, by_length: bool = False) -> Scores:
@@ -47,7 +48,8 @@ def likelihoods(handle: ModelHandle, items: Sequence[Item], batch_size: int = 64
     wanted: dict[tuple[int, ...], list[tuple[int, int, list[int]]]] = defaultdict(list)
     found = [[0.0] * len(item.options) for item in items]
     for i, item in enumerate(items):
-        targets = [handle.target_ids(option) for option in item.options]
+        behind = item.contexts or [item.prompt] * len(item.options)
+        targets = [handle.target_ids(option, text) for option, text in zip(item.options, behind, strict=True)]
         room = max(map(len, targets))
         shared = None if item.contexts else fit_prompt(handle, item.prompt, room, item)
         for k, target in enumerate(targets):
@@ -67,8 +69,7 @@ def _summed(logits: Tensor, target: list[int]) -> float:
 
     NaN and infinite logits make it NaN or infinite.
     """
-    scores = torch.log_softmax(logits, -1)
-    return float(scores.gather(-1, torch.tensor(target, device=scores.device)[:, None]).double().sum())
+    return float(log_likelihoods(logits, torch.tensor(target)).sum())
 
 
 def _of(rows: Sequence[list[float]], items: Sequence[Item]) -> list[tuple[list[float], Item]]:

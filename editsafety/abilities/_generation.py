@@ -80,7 +80,7 @@ def answers(handle: ModelHandle, items: Sequence[Item], batch_size: int = 64) ->
 
 
 def _prepare(handle: ModelHandle, item: Item) -> _Reply:
-    targets = [handle.target_ids(answer) for answer in _drafts(item)]
+    targets = [handle.target_ids(answer, item.prompt) for answer in _drafts(item)]
     longest = max(map(len, targets), default=0)
     budget = max(item.tokens, longest + SPARE)
     prompt = fit_prompt(handle, item.prompt, budget, item)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from editsafety.errors import DataError, UsageError
+from editsafety.errors import DataError, UsageError, masked
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Measurement
 
@@ -66,7 +66,7 @@ def harness(
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
-            reason = " ".join(str(error).split())[:300]
+            reason = masked(" ".join(str(error).split()))[:300]
             raise DataError(
                 f"lm-eval cannot run {', '.join(tasks)}: {type(error).__name__}: {reason}. Is its data here, or can it "
                 "be downloaded?"

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import tarfile
+import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from editsafety.abilities import Item
@@ -40,13 +41,17 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     try:
         with tarfile.open(path) as archive:
             for member in archive:
+                place = PurePosixPath(member.name)
+                if member.issym() or member.islnk() or place.is_absolute() or ".." in place.parts:
+                    said = f"member {member.name!r} is a link, or leads out of the archive"
+                    raise DataError(f"{path}: {said}. Give the published .tar.gz.")
                 file = archive.extractfile(member) if member.isfile() else None
                 if file is None:
                     continue
                 if member.size > LARGEST:
                     raise DataError(f"{path}: member {member.name!r} has {member.size} bytes; talks are small.")
                 yield member.name, file.read(LARGEST)
-    except (OSError, tarfile.TarError, EOFError) as error:
+    except (OSError, tarfile.TarError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read as a tar archive ({error}). Give the published .tar.gz.") from error
 
 
@@ -54,7 +59,7 @@ def _item(path: Path, name: str, body: bytes) -> Item:
     where = f"{path.name}: {name}"
     try:
         values = json.loads(body.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: no JSON object ({error}).") from error
     if not isinstance(values, dict):
         raise DataError(f"{where}: is {type(values).__name__}, expected an object.")

@@ -38,7 +38,7 @@ def _item(row: rows.DataRow) -> Item:
     stops = any("." in answer.strip().removesuffix(".") for answer in answers)
     return Item(
         id=row.label("id"),
-        prompt=row.text("prompt").rstrip(),
+        prompt=row.text("prompt"),
         options=tuple(option.strip() for option in options),
         gold=gold if options else None,
         answers=tuple(answer.strip() for answer in answers),

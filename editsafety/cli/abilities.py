@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from editsafety import escaping
 from editsafety.cli import options
 from editsafety.errors import UsageError
+from editsafety.tensor_files import write_atomically
 
 if TYPE_CHECKING:
     from editsafety.abilities import Probe
@@ -60,6 +61,7 @@ def abilities(
     """  # fmt: skip
     from editsafety import abilities as family
 
+    options.refuse_unwritable(out)
     specs = list(probe or ()) or ([] if task else _default(model))
     probes = [family.load(spec, items) for spec in specs]
     handle = loading.load(model)
@@ -73,9 +75,10 @@ def abilities(
     after = _edited(handle, edit, editor, look) if edit else None
     drops = _drops(before, after) if after is not None else None
     if out is not None:
-        out.write_text(json.dumps(_body(handle, before, after, drops), indent=1, allow_nan=False) + "\n", "utf-8")
+        body = json.dumps(_body(handle, before, after, drops), indent=1, allow_nan=False)
+        write_atomically(out, (body + "\n").encode())
     if not quiet:
-        Console(highlight=False).print(_table(handle.name, before, after, drops))
+        escaping.console().print(_table(handle.name, before, after, drops))
 
 
 def _default(model: str) -> list[str]:
@@ -112,7 +115,7 @@ def _edited(handle: ModelHandle, place: str, editor: str, look: object) -> list[
 
     assert callable(look)
     given = receiving.receive(handle, place, (), editor)
-    with EditSession(handle) as session:
+    with given.taking(handle), EditSession(handle) as session:
         session.apply(given.edit)
         given.refuse_other_function(handle)
         found: list[Row] = look(given.name)

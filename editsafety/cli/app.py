@@ -8,11 +8,14 @@ import typer
 
 from editsafety.cli import (
     abilities,
+    baseline,
     candidates,
     curves,
     data,
+    doctor,
     editing,
     experiments,
+    export,
     keys,
     mining,
     models,
@@ -28,6 +31,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Run and judge": {
         "run": run.run,
         "report": run.report,
+        "export": export.export,
         "sequence": sequences.sequence,
         "check": received.check,
         "verify": received.verify,
@@ -39,7 +43,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "abilities": abilities.abilities,
         "curves": curves.curves,
     },
-    PREPARE: {"prepare": editing.prepare},
+    PREPARE: {"doctor": doctor.doctor, "prepare": editing.prepare},
     RESEARCH: {
         "screen": mining.screen,
         "mine": mining.mine,
@@ -60,5 +64,6 @@ app = typer.Typer(
 for panel, commands in COMMANDS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(flatten(command))
+app.add_typer(baseline.app, name="baseline", rich_help_panel="Run and judge")
 app.add_typer(data.app, name="data", rich_help_panel=PREPARE)
 app.add_typer(models.app, name="models", rich_help_panel=PREPARE)

@@ -40,6 +40,7 @@ def propose(
     from editsafety.research.hardcases import candidates
     from editsafety.research.hardcases.chat import Endpoint
 
+    options.refuse_unwritable(out)
     names = known or ["hardedit"]
     there = [request for name in names for request in datasets.requests(name)]
     asked = Endpoint(endpoint, api_model, os.environ.get(key_variable, ""), timeout=timeout, tries=tries)

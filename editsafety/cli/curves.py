@@ -22,6 +22,7 @@ def curves(
     from editsafety.runs.folders import STORE
     from editsafety.runs.store import Store
 
+    options.refuse_unwritable(out)
     records = []
     for folder in folders:
         if not (folder / STORE).is_file():

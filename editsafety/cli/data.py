@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from editsafety import escaping
 from editsafety.cli import options
+
+if TYPE_CHECKING:
+    from editsafety.research.hardcases import vetting
 
 app = typer.Typer(help="Data sets: list, fetch, verify.", no_args_is_help=True)
 
@@ -18,6 +21,7 @@ def list_() -> None:
     """Every data set: shipped ones, those that `fetch` brings, and the layouts that LOADER:FILE reads."""
     from editsafety import datasets
     from editsafety.datasets import fetch as fetching
+    from editsafety.datasets._published import known_layouts
 
     table = Table("name", "where", "about", title="data sets", title_justify="left")
     for name in datasets.names():
@@ -27,8 +31,12 @@ def list_() -> None:
         else:
             here = (fetching.cache_folder() / source.file_name).is_file()
             table.add_row(name, "fetched" if here else "to be fetched", f"{source.about} ({source.licence})")
-    console = Console(highlight=False)
+    console = escaping.console()
     console.print(table)
+    layouts = Table("layout", "told by its fields", title="published layouts of requests", title_justify="left")
+    for one in known_layouts():
+        layouts.add_row(one.name, one.fields)
+    console.print(layouts)
     console.print(f"layouts, as LOADER:FILE: {', '.join(datasets.loaders())}")
 
 
@@ -56,19 +64,39 @@ def fetch(
 def verify(
     spec: Annotated[str, typer.Argument(metavar="[FILE]", help="requests: FILE.jsonl, LOADER:FILE or a name")] = "",
     kind: Annotated[str, typer.Option("--as", help="rules to hold FILE to: requests or hardedit")] = "",
+    skip_bad_rows: options.SkipBadRows = False,
 ) -> None:
-    """Check every shipped and fetched file, byte by byte and request by request; or the requests of one FILE."""
+    """Check every shipped and fetched file, byte by byte and request by request; or the requests of one FILE.
+
+    Of one FILE it is said as well which fields no request has a place for. Rows that cannot be used are findings, but
+    for --skip-bad-rows.
+    """
     from editsafety.errors import UsageError
     from editsafety.research.hardcases import vetting
 
     if kind and not spec:
         raise UsageError("--as is about one file of requests: name it, editsafety data verify FILE --as hardedit.")
     rules = vetting.kind_of(kind or ("hardedit" if spec.endswith("hardedit") else "requests"))
-    findings = [str(finding) for finding in vetting.vet_file(spec, rules)] if spec else _shipped_and_fetched()
+    findings = _of_file(spec, rules, skip_bad_rows=skip_bad_rows) if spec else _shipped_and_fetched()
     for finding in findings:
         typer.echo(finding)
     typer.echo(f"{len(findings)} findings." if findings else "everything is whole.")
     raise typer.Exit(1 if findings else 0)
+
+
+def _of_file(spec: str, rules: vetting.Kind, *, skip_bad_rows: bool) -> list[str]:
+    """What is wrong with the requests of a file; what is set aside or left out is printed, and no finding."""
+    from editsafety import datasets
+    from editsafety.errors import DataError
+    from editsafety.research.hardcases import vetting
+
+    try:
+        found = datasets.read_requests(spec, skip_bad_rows=True)
+    except DataError:
+        return [str(finding) for finding in vetting.vet_file(spec, rules)]
+    for line in found.sentences if skip_bad_rows else found.sentences[: 1 if found.aside else 0]:
+        typer.echo(line)
+    return [*(() if skip_bad_rows else found.left_out), *map(str, vetting.vet(found.requests, rules))]
 
 
 def _shipped_and_fetched() -> list[str]:

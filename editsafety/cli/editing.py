@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from editsafety import escaping
 from editsafety.cli import options
 from editsafety.datasets.request import EditRequest
-from editsafety.errors import NotPreparedError
+from editsafety.errors import EditError, NotPreparedError
 from editsafety.runs.measurement import Measurement
 
 BATCH = 64  # texts per forward pass
@@ -39,9 +39,11 @@ def edit(
     from editsafety.model import scoring
 
     request = EditRequest("typed-by-hand", prompt, subject, target, true, source="the command line")
+    options.refuse_unwritable(out)
     handle = loading.load(model)
     chosen = options.make_editor(handle, editor, hparams, seed)
-    missing = chosen.missing()
+    with options.editors_own(editor):
+        missing = chosen.missing()
     if missing is not None:
         raise NotPreparedError(chosen.name, handle.spec.name, missing)
     bench = Bench(handle, _texts(model, texts_from), (), BATCH, Keepsake.of(handle, most_bytes=0))
@@ -52,11 +54,16 @@ def edit(
 
     listen()
     before = {**bench.measure("model"), **bench.unedited((request,))}
-    made = compute(handle, chosen, (request,))
+    with options.editors_own(editor):
+        made = compute(handle, chosen, (request,))
     step, _ = attempt(bench, made, [Questions((request,), before)], look=listen)
     _show(request, (before, says[0]), (dict(step.found), says[1]), made.edit.notes, made.cost.edit)
     if out is not None:
-        made.edit.save(out)
+        try:
+            made.edit.save(out)
+        except OSError as error:
+            reason = error.strerror or error
+            raise EditError(f"{out}: cannot be written ({reason}). What was there before is whole.") from error
         typer.echo(f"saved {out} ({', '.join(made.edit.parameters) or 'no parameters'})")
 
 
@@ -81,7 +88,7 @@ def ppl(
     table = Table("figure", "value", "n", title=f"{escape(handle.name)} on {len(chosen)} texts", title_justify="left")
     for one in found:
         table.add_row(one.name, _number(one), str(one.n))
-    Console(highlight=False).print(table)
+    escaping.console().print(table)
 
 
 def prepare(
@@ -100,10 +107,11 @@ def prepare(
     """Run the slow, data-hungry part of an editor once; it is kept, keyed by the weights' fingerprint."""
     handle = loading.load(model)
     chosen = options.make_editor(handle, editor, hparams, seed)
-    if chosen.missing() is None and corpus is None:
-        typer.echo(f"{chosen.name} on {handle.name} is ready; nothing to prepare.")
-        return
-    chosen.prepare(options.show_progress(quiet=quiet), corpus)
+    with options.editors_own(editor):
+        if chosen.missing() is None and corpus is None:
+            typer.echo(f"{chosen.name} on {handle.name} is ready; nothing to prepare.")
+            return
+        chosen.prepare(options.show_progress(quiet=quiet), corpus)
     typer.echo(f"{chosen.name} on {handle.name} is ready.")
 
 
@@ -124,7 +132,7 @@ def _show(
     notes: object,
     seconds: float | None,
 ) -> None:
-    console = Console(highlight=False)
+    console = escaping.console()
     table = Table(
         "", "before", "after", title=escape(f"{request.filled} -> {request.target_new}"), title_justify="left"
     )

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from editsafety import escaping
 from editsafety.cli import options
 from editsafety.cli.signature import only
 from editsafety.names import slug
@@ -49,7 +49,7 @@ def experiment(
     from editsafety.runs.store import Store
 
     if everything:
-        Console(highlight=False).print(_listing())
+        escaping.console().print(_listing())
         return
     if not name:
         raise UsageError("no experiment was named. `editsafety experiment --list` says which there are.")
@@ -68,7 +68,7 @@ def experiment(
 
 
 def _show(found: Result, title: str) -> None:
-    console = Console(highlight=False)
+    console = escaping.console()
     table = Table(title=escape(f"{found.model}: {title}"), title_justify="left", box=None, pad_edge=False)
     for place, heading in enumerate(found.headings):
         text = any(isinstance(row[place], str) for row in found.rows)

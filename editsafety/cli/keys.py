@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from editsafety import escaping
 from editsafety.cli import options
 from editsafety.cli.signature import only
 from editsafety.runs.settings import Settings
@@ -22,7 +22,7 @@ def keys(
     *,
     model: options.Model,
     editor: options.EditorName = "rome",
-    settings: Annotated[Settings, only("hard", "normal", "texts_from", "seed")],
+    settings: Annotated[Settings, only("hard", "normal", "texts_from", "seed", "skip_bad_rows")],
     limit: Annotated[int, typer.Option(min=1, help="maximum number of requests of each stream")] = 30,
     layer: Annotated[int | None, typer.Option(help="one of the editor's layers", show_default="its first")] = None,
     contexts: Annotated[bool, typer.Option("--contexts", help="keep the key of every context, too")] = False,
@@ -43,19 +43,23 @@ def keys(
     from editsafety.research import key_map
     from editsafety.runs import plan as plans
 
+    options.refuse_unwritable(out)
+    options.refuse_unwritable(draw)
     specs = {name: spec for name, spec in plans.streams(settings, model).items() if spec}
-    requests = {name: datasets.requests(spec, limit=limit) for name, spec in specs.items()}
+    skip = settings.skip_bad_rows
+    requests = {name: options.read_requests(spec, limit, skip_bad_rows=skip) for name, spec in specs.items()}
     ordinary = datasets.texts(plans.text_source(settings, model), limit=texts) if texts else ()
     handle = loading.load(model)
     progress = options.show_progress(quiet=quiet)
     chosen = options.make_editor(handle, editor, hparams, settings.seed)
-    if model_folder(model) is not None and chosen.missing() is not None:
-        chosen.prepare(progress)  # of a shipped model the texts are here and it takes seconds
-    found = key_map.collect(
-        chosen, requests, layer=layer, per_context=contexts, texts=ordinary, progress=progress
-    )  # fmt: skip
+    with options.editors_own(editor):
+        if model_folder(model) is not None and chosen.missing() is not None:
+            chosen.prepare(progress)  # of a shipped model the texts are here and it takes seconds
+        found = key_map.collect(
+            chosen, requests, layer=layer, per_context=contexts, texts=ordinary, progress=progress
+        )  # fmt: skip
     if not quiet:
-        Console(highlight=False).print(_table(found, each=each))
+        escaping.console().print(_table(found, each=each))
     if out is not None:
         found.save(out)
         typer.echo(f"saved {out} ({len(found.entries)} subjects, {found.bare.shape[1]} numbers a key)")

@@ -21,7 +21,7 @@ Pool = Annotated[str, typer.Option(help="requests to screen: a data set, LOADER:
 Limit = Annotated[
     int | None, typer.Option(help="maximum number of requests, evenly from all over the pool", show_default="all")
 ]
-Screened = Annotated[Settings, only("texts_from", "hparams", "policy", "seed", *options.LOADING)]
+Screened = Annotated[Settings, only("texts_from", "hparams", "policy", "seed", "skip_bad_rows", *options.LOADING)]
 
 
 def screen(
@@ -81,6 +81,7 @@ def mine(
     """Screen a pool and keep the edits that collapse the model, with where they come from."""
     from editsafety.research.hardcases import mining
 
+    options.refuse_unwritable(out)
     above = options.collapse_limit(collapse_above, settings.policy)
     plan = plan_for(replace(settings, models=(model,), editors=(editor,)), pool)
     lab = lab_for(plan, screening, limit, "", quiet=quiet)
@@ -111,12 +112,11 @@ def lab_for(plan: RunPlan, folder: Path | None, limit: int | None, shard: str, *
 
 
 def _preview(model: str, pool: str, limit: int | None, settings: Settings) -> None:
-    from editsafety import datasets
     from editsafety.model.loading import ModelSpec
     from editsafety.research.hardcases.preview import Preview, tokenizer_of
     from editsafety.runs.plan import spread
 
-    requests = datasets.requests(pool)
+    requests = options.read_requests(pool, skip_bad_rows=settings.skip_bad_rows)
     chosen = spread(requests, limit or len(requests))
     trusted = settings.trust_remote_code
     spec = ModelSpec(model, revision=settings.revision, offline=settings.offline, trust_remote_code=trusted)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from editsafety import escaping
 from editsafety.cli import options
 
 app = typer.Typer(help="Shipped models: list, check.", no_args_is_help=True)
@@ -26,7 +26,7 @@ def list_() -> None:
         table.add_row(name, f"trained, {size / 1e6:.1f} MB; card: {folder.name}/README.md")
     for name, (kind, _) in RANDOM_CONFIGS.items():
         table.add_row(f"random:{name}", f"random weights in the shape of {name} ({kind}); for cost figures only")
-    Console(highlight=False).print(table)
+    escaping.console().print(table)
 
 
 @app.command()
@@ -41,5 +41,5 @@ def check(
     table = Table("promise", "expected", "measured", "n", "", title=name, title_justify="left")
     for one in found:
         table.add_row(one.what, one.expected, one.shown, str(one.n), "kept" if one.kept else "BROKEN")
-    Console(highlight=False).print(table)
+    escaping.console().print(table)
     raise typer.Exit(0 if all(one.kept for one in found) else 1)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from editsafety import escaping
+from editsafety.errors import EditorError, EditSafetyError, UsageError, sentence_of
+from editsafety.foreign import contained
+from editsafety.names import label
 from editsafety.progress import Progress
 from editsafety.runs.settings import Settings, redeclared
 
 if TYPE_CHECKING:
+    from editsafety.datasets.request import EditRequest
     from editsafety.editors import Editor
     from editsafety.model.handle import ModelHandle
     from editsafety.model.loading import ModelSpec
@@ -41,11 +48,18 @@ CollapseAbove = Annotated[
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="never ask the network")]
 Seed = Annotated[int, typer.Option(help="seed of everything random")]
+SkipBadRows = Annotated[
+    bool, typer.Option("--skip-bad-rows", help="leave rows of requests out that cannot be used, and say which")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no summary")]
 
 
 class Interrupted(Exception):
     """The work was stopped by the user; what was finished is kept."""
+
+
+class WasInterrupted(Exception):
+    """What is told of was stopped by the user, and the exit code says so; typer takes a plain 2 for a usage error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +85,58 @@ class Loading:
         return ModelHandle.load(self.spec(model))
 
 
+def read_requests(spec: str, limit: int | None = None, *, skip_bad_rows: bool = False) -> tuple[EditRequest, ...]:
+    """The requests of a data set; what of it is in none of them is told on standard error. Raises DataError."""
+    from editsafety import datasets
+
+    found = datasets.read_requests(spec, limit, skip_bad_rows=skip_bad_rows)
+    for line in found.sentences:
+        typer.echo(f"{spec}: {line}", err=True)
+    return found.requests
+
+
 def make_editor(handle: ModelHandle, name: str, hparams: Path | None, seed: int) -> Editor:
     """An editor on a loaded model; what its hyperparameter file says in vain is told on standard error."""
     from editsafety import editors
     from editsafety.lab.tools import artifacts_for
 
-    made = editors.make(name, handle, artifacts_for(handle), path=hparams, seed=seed)
+    with editors_own(name):
+        made = editors.make(name, handle, artifacts_for(handle), path=hparams, seed=seed)
     for line in editors.set_aside(name, hparams):
         typer.echo(f"{made.name}: {line}", err=True)
     return made
 
 
+@contextmanager
+def editors_own(name: str) -> Iterator[None]:
+    """An editor's own code runs inside: whatever it raises is an EditorError with a sentence and a place."""
+    from editsafety.lab.attempt import where_raised
+
+    try:
+        with contained(label(name)):
+            yield
+    except EditSafetyError:
+        raise
+    except Exception as error:
+        raise EditorError(f"{label(name)} failed: {sentence_of(error)} ({where_raised(error)}).") from error
+
+
+def refuse_unwritable(path: Path | None) -> None:
+    """Raise UsageError where no file can be written at `path`: better before the slow work than after it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder. Give the path of a file to write.")
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    if not place.is_dir():
+        raise UsageError(f"{path}: {place} is a file, so there can be nothing in it. Give another path.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: {place} is read-only. Give another path.")
+
+
 def show_progress(*, quiet: bool) -> Progress:
     """Progress on standard error; none with --quiet."""
-    return Progress(sys.stderr, "quiet" if quiet else "auto")
+    return Progress(escaping.below(sys.stderr), "quiet" if quiet else "auto")
 
 
 def collapse_limit(given: float | None, policy: str = "default") -> float:
@@ -100,16 +152,16 @@ def collapse_limit_of_runs(given: float | None, folders: Sequence[Path]) -> floa
     A run whose policy cannot be read any more is taken as one of the default policy. Raises UsageError where runs
     disagree.
     """
-    from editsafety.errors import UsageError
     from editsafety.runs.folders import about
 
     if given is not None:
         return given
     limits: dict[float, Path] = {}
     for folder in folders:
-        settings = about(folder).get("settings") or {}
+        settings = about(folder).get("settings")
+        policy = settings.get("policy") if isinstance(settings, dict) else None
         try:
-            limit = collapse_limit(None, settings.get("policy", "default"))
+            limit = collapse_limit(None, policy if isinstance(policy, str) else "default")
         except UsageError:
             limit = collapse_limit(None)
         limits.setdefault(limit, folder)

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from editsafety import reporting
+from editsafety import escaping, reporting
 from editsafety.cli import options
 from editsafety.errors import UsageError
+from editsafety.escaping import line
 from editsafety.numbers import exact, number, rate, times
 from editsafety.reporting import ReportPlace, as_terminal
-from editsafety.reporting.escaping import line
 from editsafety.runs.folders import near
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def check(
     ],
     requests: Requests = "",
     limit: options.Limit = None,
+    skip_bad_rows: options.SkipBadRows = False,
     texts_from: options.TextsFrom = "",
     policy: options.PolicyName = "default",
     editor: Sidecars = "",
@@ -54,7 +55,7 @@ def check(
     Exit codes: 0 pass; 10 COLLAPSE; 11 INEFFECTIVE, DAMAGED or NO-OP; 13 ERROR; 4 an invalid command, or the
     two cannot be compared (another architecture, vocabulary or tokenizer).
     """
-    _judge(loading, before, after, requests, texts_from, limit, policy, editor, out)
+    _judge(loading, before, after, requests, texts_from, limit, policy, editor, out, skip_bad_rows=skip_bad_rows)
 
 
 def verify(
@@ -63,6 +64,7 @@ def verify(
     model: options.Model,
     requests: Requests = "",
     limit: options.Limit = None,
+    skip_bad_rows: options.SkipBadRows = False,
     texts_from: options.TextsFrom = "",
     policy: options.PolicyName = "default",
     editor: Sidecars = "",
@@ -76,7 +78,7 @@ def verify(
     """
     if delta.suffix != ".safetensors":
         raise UsageError(f"{delta}: expected a saved edit (.safetensors). For a whole model or an adapter use `check`.")
-    _judge(loading, model, str(delta), requests, texts_from, limit, policy, editor, out)
+    _judge(loading, model, str(delta), requests, texts_from, limit, policy, editor, out, skip_bad_rows=skip_bad_rows)
 
 
 def apply(
@@ -107,14 +109,20 @@ def _judge(
     policy: str,
     editor: str,
     out: Path | None,
+    *,
+    skip_bad_rows: bool,
 ) -> None:
     """Read everything that can be wrong first, then load, measure, judge, and end with the verdict's exit code."""
-    from editsafety import datasets, received
+    from editsafety import abilities, received
+    from editsafety.judging.measurable import refuse_unmeasured
     from editsafety.judging.policy import Policy
     from editsafety.received import receiving
 
     limits = Policy.read(policy)
-    rows = datasets.requests(requests, limit=limit) if requests else ()
+    refuse_unmeasured(limits, map(abilities.measurement_of, abilities.names()))
+    rows = options.read_requests(requests, limit, skip_bad_rows=skip_bad_rows) if requests else ()
+    if place.endswith(".safetensors"):
+        receiving.saved_edit(Path(place).expanduser(), editor)  # refused before the model is loaded, if at all
     chosen = received.texts_for(model, texts_from)
     handle = loading.load(model)
     given = receiving.receive(handle, place, [*chosen, *(row.filled for row in rows)], editor)
@@ -122,8 +130,9 @@ def _judge(
     found = received.examine(bench, given, rows, limits)
     words = ["--before", model, "--after", place, *(["--requests", requests] if requests else [])]
     words += ["--limit", str(limit)] if limit is not None else []
+    words += ["--skip-bad-rows"] if skip_bad_rows else []
     found = replace(found, report=replace(found.report, command=shlex.join(["editsafety", "check", *words])))
-    console = Console(highlight=False)
+    console = escaping.console()
     _show(console, found, handle)
     as_terminal.render(found.report, console, ReportPlace(folder=None if out is None else near(out.absolute())))
     if out is not None:
@@ -141,6 +150,8 @@ def _show(console: Console, found: Examined, handle: ModelHandle) -> None:
         console.print()
         console.print(_changes(found))
     console.print(Text(_rest(found), style="dim"))
+    for remark in found.handed.remarks:
+        console.print(Text(line(remark, 600)))
     console.print()
     console.print(_figures(found))
 

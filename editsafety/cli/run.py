@@ -12,15 +12,17 @@ from typing import Annotated, Any
 import pytest
 import typer
 
-from editsafety import reporting
+from editsafety import abilities, escaping, reporting
 from editsafety.cli import options
 from editsafety.cli.sequences import with_command
 from editsafety.cli.signature import without
 from editsafety.errors import StoreError, UnknownNameError
+from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
-from editsafety.judging.verdict import NOTHING_JUDGED
+from editsafety.judging.verdict import NOTHING_JUDGED, STOPPED
 from editsafety.progress import Progress, Task
+from editsafety.publishing import comment as comments
 from editsafety.reporting import ReportPlace, as_terminal
 from editsafety.runs import folders
 from editsafety.runs.case import Case
@@ -52,7 +54,7 @@ class Listener:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any) -> None:
         """There are workers, and they know their cases."""
-        from editsafety.plugin import STASH
+        from editsafety.plugin.stash import STASH
 
         self._followed = node.config.stash.get(STASH, None)
 
@@ -79,7 +81,7 @@ class Listener:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """The report has been written by then."""
-        from editsafety.plugin import STASH
+        from editsafety.plugin.stash import STASH
 
         self._shown.close()
         self.safety = session.config.stash.get(STASH, None)
@@ -103,6 +105,7 @@ def run(
     Exit codes: 0 pass; 10 COLLAPSE; 11 INEFFECTIVE, DAMAGED or NO-OP; 13 ERROR or INCOMPLETE; 14 nothing judged;
     2 interrupted; 4 an invalid command. An interrupted run goes on when the same command is given again.
     """
+    options.refuse_unwritable(output.comment)
     listener = Listener(options.show_progress(quiet=output.quiet))
     words = [*pytest_words(replace(settings, prepare=True)), *pytest_words(output)]
     code = pytest.main([*arguments(suite or SUITES, workers, select), *words], plugins=[listener])
@@ -150,16 +153,23 @@ def report(
     folder: Annotated[Path, typer.Argument(help="the folder of a run")],
     policy: Annotated[str | None, typer.Option(help="judge by another policy")] = None,
     format: Annotated[str, typer.Option("--format", "-f", help=", ".join(reporting.names()))] = "terminal",
+    comment: Annotated[
+        Path | None,
+        typer.Option(help="also write it as one comment for a pull request", show_default="none"),
+    ] = None,
 ) -> None:
     """Judge a stored run again, without a model, and show the report. Exits like `run`."""
-    from rich.console import Console
-
+    options.refuse_unwritable(comment)
     found = stored(folder, policy)
+    if comment is not None:
+        comments.write(found, comment, suites=folders.suites())
     place = ReportPlace(folders.suites(), folder)
     if format == "terminal":
-        as_terminal.render(found, Console(highlight=False), place)
+        as_terminal.render(found, escaping.console(), place)
     else:
         typer.echo(reporting.load(format)(found, place), nl=False)
+    if found.exit_code == STOPPED:
+        raise options.WasInterrupted
     raise typer.Exit(found.exit_code)
 
 
@@ -181,6 +191,8 @@ def stored(folder: Path, policy: str | None = None) -> RunReport:
         planned = list({**{case.id: case for case in planned}, **others}.values())
     records = {case.id: record for case in planned if (record := _kept(store, facts, case)) is not None}
     limits = Policy.of(replace(settings, policy=policy) if policy else settings)
+    also = {found.name for record in records.values() for step in record.steps for found in step.found.values()}
+    refuse_unmeasured(limits, map(abilities.measurement_of, abilities.names()), also)
     if policy:
         facts = replace(facts, judged=frozenset())  # of another policy every limit counts
     # A run that was killed may have computed what it did not come to judge, and must not look whole.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,11 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from editsafety import reporting
+from editsafety import escaping, reporting
+from editsafety.abilities import measurement_of
 from editsafety.cli import options
 from editsafety.cli.signature import only
-from editsafety.errors import EditSafetyError, UsageError
+from editsafety.errors import EditSafetyError, StoreError, UsageError
 from editsafety.judging.checks import CaseVerdict
+from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
@@ -25,10 +28,11 @@ from editsafety.reporting import ReportPlace, as_terminal, courses
 from editsafety.runs import folders
 from editsafety.runs.case import Block, Case
 from editsafety.runs.case_record import CaseRecord
-from editsafety.runs.facts import Ended, Problem, Wanted
+from editsafety.runs.facts import Ended, Problem, Unusable, Wanted
 from editsafety.runs.plan import NONE, RunPlan
 from editsafety.runs.schedule import KINDS, Schedule
 from editsafety.runs.settings import Settings, changed_options
+from editsafety.supervision.labs import Labs, wants_one_process
 
 if TYPE_CHECKING:
     from editsafety.progress import Progress
@@ -44,7 +48,7 @@ def sequence(
         Settings,
         only(
             *("models", "editors", "every", "keep_going", "items", "texts", "texts_from", "hparams", "policy"),
-            *("collapse_above", "seed", *options.LOADING),
+            *("collapse_above", "seed", "skip_bad_rows", "timeout", *options.LOADING),
         ),
     ],
     requests: Annotated[
@@ -84,6 +88,7 @@ def sequence(
         limit=max(limit, *sizes), controls=0, prepare=True, probe=tuple(probe or (NONE,)),
     )  # fmt: skip
     plan = _laid_out(RunPlan.of(asked), stream, along, alone)
+    refuse_unmeasured(Policy.of(asked), map(measurement_of, probe or ()))
     folder = out or Path("reports") / f"sequence-{plan.digest()[:12]}"
     try:
         report = _run(plan, folder, options.show_progress(quiet=quiet))
@@ -93,7 +98,7 @@ def sequence(
     place = ReportPlace(folders.suites(), folders.near(folder.absolute()))
     reporting.write(report, folder, place)
     if not quiet:
-        console = Console(highlight=False)
+        console = escaping.console()
         for course in courses.ordered(report):
             _show(console, course, folder)
         as_terminal.render(report, console, place)
@@ -122,21 +127,27 @@ def _cases(plan: RunPlan, block: Block, stream: str, along: Schedule, alone: str
 
 
 def _run(plan: RunPlan, folder: Path, progress: Progress) -> RunReport:
-    from editsafety.lab.lab import Lab
     from editsafety.runs.store import Store
 
-    folders.begin(folder, plan)
+    lock = folders.begin(folder, plan)
     store = Store(folder / folders.STORE)
     cases = [*plan.cases, *plan.courses]
     probed = tuple(case.id for case in plan.cases if case.probed)
     store.note(Wanted(tuple(case.id for case in cases), probed, apart=True))
     store.note(Ended(interrupted=True))
-    lab = Lab(plan, store, progress, wanted=cases)
-    records = {case.id: record for case in cases if (record := _record(lab.record, store, case)) is not None}
+    store.note(Unusable())
+    log = folder / "output.log"
+    labs = Labs(plan, store, progress, cases, live=(), workers=1, log=log, in_process=wants_one_process())
+    try:
+        run = labs.computing.record
+        records = {case.id: record for case in cases if (record := _record(run, store, case)) is not None}
+    finally:
+        labs.close()
     store.note(Ended(interrupted=False))
     if len(records) == len(cases):
-        lab.edits.clear()
+        shutil.rmtree(folder / folders.EDITS, ignore_errors=True)
         folders.finish(folder, plan)
+    lock.release()
     policy = Policy.of(plan.settings)
     return RunReport.of(plan, policy, records, store.facts(), planned=cases)
 
@@ -145,6 +156,8 @@ def _record(run: Any, store: Store, case: Case) -> CaseRecord | None:
     """The record of a case; without one, what stood in its way is noted for the report and the next one is run."""
     try:
         record: CaseRecord = run(case)
+    except StoreError:
+        raise
     except EditSafetyError as error:
         store.note(Problem(slug(case.model), label(case.editor), str(error)))
         return None
@@ -152,11 +165,12 @@ def _record(run: Any, store: Store, case: Case) -> CaseRecord | None:
 
 
 def with_command(report: RunReport) -> RunReport:
-    """The report with the command that runs its worst course again."""
+    """The report with the command that runs its worst course again, and those for every one that does not pass."""
     failing = courses.failing(report)
     broken = [course for course in failing if course.record.breaking]
     worst = next(iter([*broken, *failing]), None)
-    return report if worst is None else replace(report, command=reproducer(report.plan, worst.record))
+    commands = {course.record.case: reproducer(report.plan, course.record) for course in failing}
+    return report if worst is None else replace(report, command=commands[worst.record.case], commands=commands)
 
 
 def reproducer(plan: RunPlan, record: CaseRecord) -> str:

@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from editsafety import escaping
 from editsafety.cli import options
 from editsafety.errors import UsageError
 from editsafety.names import slug
 from editsafety.numbers import exact, rate
 from editsafety.runs.folders import STORE
 from editsafety.runs.store import Store
+from editsafety.tensor_files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,6 +43,7 @@ def surrogate(
     """
     from editsafety.research.surrogate import studies
 
+    options.refuse_unwritable(out)
     limit = options.collapse_limit_of_runs(collapse_above, folders)
     found = list(_observations(folders, measurement or (), limit))
     if model is not None:
@@ -55,8 +58,8 @@ def surrogate(
     made = studies(found)
     if out is not None:
         body = {"limit": limit, "models": [study.as_json() for study in made]}
-        out.write_text(json.dumps(body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    console = Console(highlight=False)
+        write_atomically(out, (json.dumps(body, indent=1, allow_nan=False) + "\n").encode())
+    console = escaping.console()
     for study in made:
         _show(console, study, limit)
 

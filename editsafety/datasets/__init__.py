@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from editsafety import discovery
 from editsafety.datasets import fetch
+from editsafety.datasets.reading import Sifted, gather
 from editsafety.datasets.request import EditRequest
+from editsafety.datasets.rows import DataRow
 from editsafety.errors import DataError, UnknownNameError, UsageError
 from editsafety.shipped import shipped
 
 Holds = Literal["requests", "texts"]
 Item = TypeVar("Item")
+ANY_LAYOUT = "published"
 OWN: dict[Holds, str] = {"requests": "jsonl", "texts": "plain"}  # a module called "texts" would hide the function
 
 
@@ -31,27 +35,46 @@ class Loader(Protocol):
         ...
 
 
-def requests(spec: str, limit: int | None = None, seed: int = 0) -> tuple[EditRequest, ...]:
+@runtime_checkable
+class Sifting(Protocol):
+    """A loader of requests that can leave rows out, and says what it sets aside."""
+
+    def sift(self, path: Path, *, skip: bool = False) -> Sifted:
+        """What became of the rows; with `skip` those that cannot be used are left out."""
+        ...
+
+
+def requests(
+    spec: str, limit: int | None = None, seed: int = 0, *, skip_bad_rows: bool = False
+) -> tuple[EditRequest, ...]:
     """The requests of a data set. `spec` is
 
     - a shipped name: `pocket-world/normal`, `pocket-neo/hardcf`, `hardedit`
     - the path of a .jsonl file in our own layout (see `data/SOURCES.md`)
     - `LOADER:PATH`, a file in a published layout: `counterfact:counterfact.json`, `hardcf:HardCF.json`
+    - the path of a .json file, whose layout is told by its fields
     - the name of a fetched data set: `qaedit_1k` (`editsafety data fetch qaedit_1k` brings it)
 
-    `limit` takes the first n rows; with a `seed` other than 0, n rows drawn with that seed, in file order. Raises
-    DataError (file, row or field), UsageError, UnknownNameError.
+    `limit` takes the first n requests; with a `seed` other than 0, n drawn with that seed, in file order. With
+    `skip_bad_rows`, rows that cannot be used are left out. Raises DataError (file, row or field; up to ten rows),
+    UsageError, UnknownNameError.
     """
-    rows: tuple[EditRequest, ...] = _read(spec, "requests")
-    seen: dict[str, EditRequest] = {}
-    for row in rows:
-        if row.id in seen:
-            first = seen[row.id].source
-            raise DataError(
-                f"{row.source}: the id {row.id!r} is already that of {first}. Change one: results are named by it."
-            )
-        seen[row.id] = row
-    return _limited(rows, limit, seed, spec)
+    return read_requests(spec, limit, seed, skip_bad_rows=skip_bad_rows).requests
+
+
+def read_requests(spec: str, limit: int | None = None, seed: int = 0, *, skip_bad_rows: bool = False) -> Sifted:
+    """What `requests` returns, with what of the data set is not in them: rows left out, fields set aside."""
+    loader, path = _loader(spec, "requests")
+    if isinstance(loader, Sifting):
+        found = loader.sift(path, skip=skip_bad_rows)
+    else:
+        read: tuple[EditRequest, ...] = loader.read(path)
+        found = gather(
+            (("", DataRow(one.source, i, {})) for i, one in enumerate(read)), lambda row, _: (read[row.number],)
+        )
+    if not found.requests:
+        raise DataError(f"{path}: holds no rows.")
+    return replace(found, requests=_limited(found.requests, limit, seed, spec))
 
 
 def texts(spec: str, limit: int | None = None) -> tuple[str, ...]:
@@ -60,7 +83,10 @@ def texts(spec: str, limit: int | None = None) -> tuple[str, ...]:
     `spec` as for `requests`: `pocket-world/texts`, `me_ppl:ME-PPL_1k.json`, `me_ppl_50`, or the path of a .jsonl or
     .txt file. `limit` takes the first n.
     """
-    rows: tuple[str, ...] = _read(spec, "texts")
+    loader, path = _loader(spec, "texts")
+    rows: tuple[str, ...] = loader.read(path)
+    if not rows:
+        raise DataError(f"{path}: holds no rows.")
     return _limited(rows, limit, 0, spec)
 
 
@@ -87,15 +113,13 @@ def load(name: str) -> Loader:
     return loader
 
 
-def _read(spec: str, wanted: Holds) -> tuple[Any, ...]:
+def _loader(spec: str, wanted: Holds) -> tuple[Loader, Path]:
+    """What reads a spec, and the file. Raises UsageError for a layout that holds something else."""
     name, path = _find(spec, wanted)
     loader = load(name)
     if loader.holds != wanted:
         raise UsageError(f"{spec!r}: the layout {name!r} holds {loader.holds}, but {wanted} are needed here.")
-    rows = loader.read(path)
-    if not rows:
-        raise DataError(f"{path}: holds no rows.")
-    return rows
+    return loader, path
 
 
 def _find(spec: str, wanted: Holds) -> tuple[str, Path]:
@@ -112,6 +136,8 @@ def _find(spec: str, wanted: Holds) -> tuple[str, Path]:
     path = Path(spec).expanduser()
     if path.suffix in (".jsonl", ".txt"):
         return OWN[wanted], path
+    if path.suffix == ".json" and wanted == "requests":
+        return ANY_LAYOUT, path
     if path.suffix == ".json":
         raise UsageError(f"{spec}: say which layout it has, LOADER:{spec} with one of {', '.join(loaders())}.")
     hint = f"Or a .jsonl file of your own, or LOADER:PATH with one of {', '.join(loaders())}."

@@ -1,22 +1,34 @@
-"""COUNTERFACT (ROME, arXiv 2202.05262): 21,919 counterfactual statements, in the original or EasyEdit's flat layout."""
+"""COUNTERFACT (ROME, arXiv 2202.05262): 21,919 counterfactual statements, in the original layout or in another one."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
-from editsafety.datasets import Holds, _layouts
+from editsafety.datasets import _requests
+from editsafety.datasets._published import PublishedRows
 from editsafety.datasets.request import EditRequest
+from editsafety.datasets.rows import DataRow
 
 
-class CounterFact:
-    """Original rows have one rephrasing or more and ten neighbours, flat rows at most one of each."""
+class CounterFact(PublishedRows):
+    """Rows: requested_rewrite {prompt with {}, subject, target_new {str}, target_true {str}, relation_id}, and prompts.
 
-    holds: ClassVar[Holds] = "requests"
+    Original rows have one rephrasing or more (paraphrase_prompts) and ten neighbours (neighborhood_prompts), whose own
+    answer is the old target: COUNTERFACT chose them to share it.
+    """
 
-    def read(self, path: Path) -> tuple[EditRequest, ...]:
-        """Every row as a request named `counterfact-<case_id>`."""
-        return _layouts.either(path, "counterfact")
+    name: ClassVar[str] = "counterfact"
+    fields: ClassVar[str] = "requested_rewrite, an object with target_new {str}"
+
+    def tells(self, values: Mapping[str, Any]) -> bool:
+        """A rewrite whose new target is not a plain text."""
+        rewrite = values.get("requested_rewrite")
+        return isinstance(rewrite, dict) and not isinstance(rewrite.get("target_new"), str | list)
+
+    def requests_of(self, row: DataRow, prefix: str) -> Iterable[EditRequest]:
+        """One request, named by `case_id`."""
+        return (_requests.either(row, f"{prefix}-{row.label('case_id')}"),)
 
 
 LOADER = CounterFact()

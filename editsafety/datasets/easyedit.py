@@ -5,29 +5,43 @@
   each kind of it
 - one object of parallel lists, as the Python interface takes them: prompts, subject, target_new, ground_truth,
   rephrase_prompts, locality_inputs {name: {prompt: [...], ground_truth: [...]}}
+- its results: rows with the same fields under `requested_rewrite`, beside `pre` and `post`
 
 Prompts are filled, or have one `{}`. Of several new targets or answers the first is taken, and the ground truth
 "<|endoftext|>" is none: EasyEdit puts it where nothing is known. All kinds of locality become neighbours. Portability
-is checked and left out: requests have no place for questions whose answers follow from an edit.
+is set aside, whatever it looks like: requests have no place for questions whose answers follow from an edit.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
-from editsafety.datasets import Holds, _easyedit
+from editsafety.datasets import _requests
+from editsafety.datasets._published import PublishedRows
 from editsafety.datasets.request import EditRequest
+from editsafety.datasets.rows import DataRow
 
 
-class EasyEdit:
-    """Rows of EasyEdit and KnowEdit, or the parallel lists of its Python interface."""
+class EasyEdit(PublishedRows):
+    """Rows of EasyEdit and KnowEdit, the parallel lists of its Python interface, or its results."""
 
-    holds: ClassVar[Holds] = "requests"
+    name: ClassVar[str] = "easyedit"
+    fields: ClassVar[str] = "prompt, subject and target_new"
 
-    def read(self, path: Path) -> tuple[EditRequest, ...]:
-        """Every row as a request named `easyedit-<case_id, or number from 1>`."""
-        return tuple(_easyedit.request(row, "easyedit") for row in _easyedit.rows_of(path))
+    def tells(self, values: Mapping[str, Any]) -> bool:
+        """A prompt with a plain new target, at the top or in a rewrite."""
+        asked = values.get("requested_rewrite", values)
+        plain = isinstance(asked, dict) and isinstance(asked.get("target_new"), str | list) and "prompt" in asked
+        return plain and "target_old" not in values
+
+    def requests_of(self, row: DataRow, prefix: str) -> Iterable[EditRequest]:
+        """One request, named by `case_id` or its number."""
+        name = f"{prefix}-{row.label('case_id')}"
+        if "requested_rewrite" not in row.values:
+            return (_requests.flat(row, name),)
+        row.leave({"case_id", "requested_rewrite"})
+        return (_requests.flat(row.inner("requested_rewrite"), name),)
 
 
 LOADER = EasyEdit()

@@ -210,7 +210,7 @@ def _receive(source: Source, part: Path, progress: Progress | None) -> str:
     sha, received = hashlib.sha256(), 0
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer, part.open("wb") as file:
-            promised = int(answer.headers.get("Content-Length") or source.size)
+            promised = _promised(source, answer.headers.get("Content-Length"))
             while chunk := answer.read(CHUNK):
                 if received == 0:
                     _refuse_page(source, answer.headers.get_content_type(), chunk)
@@ -223,13 +223,29 @@ def _receive(source: Source, part: Path, progress: Progress | None) -> str:
                     progress(received, source.size)
     except urllib.error.HTTPError as error:
         with error:
-            raise DataError(f"{source.name}: {source.url} answered {error.code} {error.reason}.") from error
-    except (OSError, http.client.HTTPException) as error:
+            raise DataError(
+                f"{source.name}: {source.url} answered {error.code} {_first_line(error.reason)}."
+            ) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: it sends on to what is no address
         reason = getattr(error, "reason", None) or error
         raise DataError(f"{source.name}: cannot fetch {source.url}: {reason}. Nothing was kept; try again.") from error
     if received < promised:
         raise DataError(f"{source.name}: the connection ended after {received} of {promised} bytes. Try again.")
     return sha.hexdigest()
+
+
+def _promised(source: Source, length: str | None) -> int:
+    """How many bytes the server says it sends; the pinned number when it does not say."""
+    if length is None:
+        return source.size
+    if not (length.isascii() and length.strip().isdigit()) or len(length) > 20:
+        raise DataError(f"{source.name}: {source.url} says that it sends {length!r:.40} bytes. Nothing was kept.")
+    return int(length)
+
+
+def _first_line(reason: object) -> str:
+    """What a server gives as a reason is its own; of several lines (a redirect loop has two) the first says it."""
+    return str(reason).strip().partition("\n")[0]
 
 
 def _refuse_page(source: Source, kind: str, chunk: bytes) -> None:

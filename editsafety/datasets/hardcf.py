@@ -8,21 +8,15 @@ subsets for each model are accepted (see `_subsets.py`), and so are the "collaps
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
-from editsafety.datasets import Holds, _subsets
-from editsafety.datasets.request import EditRequest
+from editsafety.datasets._subsets import SubsetRows
 
 
-class HardCF:
+class HardCF(SubsetRows):
     """COUNTERFACT cases; their `case_id` is kept in the id, and so is the name of a subset."""
 
-    holds: ClassVar[Holds] = "requests"
-
-    def read(self, path: Path) -> tuple[EditRequest, ...]:
-        """Every row as a request named `hardcf-<case_id>`."""
-        return _subsets.read(path, "hardcf")
+    name: ClassVar[str] = "hardcf"
 
 
 LOADER = HardCF()

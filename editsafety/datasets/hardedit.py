@@ -6,21 +6,15 @@ alone is the set that this project wrote after the same recipe, in our own layou
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
-from editsafety.datasets import Holds, _subsets
-from editsafety.datasets.request import EditRequest
+from editsafety.datasets._subsets import SubsetRows
 
 
-class HardEdit:
+class HardEdit(SubsetRows):
     """Rows without a `case_id` are numbered from 1."""
 
-    holds: ClassVar[Holds] = "requests"
-
-    def read(self, path: Path) -> tuple[EditRequest, ...]:
-        """Every row as a request named `hardedit-<case_id>`."""
-        return _subsets.read(path, "hardedit")
+    name: ClassVar[str] = "hardedit"
 
 
 LOADER = HardEdit()

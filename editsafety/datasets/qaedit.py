@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
-from editsafety.datasets import Holds, _layouts, rows
-from editsafety.datasets.request import EditRequest, Neighbour
+from editsafety.datasets import _fields
+from editsafety.datasets._published import PublishedRows
+from editsafety.datasets.request import EditRequest
+from editsafety.datasets.rows import DataRow, tidied
+
+READ = frozenset({"id", "source", "prompt", "subject", "target", *_fields.SHARED})
 
 
-class QAEdit:
+class QAEdit(PublishedRows):
     """Rows: id, source (NQ, TQA, SQA), prompt, subject, target, rephrase, locality (list of loc and loc_ans).
 
     The target is true and there is no old one, so the pairwise score has nothing to compare.
     """
 
-    holds: ClassVar[Holds] = "requests"
+    name: ClassVar[str] = "qaedit"
+    fields: ClassVar[str] = "prompt, subject and target, without queries"
 
-    def read(self, path: Path) -> tuple[EditRequest, ...]:
-        """Every row as a request named `qaedit-<source>-<id>`: the ids alone occur several times."""
-        return tuple(_request(row) for row in rows.read(path))
+    def tells(self, values: Mapping[str, Any]) -> bool:
+        """A plain `target`, and not FastEdit's questions."""
+        return "target" in values and "prompt" in values and "queries" not in values
 
-
-def _request(row: rows.DataRow) -> EditRequest:
-    return rows.tidied(
-        EditRequest(
-            id=f"qaedit-{row.text('source')}-{row.label('id')}",
-            prompt=_layouts.templated(row, "prompt", "subject"),
-            subject=row.text("subject"),
-            target_new=row.text("target"),
-            rephrasings=row.several("rephrase"),
-            neighbours=tuple(Neighbour(n.text("loc"), n.maybe("loc_ans")) for n in row.rows("locality")),
-            source=row.where,
+    def requests_of(self, row: DataRow, prefix: str) -> Iterable[EditRequest]:
+        """One request, named `<source>-<id>`: the ids alone occur several times."""
+        row.leave(READ)
+        prompt, subject = _fields.templated(row, "prompt", "subject")
+        return (
+            tidied(
+                EditRequest(
+                    id=f"{prefix}-{row.text('source')}-{row.label('id')}",
+                    prompt=prompt,
+                    subject=subject,
+                    target_new=row.text("target"),
+                    rephrasings=_fields.rephrasings(row),
+                    neighbours=_fields.neighbours(row),
+                    source=row.where,
+                )
+            ),
         )
-    )
 
 
 LOADER = QAEdit()

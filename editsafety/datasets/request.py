@@ -12,6 +12,7 @@ from typing import Any, Self
 from editsafety.errors import DataError
 
 SLOT = "{}"
+OPENS, CLOSES = "([{\"'“‘«¿¡-", ".,;:!?)]}\"'”’»…-"  # no space stands behind the ones or before the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,12 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class EditRequest:
-    """One fact to write. Targets carry no leading space: the model handle knows what its tokenizer wants."""
+    """One fact to write.
+
+    White space at the edges of a subject is noise: it is taken off, and put into the prompt where the prompt lacks it
+    (a subject "France " cut out of "The capital of France is"). That of a prompt is content: chat templates end in a
+    line break. Targets carry no leading space: the model handle knows what its tokenizer wants.
+    """
 
     # By which results are named, unique in its data set.
     id: str
@@ -56,6 +62,7 @@ class EditRequest:
                 f"{where}: field 'prompt' must hold exactly one {{}} for the subject, "
                 f"found {self.prompt.count(SLOT)}: {self.prompt!r:.200}."
             )
+        self._trim_subject()
         if self.target_true is not None:
             _check(self.target_true, "target_true", where)
         if self.relation != "":
@@ -64,6 +71,17 @@ class EditRequest:
             _check(text, "rephrasings", where)
         for neighbour in self.neighbours:
             _check(neighbour.prompt, "neighbours", where)
+
+    def _trim_subject(self) -> None:
+        subject = self.subject.strip()
+        if subject == self.subject:
+            return
+        first, _, last = self.subject.partition(subject)
+        before, after = self.prompt.split(SLOT)
+        first = "" if not before or before[-1].isspace() or before[-1] in OPENS else first
+        last = "" if not after or after[0].isspace() or after[0] in CLOSES else last
+        object.__setattr__(self, "subject", subject)
+        object.__setattr__(self, "prompt", f"{before}{first}{SLOT}{last}{after}")
 
     @property
     def filled(self) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +12,8 @@ from editsafety.datasets.request import EditRequest, Neighbour
 from editsafety.errors import DataError
 
 BOM = b"\xef\xbb\xbf"
-ADVICE = "Correct or drop the row."
+ADVICE = "Correct or drop the row, or leave such rows out with --skip-bad-rows."
+EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,12 @@ class DataRow:
     number: int
     # Its fields.
     values: Mapping[str, Any]
+    # What of it, and of the objects inside it, no request has a place for: names of fields.
+    aside: set[str] = field(default_factory=set, compare=False)
+
+    def leave(self, read: Collection[str]) -> None:
+        """Note every field that holds something and is not among those that are read."""
+        self.aside.update(name for name, value in self.values.items() if name not in read and value not in EMPTY)
 
     def refuse(self, field: str, problem: str) -> NoReturn:
         """Raise the DataError that names this row and a field."""
@@ -60,7 +67,7 @@ class DataRow:
         value = self.values.get(field, [])
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
             self.refuse(field, f"must be a list of objects, found {value!r:.60}")
-        return tuple(DataRow(f"{self.where}: {field}[{i}]", i + 1, entry) for i, entry in enumerate(value))
+        return tuple(self._inside(f"{field}[{i}]", i + 1, entry) for i, entry in enumerate(value))
 
     def inner(self, field: str) -> DataRow:
         """An object inside this one."""
@@ -69,7 +76,16 @@ class DataRow:
         value = self.values[field]
         if not isinstance(value, dict):
             self.refuse(field, f"is {type(value).__name__}, expected an object")
-        return DataRow(f"{self.where}: {field}", self.number, value)
+        return self._inside(field, self.number, value)
+
+    def _inside(self, place: str, number: int, values: Mapping[str, Any]) -> DataRow:
+        return DataRow(f"{self.where}: {place}", number, values, self.aside)
+
+    def object_in(self, field: str, place: str, value: Any) -> DataRow:
+        """An object that stands somewhere inside a field, at `place`."""
+        if not isinstance(value, dict):
+            self.refuse(field, f"holds {value!r:.60} at {place}, expected an object with fields")
+        return self._inside(place, self.number, value)
 
     def label(self, field: str) -> str:
         """What names the row: a whole number or a text; the row's number when the field is absent."""
@@ -96,14 +112,29 @@ def read(path: Path) -> list[DataRow]:
 
     Raises DataError for a file that is not there, empty, not UTF-8, cut off, or holds anything but objects.
     """
+    objects = []
+    for entry in entries(path):
+        if isinstance(entry, DataError):
+            raise entry
+        objects.append(entry)
+    return objects
+
+
+def entries(path: Path) -> Iterator[DataRow | DataError]:
+    """What `read` returns, and in place of every row that is none the error that says so.
+
+    Raises DataError for what is wrong with the file as a whole: absent, empty, not UTF-8, a list that is cut off.
+    """
     text = text_of(path)
     start = text.lstrip()[:1]
     if not start:
         raise DataError(f"{path}: is empty.")
-    objects = list(_of_list(path, text) if start == "[" else _of_lines(path, text))
-    if not objects:
+    count = 0
+    for entry in _of_list(path, text) if start == "[" else _of_lines(path, text):
+        count += 1
+        yield entry
+    if not count:
         raise DataError(f"{path}: holds no rows.")
-    return objects
 
 
 def whole(path: Path) -> DataRow | None:
@@ -116,9 +147,9 @@ def whole(path: Path) -> DataRow | None:
         return None
     try:
         json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
-    return _row(path.name if "\n" in text else f"{path.name}:1", 1, _parsed(path, text, 1))
+    return DataRow(path.name if "\n" in text else f"{path.name}:1", 1, _parsed(path, text, 1))
 
 
 def text_of(path: Path) -> str:
@@ -142,34 +173,35 @@ def text_of(path: Path) -> str:
 
 
 def tidied(request: EditRequest) -> EditRequest:
-    """The request without the spaces that would be doubled: targets and answers stripped, prompts at their end."""
+    """The request without the spaces that would be doubled: targets and answers stripped. Prompts are as given."""
     return replace(
         request,
-        prompt=request.prompt.rstrip(),
         target_new=request.target_new.strip(),
         target_true=(request.target_true or "").strip() or None,
-        rephrasings=tuple(text.rstrip() for text in request.rephrasings),
-        neighbours=tuple(Neighbour(n.prompt.rstrip(), n.answer.strip()) for n in request.neighbours),
+        neighbours=tuple(Neighbour(n.prompt, n.answer.strip()) for n in request.neighbours),
     )
 
 
-def _of_list(path: Path, text: str) -> Iterator[DataRow]:
+def _of_list(path: Path, text: str) -> Iterator[DataRow | DataError]:
     for index, value in enumerate(_parsed(path, text, 1)):
         yield _row(f"{path.name}[{index}]", index + 1, value)
 
 
-def _of_lines(path: Path, text: str) -> Iterator[DataRow]:
+def _of_lines(path: Path, text: str) -> Iterator[DataRow | DataError]:
     number = 0
     # Only "\n": splitlines would also split at U+2028, which may stand inside a JSON text.
     for line_number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             number += 1
-            yield _row(f"{path.name}:{line_number}", number, _parsed(path, line, line_number))
+            try:
+                yield _row(f"{path.name}:{line_number}", number, _parsed(path, line, line_number))
+            except DataError as error:
+                yield error
 
 
-def _row(where: str, number: int, value: Any) -> DataRow:
+def _row(where: str, number: int, value: Any) -> DataRow | DataError:
     if not isinstance(value, dict):
-        raise DataError(f"{where}: is {type(value).__name__}, expected an object with fields. {ADVICE}")
+        return DataError(f"{where}: is {type(value).__name__}, expected an object with fields. {ADVICE}")
     return DataRow(where, number, value)
 
 
@@ -184,5 +216,7 @@ def _parsed(path: Path, text: str, line: int) -> Any:
         raise DataError(
             f"{place}: no whole JSON value (column {error.colno}: {error.msg}). Is the file cut off?"
         ) from error
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{path.name}:{line}: no JSON value that can be read ({error}).") from error
     except RecursionError as error:
         raise DataError(f"{path.name}:{line}: is nested too deeply to be data.") from error

@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
-from editsafety.datasets import Holds, _layouts, rows
-from editsafety.datasets.request import EditRequest, Neighbour
+from editsafety.datasets import _fields
+from editsafety.datasets._published import PublishedRows
+from editsafety.datasets.request import EditRequest
+from editsafety.datasets.rows import DataRow, tidied
+
+READ = frozenset({"case_id", "subject", "src", "alt", "answers", *_fields.SHARED})
 
 
-class ZsRE:
+class ZsRE(PublishedRows):
     """Rows: subject, src (the question), alt (the new answer), answers (true ones), rephrase, loc and loc_ans.
 
     The neighbour is an unrelated Natural Questions query; its "nq question: " marker is part of the published prompt
-    and is kept. Rows in EasyEdit's flat layout (prompt, target_new ...) are taken too.
+    and is kept. Rows in EasyEdit's layout (prompt, target_new, locality ...) are read as such.
     """
 
-    holds: ClassVar[Holds] = "requests"
+    name: ClassVar[str] = "zsre"
+    fields: ClassVar[str] = "subject, src and alt"
 
-    def read(self, path: Path) -> tuple[EditRequest, ...]:
-        """Every row as a request named `zsre-<number from 1, or case_id>`."""
-        return tuple(_request(row) if "src" in row.values else _layouts.flat(row, "zsre") for row in rows.read(path))
+    def tells(self, values: Mapping[str, Any]) -> bool:
+        """MEND's names for a question and its new answer."""
+        return "src" in values and "alt" in values
 
-
-def _request(row: rows.DataRow) -> EditRequest:
-    answers, asked = row.several("answers"), row.several("loc")
-    return rows.tidied(
-        EditRequest(
-            id=f"zsre-{row.label('case_id')}",
-            prompt=_layouts.templated(row, "src", "subject"),
-            subject=row.text("subject"),
-            target_new=row.text("alt"),
-            target_true=answers[0] if answers else None,
-            rephrasings=row.several("rephrase"),
-            neighbours=tuple(Neighbour(prompt, row.maybe("loc_ans")) for prompt in asked),
-            source=row.where,
+    def requests_of(self, row: DataRow, prefix: str) -> Iterable[EditRequest]:
+        """One request, named by `case_id` or its number from 1."""
+        row.leave(READ)
+        prompt, subject = _fields.templated(row, "src", "subject")
+        return (
+            tidied(
+                EditRequest(
+                    id=f"{prefix}-{row.label('case_id')}",
+                    prompt=prompt,
+                    subject=subject,
+                    target_new=row.text("alt"),
+                    target_true=_fields.first(row, "answers") or None,
+                    relation=row.maybe("relation_id"),
+                    rephrasings=_fields.rephrasings(row),
+                    neighbours=_fields.neighbours(row),
+                    source=row.where,
+                )
+            ),
         )
-    )
 
 
 LOADER = ZsRE()

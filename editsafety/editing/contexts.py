@@ -13,7 +13,7 @@ template as text); braces become spaces.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ def sample_once(
         texts = sample(handle, lengths=lengths, starts=starts, generator=torch.Generator().manual_seed(seed))
         artifacts.put(key, {"texts": _pack(texts)})
         return texts
-    return _unpack(stored["texts"])
+    return _unpack(stored, handle)
 
 
 def prefixes(
@@ -140,5 +140,14 @@ def _pack(texts: Sequence[str]) -> Tensor:
     return torch.frombuffer(bytearray(json.dumps(list(texts)).encode()), dtype=torch.uint8)
 
 
-def _unpack(tensor: Tensor) -> tuple[str, ...]:
-    return tuple(json.loads(bytes(tensor.tolist())))
+def _unpack(stored: Mapping[str, Tensor], handle: ModelHandle) -> tuple[str, ...]:
+    try:
+        texts = json.loads(bytes(stored["texts"].tolist()))
+    except (LookupError, RecursionError, TypeError, ValueError):
+        texts = None
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text.count(SLOT) == 1 for text in texts):
+        raise EditorError(
+            f"the stored context templates for {handle.name} are no list of texts with one {SLOT} each. "
+            "Delete contexts-*.safetensors from the artifact folder; they are sampled again."
+        )
+    return tuple(texts)

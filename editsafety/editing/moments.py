@@ -75,7 +75,7 @@ class SecondMoments:
             return
         place = corpus or self._place()
         if place is not None and (place.is_dir() or place.suffix == ".npz"):
-            made = {site.module: published.read(published.locate(place, site), site) for site in wanted}
+            made = {site.module: self._imported(place, site) for site in wanted}
         else:
             if self.handle.fingerprint() != self.handle.identity:
                 raise UsageError(f"{self.handle.name} carries an edit; second moments come from the unedited model.")
@@ -107,6 +107,9 @@ class SecondMoments:
     def origin(self, site: Site) -> dict[str, str | int]:
         """What C of a site was made from, as it stands in artifact keys."""
         return {"module": site.module, "corpus": self._corpus(site), "tokens": self._tokens(site)}
+
+    def _imported(self, place: Path, site: Site) -> Covariance:
+        return published.read(published.locate(place, site), site, self.handle.identity)
 
     def _load(self, site: Site) -> Covariance | None:
         if site.module not in self._found:

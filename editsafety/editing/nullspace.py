@@ -142,6 +142,11 @@ class NullSpaces:
                 return None
             # Apple's GPUs have no float64.
             place = "cpu" if self.handle.device.type == "mps" else self.handle.device
+            if stored.keys() != {"basis", "outside"} or stored["basis"].ndim != 2 or len(stored["basis"]) != site.d_in:
+                raise EditorError(
+                    f"the stored null space of {site.module} is no basis of [{site.d_in}, n]. "
+                    "Delete it from the artifact folder and prepare again."
+                )
             basis = stored["basis"].to(device=place, dtype=torch.float64)
             self._found[site.module] = NullSpace(site.module, basis, bool(stored["outside"]))
         return self._found[site.module]

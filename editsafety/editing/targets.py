@@ -105,7 +105,7 @@ class _Search:
         self, handle: ModelHandle, module: str, request: EditRequest, contexts: Sequence[str], whole_rows: bool
     ) -> None:
         self.handle, self.module = handle, module
-        target = handle.target_ids(request.target_new)
+        target = handle.target_ids(request.target_new, request.filled)
         prompts = [locate(handle, request, context) for context in contexts]
         kl = locate_text(handle, KL_PROMPT, request.subject)
         starts = [0 if whole_rows else located.subject for located in (*prompts, kl)]

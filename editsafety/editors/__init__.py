@@ -152,12 +152,14 @@ def read_hparams(name: str, slug: str, path: Path | None = None, changes: Mappin
     kind = load(name)
     folder = kind.folder or label(name)
     read = _given(name, kind, path)
+    read = read and published.complete(read, kind.Hparams, folder, slug)
     hparams = hyperparameters.load(kind.Hparams, label(name), folder, slug, path, None if read is None else read.values)
     for key, value in kind.overrides.items():
         if read is not None and key in read.values and getattr(hparams, key) != value:
+            meant = [one for one in names() if _is_variant(one, folder, key, getattr(hparams, key))]
             raise UsageError(
                 f"{path}: {key} = {getattr(hparams, key)!r}, but {label(name)} is the variant with {value!r}. "
-                "Drop the line, or ask for the editor that it means."
+                f"Drop the line, or ask for {' or '.join(meant) or 'the editor that it means'}."
             )
     both = {**kind.overrides, **(changes or {})}
     return (
@@ -165,6 +167,12 @@ def read_hparams(name: str, slug: str, path: Path | None = None, changes: Mappin
         if both
         else hparams
     )
+
+
+def _is_variant(name: str, folder: str, key: str, value: Any) -> bool:
+    """Whether an editor is the member of its family that has this value."""
+    kind = load(name)
+    return kind.folder == folder and kind.overrides.get(key) == value
 
 
 def set_aside(name: str, path: Path | None) -> tuple[str, ...]:

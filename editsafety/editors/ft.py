@@ -8,9 +8,11 @@ With `norm_constraint` e, every entry stays within e of its value at the start (
                  target has several tokens. What ROME and its successors call FT.
     target_new   the usual cross entropy of the target's tokens behind the prompt. What EasyEdit calls FT-M.
 
-Where we differ from the published code: ids of prompt and target are joined, so neither padding nor a BOS can become a
-target; the bias is trained only with `train_bias` (their substring matching of names trains GPT-2's unasked); the
-result is the trained weight itself, not a difference that is added again.
+Where we differ from the published code: the labels are the ids of the target as it continues the prompt. Published FT-L
+tokenises the target by itself, and tells its padding by the UNK token: with a tokenizer that has none (Llama 3), BOS
+and padding are trained as targets, too, at the same place as the answer. Here neither can become one. The bias is
+trained only with `train_bias` (their substring matching of names trains GPT-2's unasked); the result is the trained
+weight itself, not a difference that is added again.
 """
 
 from __future__ import annotations
@@ -129,7 +131,7 @@ class _TargetLoss:
         rows: list[list[int]] = []
         read: list[tuple[int, int, int, float]] = []
         for j, request in enumerate(requests):
-            prompt, target = handle.ids(request.filled), handle.target_ids(request.target_new)
+            prompt, target = handle.ids(request.filled), handle.target_ids(request.target_new, request.filled)
             rows.append([*prompt, *target[:-1]] if loss == "target_new" else prompt)
             for a, token in enumerate(target):
                 place = len(prompt) - 1 + (a if loss == "target_new" else 0)

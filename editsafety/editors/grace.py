@@ -211,7 +211,8 @@ class Grace(SidecarEditor):
     def _learn(self, codebook: Codebook, request: EditRequest) -> tuple[Codebook, dict[str, float | str | bool]]:
         """The codebook with the request's entry placed and its value trained."""
         settings = self.hparams
-        prompt, target = self.handle.ids(request.filled), self.handle.target_ids(request.target_new)
+        prompt = self.handle.ids(request.filled)
+        target = self.handle.target_ids(request.target_new, request.filled)
         key, output = _at_end(self.handle, self.site.module, prompt)
         random = torch.rand(self.site.d_out, generator=self.generator(request)).to(output)
         start = random if settings.val_init == "cold" else output

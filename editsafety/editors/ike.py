@@ -61,7 +61,10 @@ class IkeHparams(Hparams):
     retriever: Literal["words"] = "words"
 
     published: ClassVar[Published] = Published(
-        aside={"sentence_model_name": "demonstrations are found by their words"}, only={"use_icl_examples": (True,)}
+        aside={"sentence_model_name": "demonstrations are found by their words"},
+        only={"use_icl_examples": (True,)},
+        completed=True,
+        like="gpt2-xl",
     )
 
 
@@ -175,7 +178,8 @@ class Ike(Editor):
             facts.pop(request.filled, None)  # told again, it is told last
             facts[request.filled] = request.target_new.strip()
         shown = self._demonstrations(requests, facts, generator)
-        text = "".join([*shown, *(f"New Fact: {prompt} {target}\n" for prompt, target in facts.items()), END])
+        told = [f"New Fact: {_told(self.handle, *fact)}\n" for fact in facts.items()]
+        text = "".join([*shown, *told, END])
         ids = _open_ended(self.handle, text)
         if len(ids) >= self.handle.context:
             raise EditorError(
@@ -183,14 +187,14 @@ class Ike(Editor):
                 f"{self.handle.context}, the text included. Take fewer demonstrations (k) or facts."
             )
         car = Prefix("", int(lineage), torch.tensor(ids), _first_special(self.handle), self.handle.context)
-        told = torch.tensor(list(json.dumps(list(facts.items())).encode()), dtype=torch.uint8)
+        stored = torch.tensor(list(json.dumps(list(facts.items())).encode()), dtype=torch.uint8)
         return Edit(
             self.name,
             tuple(request.id for request in requests),
             self.handle.identity,
             sidecars=(car,),
             notes={"demonstrations": len(shown), "facts": len(facts), "prefix_tokens": len(ids)},
-            carry={"facts": told, "lineage": lineage},
+            carry={"facts": stored, "lineage": lineage},
         )
 
     def _demonstrations(
@@ -207,17 +211,19 @@ class Ike(Editor):
             for other in datasets.requests(settings.demonstrations)
             if (other.subject, other.relation or other.prompt) not in taken and other.filled not in asked
         ]
-        queries = [f"New Fact: {_fact(request)}\nPrompt: {request.filled}\n\n" for request in requests]
+        handle = self.handle
+        queries = [f"New Fact: {_fact(handle, request)}\nPrompt: {request.filled}\n\n" for request in requests]
         if settings.select == "lines":
-            lines = [_line(other, *pair) for other in supply for pair in _pairs(other, asked).values()]
+            lines = [_line(handle, other, *pair) for other in supply for pair in _pairs(other, asked).values()]
             return [lines[at] for at in nearest(queries, lines, settings.k)]
-        chosen = [supply[at] for at in nearest([_fact(r) for r in requests], [_fact(o) for o in supply], settings.k)]
+        asked_for, known = ([_fact(handle, one) for one in some] for some in (requests, supply))
+        chosen = [supply[at] for at in nearest(asked_for, known, settings.k)]
         kinds = ["copy"] * round(len(chosen) / 8) + ["update"] * round(len(chosen) * 3 / 8)
         kinds += ["retain"] * (len(chosen) - len(kinds))
         shown = []
         for other, place in zip(chosen, torch.randperm(len(chosen), generator=generator).tolist(), strict=True):
             pairs = _pairs(other, asked)
-            shown.append(_line(other, *pairs.get(kinds[place], pairs["copy"])))
+            shown.append(_line(handle, other, *pairs.get(kinds[place], pairs["copy"])))
         return shown[::-1]
 
 
@@ -238,8 +244,12 @@ def nearest(queries: Sequence[str], texts: Sequence[str], k: int) -> list[int]:
     return sorted(range(len(texts)), key=lambda at: (-round(near[at], 9), at))[:k]  # rounded, so that ties are ties
 
 
-def _fact(request: EditRequest) -> str:
-    return f"{request.filled} {request.target_new.strip()}"
+def _told(handle: ModelHandle, prompt: str, answer: str) -> str:
+    return prompt + handle.gap(prompt) + answer.strip()
+
+
+def _fact(handle: ModelHandle, request: EditRequest) -> str:
+    return _told(handle, request.filled, request.target_new)
 
 
 def _pairs(request: EditRequest, asked: Collection[str]) -> dict[str, tuple[str, str]]:
@@ -253,8 +263,8 @@ def _pairs(request: EditRequest, asked: Collection[str]) -> dict[str, tuple[str,
     return pairs
 
 
-def _line(request: EditRequest, question: str, answer: str) -> str:
-    return f"New Fact: {_fact(request)}\nPrompt: {question} {answer.strip()}\n\n"
+def _line(handle: ModelHandle, request: EditRequest, question: str, answer: str) -> str:
+    return f"New Fact: {_fact(handle, request)}\nPrompt: {_told(handle, question, answer)}\n\n"
 
 
 def _questions(request: EditRequest) -> list[str]:

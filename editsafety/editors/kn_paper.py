@@ -52,13 +52,13 @@ class KnowledgeNeuronsOfThePaper(NeuronEditor):
 
     def questions(self, prompt: str, old: str) -> list[NeuronQuestion]:
         """Every token of the old answer behind those before it."""
-        ids, answer = self.handle.ids(prompt), self.handle.target_ids(old)
+        ids, answer = self.handle.ids(prompt), self.handle.target_ids(old, prompt)
         return [NeuronQuestion((*ids, *answer[:place]), (token,)) for place, token in enumerate(answer)]
 
     def value(self, request: EditRequest, old: str) -> tuple[Tensor, Notes]:
         """From the mean embeddings of both answers."""
-        was = embeddings(self.handle, self.handle.target_ids(old)).mean(0)
-        new = embeddings(self.handle, self.handle.target_ids(request.target_new)).mean(0)
+        was = embeddings(self.handle, self.handle.target_ids(old, request.filled)).mean(0)
+        new = embeddings(self.handle, self.handle.target_ids(request.target_new, request.filled)).mean(0)
         return self.hparams.lambda2 * new - self.hparams.lambda1 * was, {}
 
 

@@ -62,7 +62,11 @@ class LoraHparams(Hparams):
     stop_loss: float = Field(default=0.0, ge=0)
     orth_reg_weight: float = Field(default=0.5, ge=0)  # peft's default, which the published code leaves as it is
 
-    published: ClassVar[Published] = Published(only={"norm_constraint": (False,)})
+    published: ClassVar[Published] = Published(
+        only={"norm_constraint": (False,)},
+        implied={"lora_type": "adalora"},  # what EasyEdit did before its files said which
+        refused={"sh_lr": "lowers the rate from step to step, which is not done here"},
+    )
 
 
 class Lora(Editor):
@@ -188,7 +192,7 @@ class _Targets:
     def __init__(self, handle: ModelHandle, requests: Sequence[EditRequest]) -> None:
         self.handle = handle
         self.count = len(requests)
-        pairs = [(handle.ids(request.filled), handle.target_ids(request.target_new)) for request in requests]
+        pairs = [(handle.ids(one.filled), handle.target_ids(one.target_new, one.filled)) for one in requests]
         self._batch = handle.batch([[*prompt, *target[:-1]] for prompt, target in pairs])
         places = [
             (row, len(prompt) - 1 + i, token, 1 / (len(target) * self.count))

@@ -41,12 +41,19 @@ from editsafety.progress import Progress
 Notes = dict[str, float | str | bool]
 
 
+VARIANT = "which keys are used is said by the editor: rome, c_rome, r_rome or p_rome"
+FLAGS = ("if_c_rome", "if_prefix", "enable_random_prefix_keys", "enable_prompt_keys", "original_implementation")
+
+
 def _keys_by_flags(values: dict[str, Any]) -> dict[str, Any]:
-    """`keys` from the switches of C-ROME (if_c_rome) and of R-ROME's repository, where a configuration has them."""
-    cured = values.pop("if_c_rome", None)
-    prefixed = values.pop("enable_random_prefix_keys", cured)
-    prompt = values.pop("enable_prompt_keys", None)
-    original = values.pop("original_implementation", True)
+    """`keys` from the switches of C-ROME (if_c_rome) and of R-ROME's repository, where a configuration has them.
+
+    if_prefix asks for the edited fact behind a prefix, as one does after C-ROME; every run here does both.
+    """
+    cured = [values[name] for name in ("if_c_rome", "if_prefix") if name in values]
+    prefixed = values.get("enable_random_prefix_keys", any(cured) if cured else None)
+    prompt = values.get("enable_prompt_keys")
+    original = values.get("original_implementation", True)
     if prefixed:
         return {**values, "keys": "prefixed"}
     if prefixed is None and prompt is None:
@@ -67,7 +74,7 @@ class RankOneHparams(TargetHparams, Mom2Hparams):
     context_template_length_params: tuple[tuple[int, int], ...] = contexts.LENGTHS
     context_starts: tuple[str, ...] = Field(default=contexts.STARTS, min_length=1)
 
-    published: ClassVar[Published] = Published(convert=_keys_by_flags)
+    published: ClassVar[Published] = Published(aside=dict.fromkeys(FLAGS, VARIANT), convert=_keys_by_flags)
 
 
 class RankOneEditor(Editor):

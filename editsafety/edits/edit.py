@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from editsafety import tensor_files
+from editsafety.edits.description import EditDescription, LowRankRow, SidecarRow
 from editsafety.errors import EditError, EditSafetyError
 from editsafety.model.sites import Layout, Site
 
@@ -178,30 +179,33 @@ class Edit:
         if about.get("what") != "edit":
             raise EditError(f"{path}: holds {about.get('what', 'something else')!r}, expected an edit.")
         try:
+            described = EditDescription.read(about, tensors)
             placed = {name: place(name, tensor) for name, tensor in tensors.items()}
-            return cls._read(path, placed, about, sidecars or {})
-        except (KeyError, TypeError, ValueError) as error:
-            raise EditError(f"{path}: an edit whose description does not fit this version ({error!r}).") from error
+            return cls._read(placed, described, sidecars or {})
+        except EditError as error:
+            raise EditError(f"{path}: {error}") from error
+        except KeyError as error:  # of whoever places tensors
+            raise EditError(f"{path}: holds a tensor {error} that was not expected.") from error
 
     @classmethod
     def _read(
-        cls, path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], known: Mapping[str, type[Sidecar]]
+        cls, tensors: Mapping[str, Tensor], described: EditDescription, known: Mapping[str, type[Sidecar]]
     ) -> Self:
         deltas: list[Delta] = []
-        for i, row in enumerate(about["deltas"]):
-            if row["kind"] == "low_rank":
-                site = Site(row["module"], Layout(row["layout"]), row["d_out"], row["d_in"])
+        for i, row in enumerate(described.deltas):
+            if isinstance(row, LowRankRow):
+                site = Site(row.module, Layout(row.layout), row.d_out, row.d_in)
                 deltas.append(LowRank(site, tensors[f"{i}.left"], tensors[f"{i}.right"]))
             else:
-                deltas.append(Replace(row["parameter"], tensors[f"{i}.value"]))
+                deltas.append(Replace(row.parameter, tensors[f"{i}.value"]))
         return cls(
-            editor=about["editor"],
-            request_ids=tuple(about["requests"]),
-            made_for=about["made_for"],
+            editor=described.editor,
+            request_ids=tuple(described.requests),
+            made_for=described.made_for,
             deltas=tuple(deltas),
-            sidecars=tuple(_rebuild(path, i, row, tensors, known) for i, row in enumerate(about["sidecars"])),
-            on_top_of=tuple(about["on_top_of"]),
-            notes=about["notes"],
+            sidecars=tuple(_rebuild(i, row, tensors, known) for i, row in enumerate(described.sidecars)),
+            on_top_of=tuple(described.on_top_of),
+            notes=described.notes,
         )
 
     def _parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -238,17 +242,19 @@ def nothing(editor: str, request_ids: Sequence[str], made_for: str) -> Edit:
     return Edit(editor, tuple(request_ids), made_for)
 
 
-def _rebuild(
-    path: Path, i: int, row: Mapping[str, Any], tensors: Mapping[str, Tensor], known: Mapping[str, type[Sidecar]]
-) -> Sidecar:
-    if row["kind"] not in known:
+def _rebuild(i: int, row: SidecarRow, tensors: Mapping[str, Tensor], known: Mapping[str, type[Sidecar]]) -> Sidecar:
+    if row.kind not in known:
         raise EditError(
-            f"{path}: needs the sidecar {row['kind']!r}, known here: {', '.join(sorted(known)) or 'none'}. "
+            f"needs the sidecar {row.kind!r}, known here: {', '.join(sorted(known)) or 'none'}. "
             "Load it with the editor that made it."
         )
     head = f"sidecar{i}."
     own = {name.removeprefix(head): tensor for name, tensor in tensors.items() if name.startswith(head)}
-    return known[row["kind"]].rebuild(row["target"], own, row["settings"])
+    try:
+        return known[row.kind].rebuild(row.target, own, row.settings)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # Its class reads a description that it may not have written.
+        raise EditError(f"sidecar {i} ({row.kind}) does not fit its class: {type(error).__name__}: {error}.") from error
 
 
 def _finite(value: float | str | bool) -> float | str | bool:

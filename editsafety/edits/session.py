@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal, Self
 
@@ -12,10 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from editsafety.edits.baseline import Baseline
+from editsafety.edits.behaviour import Behaviour
 from editsafety.edits.edit import Edit, LowRank, Sidecar
 from editsafety.edits.seal import Frame, Seal
+from editsafety.edits.surroundings import Surroundings
+from editsafety.edits.threads import Threads
 from editsafety.errors import EditError, UndoError
 from editsafety.model.handle import ModelHandle
+
+Proof = Literal["always", "in doubt", "never"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +65,44 @@ class EditSession:
     `applied`, which keeps no tensors, a thousand edits on top of each other take no more memory than the last.
 
     After the block: `leftovers` names what was left behind (hooks, modules, modes, flags, settings, parameters moved to
-    other memory); all of it has been put back. What cannot be put back raises UndoError: a weight written in place by
-    someone else, a vocabulary that grew. Errors and Ctrl-C restore just the same.
+    other memory, functions of torch or of a class that were replaced); all of it has been put back. What cannot be put
+    back raises UndoError: a weight written in place by someone else, a vocabulary that grew, a thread that goes on.
+    Errors and Ctrl-C restore just the same.
+
+    The outermost session also proves by behaviour that the model is what it was: what it makes of a fixed sentence,
+    forwards and backwards, has to be the same bits. `baseline` is what it did before; taken on entry when not given.
+    `prove` says when: "always" (the outermost session's own choice), "in doubt" (where anything else was found, or an
+    error came) or "never" (the choice of a session in another one), which leaves torch and the process alone as well.
     """
 
-    def __init__(self, handle: ModelHandle, *, park: Literal["device", "cpu"] = "device") -> None:
+    def __init__(
+        self,
+        handle: ModelHandle,
+        *,
+        park: Literal["device", "cpu"] = "device",
+        baseline: Baseline | None = None,
+        prove: Proof | None = None,
+    ) -> None:
         self.handle = handle
         self.leftovers: tuple[str, ...] = ()
         self.applied: list[Applied] = []
         self.undo_seconds = 0.0
         self._park = park
+        self._baseline, self._prove = baseline, prove
         self._originals: dict[int, _Original] = {}
         self._riding: list[tuple[Sidecar, tuple[RemovableHandle, ...]]] = []
 
     def __enter__(self) -> Self:
+        self._outside = self.handle.open_sessions
+        proof: Proof = "never" if self._outside else "always"
+        self._proof = self._prove or proof
+        if self._baseline is None and self._proof != "never":
+            self._baseline = Baseline.of(self.handle)
+        self._watch = None if self._proof == "never" else _Watch(Surroundings.now(), Threads.now())
         self._frame = Frame.of(self.handle)
         self._seal = Seal.of(self.handle)
-        self._names = self._parameters()
+        self._names, self._device = self._parameters(), self.handle.device
+        self.handle.open_sessions += 1
         return self
 
     def apply(self, edit: Edit) -> None:
@@ -127,10 +154,13 @@ class EditSession:
         Sidecars stay hooked. The handle goes by the fingerprint of the new weights from now on, so that nothing which
         was made for the old ones (edits, statistics) is taken for theirs.
         """
+        self.handle.identity = self.handle.fingerprint()
         frame, seal = Frame.of(self.handle), Seal.of(self.handle)
         self._originals, self._riding, self.applied = {}, [], []
-        self._frame, self._seal = frame, seal
-        self.handle.identity = self.handle.fingerprint()
+        self._frame = replace(frame, handle={**frame.handle, "open_sessions": self._outside})
+        self._seal = seal
+        if self._baseline is not None:
+            self._baseline = self._baseline.behaving(Behaviour.of(self.handle))
 
     def _ride(self, car: Sidecar) -> None:
         """Let a sidecar run from now on, and one that it supersedes no longer."""
@@ -199,27 +229,55 @@ class EditSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        running = () if self._watch is None else self._watch.threads.left_running()
         started = time.perf_counter()
+        self.handle.open_sessions = self._outside
+        self._stop_riding(self._riding)
+        for original in self._originals.values():
+            original.put_back()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self.undo_seconds = time.perf_counter() - started
+        doubtful = error is not None or bool(running)
+        if self._proof == "always":
+            self._put_back()
         try:
-            self._stop_riding(self._riding)
-            for original in self._originals.values():
-                original.put_back()
-            if self.handle.device.type == "cuda":
-                torch.cuda.synchronize(self.handle.device)
-            self.undo_seconds = time.perf_counter() - started
-            self.leftovers = self._frame.left_behind(self.handle)
-        finally:
-            self._frame.restore(self.handle)
-        remaining = [f"{name} differs" for name in self._seal.changed(Seal.of(self.handle))]
-        if self.leftovers:
-            remaining += self._frame.left_behind(self.handle)
-        if not remaining:
+            remaining = self._remaining(doubtful=doubtful)
+        except Exception:  # something was replaced that looking needs
+            if self._proof != "in doubt" or not self._put_back():
+                raise
+            remaining = self._remaining(doubtful=True)
+        lasting = self._watch.surroundings.findings() if self._watch is not None and self.leftovers else ()
+        if not remaining and not running and not lasting:
             return
-        undo = UndoError(remaining)
+        undo = UndoError(remaining, running=running, lasting=lasting, leftovers=self.leftovers)
         if error is not None and not isinstance(error, Exception):
             error.add_note(str(undo))  # Ctrl-C stays Ctrl-C
             return
         raise undo from error
+
+    def _put_back(self) -> bool:
+        """Bind functions and methods as they were; whether any was not."""
+        found = () if self._baseline is None else self._baseline.put_back()
+        self.leftovers += found
+        return bool(found)
+
+    def _remaining(self, *, doubtful: bool) -> list[str]:
+        """Put everything back, with `leftovers` for what had to be; returns what is still not as it was."""
+        self.leftovers += () if self._watch is None else self._watch.surroundings.put_back()
+        try:
+            self.leftovers += self._frame.left_behind(self.handle)
+        finally:
+            self._frame.restore(self.handle)
+        remaining = [f"{name} differs" for name in self._seal.changed(Seal.of(self.handle))]
+        doubtful = doubtful or bool(remaining or self.leftovers)
+        if doubtful and self._proof == "in doubt":
+            self._put_back()
+        if self.leftovers:
+            remaining += self._frame.left_behind(self.handle)
+        if self._baseline is not None and not remaining and (doubtful or self._proof == "always"):
+            remaining += self._baseline.differences(self.handle)
+        return remaining
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.handle.model.named_parameters(remove_duplicate=False))
@@ -247,6 +305,14 @@ def _laid_out_as(home: Tensor, value: Tensor) -> Tensor:
     """The value in the memory layout of the original: products round by layout, and a file does not keep any."""
     same = value.stride() == home.stride() or value.shape != home.shape
     return value if same else torch.empty_like(home, dtype=value.dtype).copy_(value)
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """What is around a model while somebody else's code runs."""
+
+    surroundings: Surroundings
+    threads: Threads
 
 
 @dataclass(frozen=True)

@@ -25,16 +25,18 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from editsafety import datasets, editors
+from editsafety import abilities, datasets, editors
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
+from editsafety.edits.baseline import Baseline
 from editsafety.edits.seal import Seal
 from editsafety.edits.session import EditSession, Mark
-from editsafety.errors import UndoError, UsageError
+from editsafety.errors import UndoError, UsageError, masked
 from editsafety.guarding.audit import AuditLog
 from editsafety.guarding.examination import Decision, Examiner
 from editsafety.judging.alarms import Alarm
 from editsafety.judging.group import Group
+from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.lab.tools import artifacts_for
@@ -81,7 +83,7 @@ class Guard:
             raise UsageError(f"a guard of {self.handle.name} is opened once; make a new one.")
         examiner = self._examiner
         examiner.open()
-        session = EditSession(self.handle).__enter__()
+        session = EditSession(self.handle, prove="never").__enter__()  # open for long; what is around it is not ours
         self._session = session
         self._now = _State(session.mark(), Seal.of(self.handle), self.handle.fingerprint(), None)
         self._log(
@@ -113,19 +115,20 @@ class Guard:
             self._refuse(wanted)
             self._number += 1
             before = self._now
+            baseline = Baseline.of(self.handle)
             self._log("begun", number=self._number, requests=[one.as_json() for one in wanted])
             try:
                 earlier = [request for decision in self.accepted for request in decision.requests]
-                decision = self._examiner.examine(self._session, self._number, wanted, before.carry, earlier)
+                decision = self._examiner.examine(self._session, self._number, wanted, before.carry, earlier, baseline)
                 self.tried.append(decision)
                 if decision.kept and decision.edit is not None:
                     self._accept(decision, decision.edit.carry, before)
                     return decision
             except BaseException as error:
-                self._back(before)
-                self._log("rolled back", number=self._number, error=f"{type(error).__name__}: {error}")
+                self._back(before, baseline)
+                self._log("rolled back", number=self._number, error=masked(f"{type(error).__name__}: {error}"))
                 raise
-            self._back(before)
+            self._back(before, baseline)
             self._log("rolled back", **_told(decision, before, before))
             return decision
 
@@ -186,17 +189,20 @@ class Guard:
         self._trouble = CLOSED
         self._before.clear()
         self._session.__exit__(kind, error, trace)
-        about = {} if error is None else {"error": f"{type(error).__name__}: {error}"}
+        about = {} if error is None else {"error": masked(f"{type(error).__name__}: {error}")}
         numbers = [decision.number for decision in self.accepted] if kept else []
         self._log("closed", kept=numbers, fingerprint=self.handle.fingerprint(), **about)
 
-    def _back(self, state: _State) -> None:
-        """Bring the model back to an earlier state, and make sure of it. Raises UndoError."""
+    def _back(self, state: _State, baseline: Baseline | None = None) -> None:
+        """Bring the model back to an earlier state, and make sure of it, by what it did there too. Raises UndoError."""
         self._session.back_to(state.mark)
-        different = state.seal.changed(Seal.of(self.handle))
+        different = [f"{name} differs" for name in state.seal.changed(Seal.of(self.handle))]
+        if baseline is not None and not different:
+            baseline.put_back()
+            different += baseline.differences(self.handle)
         if different:
             self._trouble = "its model could not be brought back; load it again"
-            raise UndoError([f"{name} differs" for name in different])
+            raise UndoError(different)
         self._now = state
 
     def _refuse(self, requests: tuple[EditRequest, ...]) -> None:
@@ -278,6 +284,7 @@ def guard(
         texts = datasets.texts(source, limit=None if texts else TEXTS)
     prompts = [one if isinstance(one, str) else one.filled for one in canaries]
     limits = policy if isinstance(policy, Policy) else Policy.read(policy)
+    refuse_unmeasured(limits, map(abilities.measurement_of, abilities.names()))
     examiner = Examiner(editor, limits, texts, canaries=prompts, alarms=alarms, batch_size=batch_size)
     return Guard(examiner, AuditLog(None if audit is None else Path(audit)), keep=keep)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from editsafety import measures
 from editsafety.datasets.request import EditRequest, Neighbour
 from editsafety.editors import Editor
+from editsafety.edits.baseline import Baseline
 from editsafety.edits.edit import Edit
 from editsafety.edits.seal import Keepsake, Seal
 from editsafety.edits.session import EditSession
@@ -123,9 +124,11 @@ class Examiner:
         requests: tuple[EditRequest, ...],
         carry: Mapping[str, Tensor] | None,
         accepted: Sequence[EditRequest],
+        baseline: Baseline,
     ) -> Decision:
         """Compute the edit, look at its weights, apply it in the session, measure and judge it.
 
+        `baseline` is what the model did before; computing the edit has to leave it at that.
         It is still applied afterwards where the stage is "measured". What an editor raises is an ERROR, except for
         NotPreparedError, UndoError and what is no Exception (Ctrl-C).
         """
@@ -134,7 +137,7 @@ class Examiner:
         name = f"edit {number}"
         record = CaseRecord(name, self.handle.name, self.editor.name, "guarded", requests, before=before)
         try:
-            made = compute(self.handle, self.editor, requests, carry)
+            made = compute(self.handle, self.editor, requests, carry, baseline=baseline, prove="always")
         except (NotPreparedError, UndoError):
             raise
         except Exception as error:  # the boundary: an editor is somebody else's code, anything may come
@@ -172,7 +175,7 @@ class Examiner:
         limit = next((one for one in self.policy.course.values() if one.measure == "kept"), None)
         if not earlier or limit is None:
             return
-        told = measures.load("efficacy")(self.handle, self.bench.inputs(earlier))[0].items
+        told = self.bench.measure_called("efficacy")(self.handle, self.bench.inputs(earlier))[0].items
         share = math.fsum(item or 0.0 for item in told) / len(earlier)
         found["kept"] = Measurement("kept", 1, "rate", share, n=len(earlier), items=told)
         lost = [one.id for one, item in zip(earlier, told, strict=True) if item != 1.0]
@@ -202,7 +205,7 @@ class Examiner:
         if not self._canaries:
             return None
         asked = EditRequest("canaries", "{}", "x", "x", neighbours=tuple(Neighbour(one) for one in self._canaries))
-        return measures.load("locality")(self.handle, self.bench.inputs((asked,), before=before))[0]
+        return self.bench.measure_called("locality")(self.handle, self.bench.inputs((asked,), before=before))[0]
 
 
 def _preflight(policy: Policy, alarms: Sequence[Alarm], found: Found, edit: Edit) -> Iterator[Check]:

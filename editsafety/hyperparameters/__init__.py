@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from editsafety import yaml_files
 from editsafety.errors import UsageError
 from editsafety.shipped import shipped
 
@@ -25,10 +25,16 @@ class Published:
     aside: Mapping[str, str] = field(default_factory=dict)
     # The values of a key that come to what is done here anyway; any other is refused.
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    # Published names of our fields.
+    # Published names of our fields; "" for a name that means another number there.
     renamed: Mapping[str, str] = field(default_factory=dict)
     # What the configurations mean by saying nothing.
     implied: Mapping[str, Any] = field(default_factory=dict)
+    # Keys that would change the edit and cannot be honoured whatever they say, with the reason.
+    refused: Mapping[str, str] = field(default_factory=dict)
+    # Whether the configurations leave numbers to something else (a trained network, the script that is run): these are
+    # then the shipped ones, for the model at hand, for the model that the file names, or else those for `like`.
+    completed: bool = False
+    like: str = ""
     # Is given all values before anything else and returns them in our terms; may raise ValueError(sentence).
     convert: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
@@ -54,14 +60,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: there is no such hyperparameter file.") from error
-    except OSError as error:
-        raise UsageError(f"{path}: this hyperparameter file cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such hyperparameter file.")
+    values = yaml_files.read(path, str(path), twins=True)  # published files are read as they are
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected 'name: number' lines, found {type(values).__name__}.")
     return {str(key): value for key, value in values.items()}

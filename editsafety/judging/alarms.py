@@ -6,6 +6,7 @@ Thresholds are those of one model: what is a large update for one is a small one
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -86,7 +87,7 @@ def prediction(
         return Prediction(*about, reason=f"{signal} is the same in all models")
     best = max(range(len(values) - 1), key=lambda at: (_youden(bad, good, values[at]), at))
     cut = _midway(values[best], values[best + 1])
-    hits, alarms = sum(value > cut for value in bad), sum(value > cut for value in good)
+    hits, alarms = _above(bad, cut), _above(good, cut)
     gap = (sign * good[-1], sign * bad[0]) if good[-1] < bad[0] else None
     precision = hits / (hits + alarms) if hits + alarms else None
     return Prediction(*about, _auc(bad, good), sign * cut, precision, hits / len(bad), gap)
@@ -121,15 +122,19 @@ def _number(note: object) -> float | None:
 
 
 def _auc(bad: Sequence[float], good: Sequence[float]) -> float:
-    from scipy import stats
-
-    ranks = stats.rankdata([*bad, *good])
-    return float((ranks[: len(bad)].sum() - len(bad) * (len(bad) + 1) / 2) / (len(bad) * len(good)))
+    """The share of pairs in which the bad one is above, ties half; both are in order."""
+    twice = sum(bisect_left(good, value) + bisect_right(good, value) for value in bad)
+    return twice / (2 * len(bad) * len(good))
 
 
 def _youden(bad: Sequence[float], good: Sequence[float], cut: float) -> float:
     """Recall plus specificity - 1 where everything above `cut` is called a collapse."""
-    return sum(value > cut for value in bad) / len(bad) - sum(value > cut for value in good) / len(good)
+    return _above(bad, cut) / len(bad) - _above(good, cut) / len(good)
+
+
+def _above(ordered: Sequence[float], cut: float) -> int:
+    """How many of the values, which are in order, are above."""
+    return len(ordered) - bisect_right(ordered, cut)
 
 
 def _midway(low: float, high: float) -> float:

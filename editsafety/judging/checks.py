@@ -22,6 +22,7 @@ from editsafety.runs.measurement import Measurement, wilson
 
 ABILITIES = "abilities"  # the check over all abilities
 WALKED = "walked"  # the check that a course came to its end
+WRITES = "changes_something"  # the check that there is an edit at all: asked of every case, whatever else is asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +107,20 @@ def judge_case(policy: Policy, record: CaseRecord) -> CaseVerdict:
     checks = [*_ended(record)]
     if record.steps and (record.is_course or record.failure is None):
         limits = policy.course if record.is_course else policy.case
-        checks += [] if record.is_course else _structure(record)
+        checks += _left_on_the_way(record) if record.is_course else _structure(record)
+        checks.append(_writes(record))
         checks += [_judge_limit(name, threshold, record) for name, threshold in limits.items()]
         if policy.abilities is not None:
             checks += list(_judge_abilities(policy.abilities, record))
-    if record.is_course and not checks:
+    if record.is_course and all(check.name == WRITES for check in checks):
         said = (
             f"policy {policy.name} has no limit on courses, so nothing of this one can be judged; add a part `course`"
         )
-        checks = [Check(WALKED, Verdict.ERROR, said)]
+        checks += [Check(WALKED, Verdict.ERROR, said)]
+    elif record.is_course and record.steps:
+        base = {name: limit for name, limit in policy.on_base.items() if name not in policy.course}
+        told = [_judge_limit(name, limit, record) for name, limit in base.items()]
+        checks += [check for check in told if check.verdict.fails]  # said only of a model that was broken before
     return CaseVerdict(record, tuple(checks), policy.collapse)
 
 
@@ -173,13 +179,19 @@ def _ended(record: CaseRecord) -> Iterator[Check]:
         yield Check(WALKED, Verdict.INCOMPLETE, said)
 
 
+def _left_on_the_way(record: CaseRecord) -> Iterator[Check]:
+    """What the editor of a course left behind at any of its steps."""
+    left = [name for step in record.steps for name in step.leftovers]
+    if left:
+        yield Check("leftovers", Verdict.ERROR, f"left behind: {_listed(list(dict.fromkeys(left)))}")
+
+
 def _structure(record: CaseRecord) -> list[Check]:
     step = record.step
 
     def exact(name: str, good: bool, said: str, failed: str) -> Check:
         return Check(name, Verdict.PASS if good else Verdict.ERROR, said if good else failed)
 
-    nothing = not step.changed and not step.notes.get("sidecars")
     return [
         exact("restore", step.restored is True, "every byte came back", "the model was not restored bit for bit"),
         exact(
@@ -187,11 +199,17 @@ def _structure(record: CaseRecord) -> list[Check]:
             f"{record.editor} changed what it did not declare: {_listed(step.undeclared)}",
         ),
         exact("leftovers", not step.leftovers, "nothing left behind", f"left behind: {_listed(step.leftovers)}"),
-        Check(
-            "changes_something", Verdict.NO_OP if nothing else Verdict.PASS,
-            "the edit changes nothing" if nothing else f"changed {_listed(step.changed)}",
-        ),
     ]  # fmt: skip
+
+
+def _writes(record: CaseRecord) -> Check:
+    """Whether there is an edit: figures of a model that nothing was written into say nothing about an editor."""
+    if any(step.writes for step in record.steps):
+        changed = list(dict.fromkeys(name for step in record.steps for name in step.changed))
+        return Check(WRITES, Verdict.PASS, f"changed {_listed(changed)}" if changed else "runs beside the model")
+    said = "none of the edits changes anything" if record.is_course else "the edit changes nothing"
+    rounded = record.steps[-1].rounded
+    return Check(WRITES, Verdict.NO_OP, f"{said} but the precision of {_listed(rounded)}" if rounded else said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +223,8 @@ class _Figure:
 
 def _judge_limit(name: str, threshold: Threshold, record: CaseRecord) -> Check:
     """One limit, over the steps of a case."""
-    before = record.before.get(threshold.measure)
+    before, even = record.before.get(threshold.measure), record.before.get("ppl_even")
+    threshold = threshold.within_even(None if even is None else even.value)
     figures = [_figure(threshold, before, step.found.get(threshold.measure)) for step in record.steps]
     missing = [figure for figure in figures if figure.value is None]
     if missing:
@@ -217,7 +236,10 @@ def _judge_limit(name: str, threshold: Threshold, record: CaseRecord) -> Check:
     unit = "x" if threshold.figure == "ratio" else ""
     share = rate(value) if record.is_course and not unit and 0 <= value <= 1 else ""
     said = f"{name} {threshold.spelled(value, first=share)}{unit if math.isfinite(value) else ''}"
-    said += _where(threshold, record, step) if record.is_course else _evidence(threshold, before, step)
+    if threshold.figure != "before":
+        said += _where(threshold, record, step) if record.is_course else _evidence(threshold, before, step)
+    if threshold.pass_at_most_of_even is not None and even is not None and threshold.verdict(value).fails:
+        said += f" (a model that guesses evenly has {_exact(even.value)}: it was broken already before any edit)"
     return Check(name, threshold.verdict(value), f"{said}, expected {threshold.limit}{unit}", value)
 
 
@@ -263,7 +285,7 @@ def _evidence(threshold: Threshold, before: Measurement | None, step: Step) -> s
     if threshold.figure == "ratio" and before is not None and after is not None:
         new = f"{_exact(after.value)} after" if after.value is not None else f"after the edit: {after.reason}"
         return f" ({_exact(before.value)} before, {new})"
-    return f" ({after.reason})" if threshold.figure != "before" and after is not None and after.reason else ""
+    return f" ({after.reason})" if after is not None and after.reason else ""
 
 
 def _judge_abilities(limit: AbilityLimit, record: CaseRecord) -> Iterator[Check]:

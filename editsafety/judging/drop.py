@@ -53,7 +53,9 @@ def drop(before: Measurement, after: Measurement, *, noise: float = 0.0) -> Drop
     `noise` is the spread of re-runs of the unedited model (`noise_floor`). Raises UsageError for measurements that
     cannot be compared: other names, or another number of items.
     """
-    if before.name != after.name or before.n != after.n or len(before.items) != len(after.items):
+    both = before.value is not None and after.value is not None  # what has no value need not have its items
+    other_items = both and len(before.items) != len(after.items)
+    if before.name != after.name or before.n != after.n or other_items:
         raise UsageError(
             f"{before.name} on {before.n} items cannot be compared with {after.name} on {after.n}: ask the same items."
         )

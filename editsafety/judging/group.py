@@ -69,7 +69,8 @@ class Group:
     def sentences(self) -> tuple[str, ...]:
         """Why the verdict is what it is, the most severe first; then which stream is fine where another is not."""
         said = [finding.sentence for finding in self.findings]
-        fine = [stream for stream in self.planned if said and self.verdict_on(stream) is Verdict.PASS]
+        whole = any(one.stream == WHOLE and one.check != "complete" for one in self.findings)  # no stream is fine then
+        fine = [stream for stream in self.planned if said and not whole and self.verdict_on(stream) is Verdict.PASS]
         for stream in fine:
             worst = max(self.ratios(stream), default=None)
             stays = f", perplexity at most {times(worst)}" if worst is not None else ""
@@ -111,9 +112,14 @@ class Group:
 
         None for a case that did not collapse.
         """
-        if case.verdict is not Verdict.COLLAPSE:
-            return ()
-        return causes.of_case(case.record, [c.record for c in self.cases if c.verdict is not Verdict.COLLAPSE])
+        return self._causes.get(case.record.case, ())
+
+    @cached_property
+    def _causes(self) -> dict[str, tuple[Cause, ...]]:
+        """Of every case that collapsed, by its id: each format asks for all of them."""
+        stays = [case.record for case in self.cases if case.verdict is not Verdict.COLLAPSE]
+        fallen = [case.record for case in self.cases if case.verdict is Verdict.COLLAPSE]
+        return {record.case: causes.of_case(record, stays) for record in fallen}
 
     def ratios(self, stream: str | None = None) -> list[float]:
         """Perplexity ratios of the judged cases, infinite for broken models."""

@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from editsafety import yaml_files
 from editsafety.errors import UnknownNameError, UsageError
+from editsafety.judging.baselines.tolerance import Tolerance
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import exact
 from editsafety.runs.settings import Settings
@@ -41,6 +42,7 @@ class Threshold(BaseModel):
     warn_at_most: float | None = Limit
     pass_at_least: float | None = Limit
     warn_at_least: float | None = Limit
+    pass_at_most_of_even: float | None = Limit  # of me_ppl: likewise, as a share of what an even guess has (`ppl_even`)
     over: Literal["worst", "last", "mean"] = "worst"  # of a course: which of its steps, or the mean of all
     fails_as: Verdict = Verdict.WARN
     why: str
@@ -48,7 +50,7 @@ class Threshold(BaseModel):
     @field_validator("fails_as")
     @classmethod
     def _can_fail(cls, fails_as: Verdict) -> Verdict:
-        if fails_as in (Verdict.PASS, Verdict.INCOMPLETE):
+        if fails_as in (Verdict.PASS, Verdict.REGRESSED, Verdict.INCOMPLETE):
             raise ValueError(f"a limit cannot fail as {fails_as.value}")
         return fails_as
 
@@ -59,6 +61,10 @@ class Threshold(BaseModel):
             raise ValueError("give exactly one of pass_at_most and pass_at_least")
         if most is not None and self.warn_at_least is not None:
             raise ValueError("warn_at_least goes with pass_at_least, not with pass_at_most")
+        if self.pass_at_most_of_even is not None and (
+            most is None or self.measure != "me_ppl" or self.figure == "ratio"
+        ):
+            raise ValueError("pass_at_most_of_even goes with pass_at_most, on me_ppl before or after an edit")
         if least is not None and self.warn_at_most is not None:
             raise ValueError("warn_at_most goes with pass_at_most, not with pass_at_least")
         if most is not None and self.warn_at_most is not None and self.warn_at_most < most:
@@ -95,6 +101,14 @@ class Threshold(BaseModel):
         passes = min(self.pass_at_most, ratio) if self.pass_at_most is not None else None
         return self.model_copy(update={"pass_at_most": passes, "warn_at_most": ratio})
 
+    def within_even(self, even: float | None) -> Threshold:
+        """The limit where an even guess has this perplexity: no further than its share of that."""
+        if self.pass_at_most_of_even is None or self.pass_at_most is None or even is None:
+            return self
+        end = self.pass_at_most_of_even * even
+        warn = None if self.warn_at_most is None else max(min(self.warn_at_most, end), min(self.pass_at_most, end))
+        return self.model_copy(update={"pass_at_most": min(self.pass_at_most, end), "warn_at_most": warn})
+
     @property
     def limit(self) -> str:
         """The limit in words: "at most 1.25"."""
@@ -130,7 +144,10 @@ class AbilityLimit(BaseModel):
 
 
 class Policy(BaseModel):
-    """Limits per case, per group (one editor on one model and stream), per course, and on abilities along a course."""
+    """Limits per case, per group (one editor on one model and stream), per course, and on abilities along a course.
+
+    `baseline` has what may be lost against a baseline, by figure: a measurement, or `perplexity_ratio`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
@@ -138,6 +155,7 @@ class Policy(BaseModel):
     group: dict[str, Threshold]
     course: dict[str, Threshold] = {}
     abilities: AbilityLimit | None = None
+    baseline: dict[str, Tolerance] = {}
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Policy:
@@ -177,15 +195,30 @@ class Policy(BaseModel):
             known = [p.stem for p in (shipped("suites") / "policies").glob("*.yaml")]
             raise UnknownNameError("policy", str(name), known, "Or give the path of a .yaml file.")
         try:
-            return cls.model_validate(_yaml(path))
+            return cls.model_validate(_mapping(path))
         except ValidationError as error:
             raise UsageError(f"{path.name}: {_said(error)}") from error
+
+    def expect_left_out(self, kind: str, name: str, known: Iterable[str]) -> None:
+        """Pass for a limit of the default policy, which the suites were written for, that this policy leaves out.
+
+        Raises UsageError for any other name: no policy has a check of that name among those `known`.
+        """
+        usual = Policy.read("default")
+        if name not in {*usual.case, *usual.group, *usual.course} or name in {*self.case, *self.group, *self.course}:
+            raise UsageError(f"policy {self.name} has no {kind} check {name!r}. Known: {', '.join(known)}.")
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
         """The policy of a run, with the limit on perplexity that was asked for in place of its own."""
         policy = cls.read(settings.policy)
         return policy if settings.collapse_above is None else policy.with_collapse_above(settings.collapse_above)
+
+    @property
+    def on_base(self) -> dict[str, Threshold]:
+        """Its limits on the unedited model alone: where one fails, nothing that was compared with that model counts."""
+        limits = {**self.case, **self.course}
+        return {name: limit for name, limit in limits.items() if limit.figure == "before"}
 
     def with_collapse_above(self, ratio: float) -> Policy:
         """The policy with another perplexity ratio past which a model has collapsed.
@@ -234,25 +267,8 @@ class Policy(BaseModel):
                 )
 
 
-class _NoTwins(yaml.SafeLoader):
-    """YAML in which a key that is given twice is an error: the first of two limits would vanish unseen."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _yaml(path: Path) -> Any:
-    try:
-        found = yaml.load(path.read_text(encoding="utf-8"), _NoTwins)  # a SafeLoader: no objects are made
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path.name}: cannot be read as YAML: {' '.join(str(error).split())}") from error
-    except OSError as error:
-        raise UsageError(f"{path.name}: cannot be read: {error.strerror}.") from error
+def _mapping(path: Path) -> dict[Any, Any]:
+    found = yaml_files.read(path, path.name)
     if not isinstance(found, dict):
         raise UsageError(f"{path.name}: expected the keys name, case and group, found {type(found).__name__}.")
     return found

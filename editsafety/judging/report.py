@@ -6,15 +6,16 @@ No torch here: it is made of a plan, a policy and records alone, so reports can 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from editsafety.judging.checks import WALKED, CaseVerdict, Check, judge_case, judge_group
+from editsafety.judging.checks import WALKED, WRITES, CaseVerdict, Check, judge_case, judge_group
 from editsafety.judging.group import WHOLE, Group, order
+from editsafety.judging.parts import Gap, VerdictPart, of_blocks, of_run
 from editsafety.judging.policy import Policy
-from editsafety.judging.verdict import NOTHING_JUDGED, Verdict
+from editsafety.judging.verdict import NOTHING_JUDGED, STOPPED, Verdict
 from editsafety.names import label, slug
 from editsafety.numbers import counting, span
 from editsafety.runs.case import Case
@@ -22,6 +23,9 @@ from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.facts import ModelFacts, RunFacts
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.settings import Settings
+
+if TYPE_CHECKING:
+    from editsafety.judging.baselines.comparison import Comparison
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class RunReport:
     courses: tuple[CaseVerdict, ...] = ()  # the cases of several edits
     missing_courses: tuple[str, ...] = ()  # ids of those without a record
     command: str = ""  # how it is run again, where that is not a suite of pytest
+    commands: Mapping[str, str] = field(default_factory=dict)  # the same for single cases, by id; empty: there is none
+    against: Comparison | None = None  # how it stands to a baseline, where one was given
     more: Mapping[str, Any] = field(default_factory=dict)  # what else the JSON document has, by section
 
     @classmethod
@@ -95,7 +101,8 @@ class RunReport:
     def alone(cls, policy: Policy, group: Group, model: ModelFacts, facts: RunFacts) -> RunReport:
         """The report on one group that no plan laid out: a model that was handed over, the edits of a guard."""
         plan = RunPlan(Settings((model.source,), (group.editor,)), (), (), {})
-        return cls(plan, policy, (group,), (), replace(facts, models={model.model: model}))
+        nowhere = {case.record.case: "" for case in group.cases}  # no suite has them
+        return cls(plan, policy, (group,), (), replace(facts, models={model.model: model}), commands=nowhere)
 
     @property
     def judged(self) -> int:
@@ -110,26 +117,58 @@ class RunReport:
     @property
     def gaps(self) -> tuple[str, ...]:
         """Why there is no record of a course, for each that has none."""
-        named = {case.id: (slug(case.model), label(case.editor)) for case in self.plan.courses}
-        said = {name: self.facts.problems.get(named.get(name, ("", ""))) for name in self.missing_courses}
-        return tuple(
-            f"{name}: {Verdict.ERROR.value}: {problem}" if problem else f"{name}: {Verdict.INCOMPLETE.value}: no result"
-            for name, problem in said.items()
-        )
+        return tuple(said for *_, said in self._gaps())
 
     @cached_property
-    def verdict(self) -> Verdict | None:
-        """The worst of all groups; ERROR when a control misbehaved; None when nothing was judged.
+    def parts(self) -> tuple[VerdictPart, ...]:
+        """What the verdict is made of: each editor on each model, then the run itself; none where nothing was judged.
 
         Where nothing was judged because something stood in the way that has a name, that is an ERROR and not nothing.
         """
-        found = [Verdict.ERROR for control in self.controls if not control.behaved]
-        found += [Verdict.ERROR for gap in self.gaps if f": {Verdict.ERROR.value}: " in gap]
-        if self.judged or self.courses or any(group.verdict is Verdict.ERROR for group in self.groups):
-            found += [group.verdict for group in self.groups]
-            found += [course.verdict for course in self.courses]
-            found += [Verdict.INCOMPLETE] if self.interrupted or self.missing_courses else []
-        return Verdict.worst(found) if found else None
+        blocks, run = of_blocks(self.groups, self.courses, self._gaps()), of_run(self._troubles())
+        judged = self.judged or self.courses or (self.controls and not self.planned)
+        return (*blocks, run) if judged or Verdict.ERROR in {part.verdict for part in (*blocks, run)} else ()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The worst of all parts; None when nothing was judged."""
+        return Verdict.worst(part.verdict for part in self.parts) if self.parts else None
+
+    @property
+    def uncontrolled(self) -> tuple[str, ...]:
+        """The models without a control: nothing has shown that a collapse of theirs would be seen."""
+        judged = (*((g.model) for g in self.groups), *(course.record.model for course in self.courses))
+        return tuple(dict.fromkeys(model for model in judged if model not in {c.model for c in self.controls}))
+
+    def _troubles(self) -> Iterator[tuple[Verdict, str]]:
+        """What is wrong with the run itself, whatever came of its editors."""
+        yield from ((Verdict.ERROR, control.sentence) for control in self.controls if not control.behaved)
+        if self.plan.settings.require_controls and self.uncontrolled:
+            models = ", ".join(self.uncontrolled)
+            yield Verdict.ERROR, f"no control was run on {models}, and controls are required (--require-controls)"
+        if self.facts.unexplained:
+            told = "; ".join(self.facts.unexplained)
+            yield Verdict.ERROR, f"a test failed by itself, and by no check that it is there to make: {told}"
+        if self.interrupted:
+            yield Verdict.INCOMPLETE, "the run was interrupted"
+        if self.against is not None:
+            yield from (
+                (Verdict.ERROR, f"cannot be held against the baseline: {said}") for said in self.against.refused
+            )
+            yield from (
+                (Verdict.ERROR, f"cannot be held against the baseline: {said}") for said in self.against.incomparable
+            )
+            yield from ((Verdict.REGRESSED, f"{one.editor}: {one.sentence}") for one in self.against.regressed)
+
+    def _gaps(self) -> Iterator[Gap]:
+        """The courses without a record."""
+        cases = {case.id: case for case in self.plan.courses}
+        for name in self.missing_courses:
+            case = cases.get(name)
+            block = (slug(case.model), label(case.editor)) if case else ("", "")
+            problem = self.facts.problems.get(block)
+            verdict, said = (Verdict.ERROR, problem) if problem else (Verdict.INCOMPLETE, "no result")
+            yield *block, verdict, f"{name}: {verdict.value}: {said}"
 
     @cached_property
     def worst_groups(self) -> list[Group]:
@@ -156,7 +195,9 @@ class RunReport:
 
     @property
     def exit_code(self) -> int:
-        """0 pass, 10 COLLAPSE, 11 INEFFECTIVE, DAMAGED or NO-OP, 13 ERROR or INCOMPLETE, 14 nothing judged."""
+        """0 pass, 2 stopped, 10 to 14 as the verdict says, 14 where nothing was judged."""
+        if self.interrupted and self.facts.ended.stopped:
+            return STOPPED
         return NOTHING_JUDGED if self.verdict is None else self.verdict.exit_code
 
     @cached_property
@@ -185,12 +226,20 @@ def _group(policy: Policy, cases: Sequence[Case], records: Mapping[str, CaseReco
 
 
 def _judged(policy: Policy, record: CaseRecord, facts: RunFacts) -> CaseVerdict:
-    """A case judged by the checks that were asked for; what stopped it is never left out."""
+    """A case judged by the checks that were asked for.
+
+    What stopped it is never left out, nor that it is no edit, or of a model that was broken before.
+    """
     case = judge_case(policy, record)
     head = "course " if record.is_course else ""
     stopped = record.failure is not None and not record.is_course
-    kept = (c for c in case.checks if stopped or c.name == WALKED or facts.asks_for(f"{head}{c.name}"))
-    return replace(case, checks=tuple(kept))
+
+    def counts(check: Check) -> bool:
+        fundamental = check.name == WRITES or check.name in policy.on_base
+        always = check.name == WALKED or (fundamental and check.verdict.fails)
+        return stopped or always or facts.asks_for(f"{head}{check.name}")
+
+    return replace(case, checks=tuple(check for check in case.checks if counts(check)))
 
 
 def _whole(model: str, editor: str, facts: RunFacts, *, complete: bool) -> list[Check]:

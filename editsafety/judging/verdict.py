@@ -18,6 +18,7 @@ class Verdict(Enum):
     NO_OP = "NO-OP"
     DAMAGED = "DAMAGED"
     COLLAPSE = "COLLAPSE"
+    REGRESSED = "REGRESSED"
     INCOMPLETE = "INCOMPLETE"
     ERROR = "ERROR"
 
@@ -43,7 +44,7 @@ class Verdict(Enum):
 
     @property
     def exit_code(self) -> int:
-        """What `editsafety run` exits with (pytest keeps its own 0 to 6; 12 is reserved for regressions)."""
+        """What `editsafety run` exits with (pytest keeps 0 to 6; 12 is a run that is worse than its baseline)."""
         return _EXIT_CODES[self]
 
     @classmethod
@@ -60,6 +61,7 @@ _EXIT_CODES = {
     Verdict.INEFFECTIVE: 11,
     Verdict.DAMAGED: 11,
     Verdict.COLLAPSE: 10,
+    Verdict.REGRESSED: 12,
     Verdict.INCOMPLETE: 13,
     Verdict.ERROR: 13,
 }
@@ -70,6 +72,7 @@ _MEANINGS = {
     Verdict.INEFFECTIVE: "the edits do not take",
     Verdict.DAMAGED: "the edits change answers they should leave alone",
     Verdict.COLLAPSE: "an edited model stops working",
+    Verdict.REGRESSED: "worse than the baseline that was accepted",
     Verdict.INCOMPLETE: "planned cases have no result",
     Verdict.ERROR: "the run itself cannot be relied on",
 }
@@ -79,7 +82,9 @@ _ADVICE = {
     Verdict.INEFFECTIVE: "raise the number of steps or the learning rate, or edit other layers",
     Verdict.DAMAGED: "lower the step size, or use an editor that constrains neighbours",
     Verdict.COLLAPSE: "do not ship these edits; replay the worst case, and screen requests like it",
+    Verdict.REGRESSED: "look at the cases that got worse; mend the editor, or accept this run as the new baseline",
     Verdict.INCOMPLETE: "run the same command again: finished cases are not computed again",
     Verdict.ERROR: "fix the first problem; nothing else in this report is reliable until then",
 }
+STOPPED = 2  # exit code of a run that was interrupted on purpose, as pytest's
 NOTHING_JUDGED = 14

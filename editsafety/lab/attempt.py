@@ -14,10 +14,13 @@ from torch import Tensor
 
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
+from editsafety.edits.baseline import Baseline
 from editsafety.edits.edit import Edit
+from editsafety.edits.rounding import is_only_rounded
 from editsafety.edits.seal import Seal
-from editsafety.edits.session import EditSession
-from editsafety.errors import EditorError, UndoError, sentence_of
+from editsafety.edits.session import EditSession, Proof
+from editsafety.errors import EditorError, MeasureError, UndoError, sentence_of
+from editsafety.foreign import contained
 from editsafety.lab.bench import Bench, Found
 from editsafety.measures import AbilityProbe
 from editsafety.model.handle import ModelHandle
@@ -49,13 +52,22 @@ class Questions:
 
 
 def compute(
-    handle: ModelHandle, editor: Editor, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None
+    handle: ModelHandle,
+    editor: Editor,
+    requests: Sequence[EditRequest],
+    carry: Mapping[str, Tensor] | None = None,
+    *,
+    baseline: Baseline | None = None,
+    prove: Proof | None = None,
 ) -> Made:
     """Let an editor compute its edit, inside a session that puts back and names whatever it leaves behind.
 
-    Raises EditorError when it returns something else than an Edit, UndoError when it changed weights by itself.
+    `baseline` and `prove` are the session's. Raises EditorError when it returns something else than an Edit, UndoError
+    when it changed weights by itself.
     """
-    with EditSession(handle) as guard, metered(handle.device, memory=True) as reading:
+    session = EditSession(handle, baseline=baseline, prove=prove)
+    # Contained inside the session: it must find an error to report, and not an end of the program.
+    with session as guard, contained(editor.name), metered(handle.device, memory=True) as reading:
         edit = editor.edit(requests) if carry is None else editor.edit(requests, carry)
     if not isinstance(edit, Edit):
         raise EditorError(f"{editor.name}.edit() returned {type(edit).__name__}, expected an editsafety Edit.")
@@ -75,8 +87,8 @@ def attempt(
 
     `look` may inspect the edited model before anything is measured; what it raises passes through, as UndoError does.
     """
-    session = EditSession(bench.handle)
-    with session:
+    session = EditSession(bench.handle, baseline=bench.baseline)
+    with session, contained(f"a sidecar of {made.edit.editor}"):
         step, answers = observe(bench, session, made, questions, probes=probes, look=look)
     leftovers = made.leftovers + session.leftovers
     cost = replace(step.cost, undo=session.undo_seconds)
@@ -122,24 +134,72 @@ def observe(
         edit_id=edit.id,
         declared=session.declared(),
         changed=changed,
+        rounded=tuple(name for name in only_rounded(session) if name in changed),
         leftovers=made.leftovers,
     )
     return step, answers
 
 
-def failure_of(bench: Bench, editor: str, error: BaseException) -> Failure:
-    """What came out of an editor, in words; weights that it changed by itself are brought back.
+def only_rounded(session: EditSession) -> tuple[str, ...]:
+    """Those declared parameters that hold the numbers from before the session, rounded to a narrower type at most."""
+    parameters = dict(session.handle.model.named_parameters(remove_duplicate=False))
+    return tuple(name for name in session.declared() if _is_rounded(session.original(name), parameters[name].detach()))
 
-    Raises UndoError when they cannot be.
+
+def _is_rounded(before: Tensor, after: Tensor) -> bool:
+    alike = (before.shape, before.dtype) == (after.shape, after.dtype)
+    return alike and is_only_rounded(before, after)
+
+
+def failure_of(bench: Bench, editor: str, error: BaseException) -> Failure:
+    """What came out of an editor, in words; what it changed by itself is brought back.
+
+    Where that cannot be the bench is `broken` afterwards, and nothing may be measured on it any more.
     """
-    kind, undeclared = "contract" if isinstance(error, EditorError) else "editor", tuple[str, ...]()
-    if isinstance(error, UndoError):
-        bench.repair()
-        kind, undeclared = "undeclared", tuple(error.findings)
-    elif isinstance(error, torch.OutOfMemoryError):
+    kind = "contract" if isinstance(error, EditorError) else "editor"
+    if isinstance(error, UndoError) and lost_device(error) is None:
+        _repair(bench, error)
+        raised = f"; it had raised {sentence_of(error.__cause__)}" if error.__cause__ is not None else ""
+        said, where = f"{editor} failed: {sentence_of(error)}{raised}", where_raised(error.__cause__ or error)
+        return Failure("undeclared", said, where, tuple(error.findings))
+    if (lost := lost_device(error)) is not None:
+        kind, bench.broken = "device", f"the GPU answers nothing any more in this process: {sentence_of(lost)}"
+    elif isinstance(error, torch.OutOfMemoryError | MemoryError):
         torch.cuda.empty_cache()
         kind = "oom"
-    return Failure(kind, f"{editor} failed: {sentence_of(error)}", where_raised(error), undeclared)
+        _bring_back(bench)  # it may have been the session that found no room, on its way out
+    elif isinstance(error, MeasureError):
+        return Failure("measure", sentence_of(error), where_raised(error))
+    return Failure(kind, f"{editor} failed: {sentence_of(error)}", where_raised(error))
+
+
+def _repair(bench: Bench, error: UndoError) -> None:
+    _bring_back(bench)
+    if error.lasting:
+        bench.broken = bench.spoilt = f"this process cannot be trusted any more: {'; '.join(error.lasting)}"
+    elif error.running:
+        bench.broken = f"what an editor started goes on: {'; '.join(error.running)}"
+
+
+def _bring_back(bench: Bench) -> None:
+    try:
+        bench.repair()
+    except UndoError as worse:
+        bench.broken = str(worse)
+
+
+def lost_device(error: BaseException) -> BaseException | None:
+    """What a GPU said after which every call fails in this process (a device-side assert, an illegal access), or None.
+
+    It may be behind what came of it: the model cannot be put back either then.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        said = str(seen) if isinstance(seen, RuntimeError) and not isinstance(seen, torch.OutOfMemoryError) else ""
+        if any(name in said for name in ("CUDA error:", "HIP error:")) and "out of memory" not in said:
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def where_raised(error: BaseException) -> str:

@@ -11,15 +11,16 @@ from typing import Any
 
 from editsafety import measures
 from editsafety.datasets.request import EditRequest
+from editsafety.edits.baseline import Baseline
 from editsafety.edits.seal import Keepsake
-from editsafety.errors import UndoError
+from editsafety.errors import MeasureError, UndoError
 from editsafety.judging.policy import Policy
-from editsafety.lab import walk_steps
 from editsafety.lab.provenance import of_model, of_software
 from editsafety.measures import AbilityProbe, Inputs, Measure
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.facts import ModelFacts, RunFacts
 from editsafety.runs.measurement import Measurement
+from editsafety.runs.signals import STEP, WALK
 
 Found = dict[str, Measurement]
 NOISE_TEXTS = 20
@@ -38,6 +39,10 @@ class Bench:
     base: Found = field(default_factory=dict)  # the measures of the unedited model alone
     along: Sequence[Measure] = ()  # measured at every step of a course because the policy has a limit on them
     noise: float = 0.0  # the most by which the perplexity of a text differs when it is measured again
+    baseline: Baseline | None = None  # what the model did before anybody edited it
+    broken: str = ""  # why nothing can be measured on this model any more: it has to be loaded anew
+    spoilt: str = ""  # why that does not help either: nothing can be judged in this process any more
+    _owners: dict[str, Measure] = field(default_factory=dict)  # which measure each figure is of
     _unedited: dict[tuple[str, ...], Found] = field(default_factory=dict)
     _probed: dict[str, Measurement] = field(default_factory=dict)
 
@@ -52,20 +57,21 @@ class Bench:
         """Measure the unedited model, unless `base` and `noise` are known from before.
 
         `probes` are those of courses, None where no course will be judged. Raises UsageError for a policy with a limit
-        on what nothing measures, or one that is finer than the noise.
+        on what nothing measures, or one that is finer than the noise, MeasureError for a figure of two measures.
         """
-        given = {one: [found.name for found in one(self.handle, Inputs())] for one in self.measures}
-        wanted = {limit.measure for limit in policy.course.values()} - set(walk_steps.NAMES)
+        given = {one: self._names_of(one) for one in self.measures}
+        wanted = {limit.measure for limit in policy.course.values()} - set(STEP)
         self.along = [one for one in self.measures if one.scope == "case" and wanted.intersection(given[one])]
         names = [name for one in self.measures for name in given[one]]
         along = [name for one in self.measures if one.scope == "model" or one in self.along for name in given[one]]
-        along += [*walk_steps.NAMES, *(probe.name for probe in probes or ())]
+        along += [*STEP, *(probe.name for probe in probes or ())]
         policy.refuse_unknown(names, None if probes is None else along)
         if base is None:
             self.measure_base()
         else:
             self.base, self.noise = base, noise
         policy.refuse_below_noise(self.noise)
+        self.baseline = Baseline.of(self.handle)
 
     def facts(self) -> tuple[ModelFacts, RunFacts]:
         """What a report says of the model, and of what it was measured with."""
@@ -79,7 +85,25 @@ class Bench:
 
     def measure(self, scope: str, requests: Sequence[EditRequest] = (), **more: Any) -> Found:
         """What those measures find that have this scope ("model", "case" or "edit"), on the model as it is."""
-        return measure(self.measures, self.handle, self.inputs(requests, **more), scope)
+        found = measure(self.measures, self.handle, self.inputs(requests, **more), scope)
+        for name in found:
+            owner = self._owners.get(name)
+            if owner is not None and owner.scope != scope:
+                raise MeasureError(
+                    f"a measure that does not say what it `gives`, of scope {scope!r}, returned {name!r}, which is a "
+                    f"figure of measure {owner.name}. Give it a name of its own."
+                )
+        return found
+
+    def _names_of(self, one: Measure) -> list[str]:
+        """The figures of a measure, whatever it is given; from now on they are its own."""
+        names = [found.name for found in measures.called(one, self.handle, Inputs())]
+        for name in names:
+            if name in WALK:
+                raise MeasureError(f"measure {one.name} gives {name!r}, which is a figure of courses. Rename it.")
+            if (owner := self._owners.setdefault(name, one)) is not one:
+                raise MeasureError(_two_owners(name, owner, one))
+        return names
 
     def measure_base(self) -> None:
         """Measure the unedited model, and some texts once more one by one: what differs is the noise floor."""
@@ -88,6 +112,10 @@ class Bench:
         again = measure(self.measures, self.handle, few, "model")["me_ppl"].items
         pairs = [(a, b) for a, b in zip(self.base["me_ppl"].items, again, strict=False) if a and b]
         self.noise = max((abs(a - b) / a for a, b in pairs), default=0.0)
+
+    def measure_called(self, name: str) -> Measure:
+        """A measure by its own name: the one of this bench, looked up where it has none of that name."""
+        return next((one for one in self.measures if one.name == name), None) or measures.load(name)
 
     def unedited(self, requests: Sequence[EditRequest]) -> Found:
         """The measurements of requests on the unedited model, taken once whatever the number of editors."""
@@ -106,10 +134,28 @@ class Bench:
     def repair(self) -> None:
         """Bring back every byte after an editor did not. Raises UndoError when that is not enough."""
         self.keepsake.restore(self.handle)
-        if self.handle.fingerprint() != self.handle.identity:
-            raise UndoError([f"{self.handle.name} cannot be brought back; load it again"])
+        different = [*self.keepsake.frame.left_behind(self.handle)]
+        different += () if self.baseline is None else self.baseline.differences(self.handle)
+        if self.handle.fingerprint() != self.handle.identity or different:
+            raise UndoError([f"{self.handle.name} cannot be brought back; load it again", *different])
 
 
 def measure(chosen: Sequence[Measure], handle: ModelHandle, inputs: Inputs, scope: str) -> Found:
     """What those of the chosen measures find that have this scope ("model", "case" or "edit")."""
-    return {found.name: found for one in chosen if one.scope == scope for found in one(handle, inputs)}
+    found: Found = {}
+    owners: dict[str, Measure] = {}
+    for one in chosen:
+        if one.scope != scope:
+            continue
+        for figure in measures.called(one, handle, inputs):
+            if (owner := owners.setdefault(figure.name, one)) is not one:
+                raise MeasureError(_two_owners(figure.name, owner, one))
+            found[figure.name] = figure
+    return found
+
+
+def _two_owners(name: str, first: Measure, second: Measure) -> str:
+    return (
+        f"measures {first.name} and {second.name} both give {name!r}: one would silently stand for the other. "
+        "Rename one of them, or uninstall its package."
+    )

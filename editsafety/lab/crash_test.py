@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.lab.lab import Lab
@@ -45,6 +46,8 @@ def crash_test(
     Raises UsageError or DataError before anything is run, NotPreparedError for an editor whose slow part is missing.
     """
     plan = RunPlan.of(Settings((name,), tuple(editors), **settings))
+    policy = Policy.of(plan.settings)
+    refuse_unmeasured(policy)
     handle = ModelHandle.of(model, tokenizer, name=name)
     with tempfile.TemporaryDirectory() as temporary:
         store = Store((folder or Path(temporary)) / STORE)
@@ -52,6 +55,6 @@ def crash_test(
         records = {case.id: lab.record(case) for case in lab.wanted}
         for block in plan.blocks:
             lab.same_in_any_order(*block)
-        report = RunReport.of(plan, Policy.of(plan.settings), records, store.facts(), planned=lab.wanted)
+        report = RunReport.of(plan, policy, records, store.facts(), planned=lab.wanted)
         store.close()
     return report

@@ -69,11 +69,11 @@ class EditStore:
             kept, about = tensor_files.load(self._beside(key))
             places = about["edit"]
             edit = Edit.load(self._file(key), sidecars, lambda name, tensor: _placed(tensor, places[name]))
-        except (EditSafetyError, OSError):
+            carry = {name: _placed(tensor, about["carry"][name]) for name, tensor in kept.items()}
+            edit = replace(edit, carry=carry if about["carries"] else None)
+            return Made(edit, requests, Cost(**about["cost"]), tuple(about["leftovers"]))
+        except (EditSafetyError, OSError, LookupError, RuntimeError, TypeError, ValueError):
             return None
-        carry = {name: _placed(tensor, about["carry"][name]) for name, tensor in kept.items()}
-        edit = replace(edit, carry=carry if about["carries"] else None)
-        return Made(edit, requests, Cost(**about["cost"]), tuple(about["leftovers"]))
 
     def clear(self) -> None:
         """Drop all edits: the run has come to its end."""

@@ -7,11 +7,13 @@ import json
 from collections.abc import Callable
 
 from editsafety import __version__, editors, measures
+from editsafety.errors import ModelError, StoreError
 from editsafety.judging.policy import Policy
 from editsafety.lab.terms import Terms
 from editsafety.names import label, slug
 from editsafety.runs.case import Block, Case
-from editsafety.runs.facts import BlockKey, ModelFacts
+from editsafety.runs.facts import BlockKey, ModelFacts, ModelFiles, Unusable
+from editsafety.runs.model_files import state_of_files
 from editsafety.runs.plan import RunPlan, text_digest
 from editsafety.runs.store import Store
 
@@ -50,7 +52,7 @@ class CaseKeys:
     def _digest(self, block: Block) -> str:
         model, editor = block
         settings = self._plan.settings
-        facts = self._store.fact(ModelFacts, slug(model)) or self._load(model)
+        facts = self._facts(model)
         hparams = editors.read_hparams(editor, slug(model), settings.hparams_of(editor))
         body = {
             "version": __version__,
@@ -66,3 +68,17 @@ class CaseKeys:
             "measures": {one.name: one.version for one in measures.needed(Policy.of(settings).measured)},
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+    def _facts(self, model: str) -> ModelFacts:
+        """What is known of a model; it is loaded where nothing is, or where its weights may be others by now."""
+        known = self._store.fact(ModelFacts, slug(model))
+        if known is None:
+            return self._load(model)
+        files, now = self._store.fact(ModelFiles, slug(model)), state_of_files(model)
+        if not now or (files is not None and files.state == now):
+            return known
+        try:
+            return self._load(model)
+        except ModelError as error:
+            self._store.note(Unusable(str(error)))
+            raise StoreError(f"{self._store.path.parent}: the model has changed since. {error}") from error

@@ -17,7 +17,16 @@ import torch
 
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
-from editsafety.errors import EditorError, EditSafetyError, StoreError, UndoError, UsageError
+from editsafety.errors import (
+    EditorError,
+    EditSafetyError,
+    SpoiltProcessError,
+    StoreError,
+    UndoError,
+    UsageError,
+    sentence_of,
+)
+from editsafety.foreign import contained
 from editsafety.lab import single
 from editsafety.lab.attempt import Made, compute, where_raised
 from editsafety.lab.bench import Bench
@@ -25,18 +34,19 @@ from editsafety.lab.edit_store import EditStore, edit_key
 from editsafety.lab.terms import refusal
 from editsafety.lab.tools import Tools
 from editsafety.lab.walk import walk
+from editsafety.lab.watch import Sign, Watch, unwatched
 from editsafety.model.handle import ModelHandle
 from editsafety.names import label, slug
 from editsafety.numbers import times
 from editsafety.progress import Progress, Task
 from editsafety.runs.case import Block, Case
 from editsafety.runs.case_record import CaseRecord, Failure
-from editsafety.runs.facts import Drifted, ModelFacts, OrderFacts, Problem
+from editsafety.runs.facts import BlockKey, Drifted, OrderFacts, Problem
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.store import Store
 
 CHUNK = 4  # single edits that one of several workers claims at a time
-DEATHS = 2  # so often a case may take its process with it before it is given up
+DEATHS = 3  # so often the process that runs a case may be killed before the case is given up
 
 
 class Lab:
@@ -44,7 +54,7 @@ class Lab:
 
     `workers` share the store and the cores; `handles` are models that are in memory already, by the name that the plan
     calls them; `wanted` are the cases of this session, all single edits and controls by default; `live` are edits that
-    will be asked for beside them (`Lab.edit`).
+    will be asked for beside them (`Lab.edit`); `watch` is told what is being done.
     """
 
     def __init__(
@@ -57,10 +67,12 @@ class Lab:
         handles: Mapping[str, ModelHandle] | None = None,
         wanted: Sequence[Case] | None = None,
         live: Sequence[Case] = (),
+        watch: Watch = unwatched,
     ) -> None:
         self.plan, self.store, self.progress, self.workers = plan, store, progress, workers
         self.wanted = tuple((*plan.cases, *plan.controls) if wanted is None else wanted)
-        self.tools = Tools(plan, store, progress, handles)
+        self.watch = watch
+        self.tools = Tools(plan, store, progress, handles, watch)
         self.keys = self.tools.keys
         self.edits = EditStore(store.path.parent / "edits")
         self._uses = _uses(self.wanted) + _uses(live)
@@ -84,19 +96,17 @@ class Lab:
                 self._work(case, self.wanted if beside is None else beside)
             return record
 
-    def finished(self, cases: Iterable[Case]) -> dict[str, CaseRecord]:
-        """The records that exist of these cases, by case id; computes nothing and loads no model."""
-        records: dict[str, CaseRecord] = {}
-        for case in cases:
-            if self.store.fact(ModelFacts, slug(case.model)) is None:
-                continue
-            try:
-                record = self.store.record(self.keys.of(case))
-            except EditSafetyError:
-                continue  # an editor that cannot be made has no records; its items have said so
-            if record is not None and record.ended:
-                records[case.id] = record
-        return records
+    def key_of(self, block: Block) -> BlockKey:
+        """What the keys of a block's records share; with a model that may have changed since, it is loaded for that.
+
+        Raises EditSafetyError as `record` does.
+        """
+        with self._boundary(block):
+            return self.keys.shared(block)
+
+    def refusal(self, case: Case) -> str | None:
+        """Why an editor cannot go along a case's schedule: its traits. None when it can."""
+        return refusal(case)
 
     def edit(self, block: Block, requests: tuple[EditRequest, ...]) -> Made:
         """An edit of the unedited model: from the store of edits, or computed, and kept there if it is needed again."""
@@ -104,7 +114,8 @@ class Lab:
         key = edit_key(self.keys.shared(block).single, requests)
         made = self.edits.get(key, requests, editor.sidecars)
         if made is None:
-            made = compute(self.tools.bench(block[0]).handle, editor, requests)
+            bench = self.tools.bench(block[0])
+            made = compute(bench.handle, editor, requests, baseline=bench.baseline, prove="in doubt")
             if self._uses[block, _ids(requests)] > 1:
                 self.edits.put(key, made)
         return made
@@ -117,16 +128,19 @@ class Lab:
         facts = self.store.fact(OrderFacts, f"{shared.model}:{shared.editor}")
         if facts is None or facts.key != shared.single:
             records = [(case, self.record(case)) for case in dict.fromkeys((cases[-1], cases[0]))]
-            handle = self.tools.bench(model).handle
+            bench = self.tools.bench(model)
             edits = [(case, record.step.edit_id) for case, record in records if record.step.edit_id is not None]
-            different = [
-                case.id
-                for case, edit_id in edits
-                if compute(handle, self.tools.new_editor(handle, editor), case.requests).edit.id != edit_id
-            ]
+            different = [case.id for case, edit_id in edits if self._again(bench, editor, case).edit.id != edit_id]
             facts = OrderFacts(shared.model, shared.editor, len(edits), tuple(different), shared.single)
             self.store.note(facts)
+            self.watch(Sign())
         return facts
+
+    def _again(self, bench: Bench, editor: str, case: Case) -> Made:
+        """A case's edit, computed by an editor that has not edited anything yet."""
+        self.watch(Sign.running(case))
+        fresh = self.tools.new_editor(bench.handle, editor)
+        return compute(bench.handle, fresh, case.requests, baseline=bench.baseline)
 
     @contextmanager
     def _boundary(self, block: Block) -> Iterator[None]:
@@ -134,9 +148,10 @@ class Lab:
         if block in self._refused:
             raise self._refused[block]
         try:
-            yield
-        except StoreError:
-            raise
+            with contained(label(block[1])):
+                yield
+        except (StoreError, SpoiltProcessError):
+            raise  # of this process, not of the block
         except UndoError:
             self.tools.drop()
             raise
@@ -176,11 +191,14 @@ class Lab:
     def _compute(self, cases: Mapping[str, Case]) -> None:
         first = next(iter(cases.values()))
         bench, editor = self.tools.bench(first.model), self.tools.ready(first.model, first.editor)
+        bench.baseline = bench.baseline and bench.baseline.renewed()
         title = f"{label(first.editor)} on {slug(first.model)}"
         if first.is_course:
             title += f", {first.stream} {first.schedule.kind}"
         with self.progress.task(title, len(first.requests) if first.is_course else len(cases)) as task:
             for key, case in cases.items():
+                self.tools.read_yardstick(*case.block)
+                self.watch(Sign.running(case, key))
                 deaths = self.store.start(key)
                 try:
                     if deaths >= DEATHS:
@@ -191,8 +209,19 @@ class Lab:
                     self.store.leave(key)
                     raise
                 self.store.put(key, record)
+                self.watch(Sign())
                 if not case.is_course:
                     task.step(case.id)
+                if bench.broken or (record.failure is not None and record.failure.kind == "oom"):
+                    self.watch(Sign("spoilt"))
+                if bench.broken:
+                    self.tools.drop()
+                    if bench.spoilt:
+                        self.tools.spoilt = f"{bench.spoilt}. Run the same command again: what was finished is kept."
+                    if record.failure is not None and record.failure.kind == "device":
+                        self.tools.spoilt = f"{bench.broken}. Run the same command again: what was finished is kept."
+                    return
+        self.tools.read_yardstick(*first.block)
         if bench.handle.fingerprint() != bench.handle.identity:
             self.store.note(Drifted(bench.handle.name, label(first.editor)))
             bench.repair()
@@ -208,6 +237,7 @@ class Lab:
 
         def commit(record: CaseRecord) -> None:
             self.store.put(key, record)
+            self.watch(Sign.running(case, key))
             _tell(task, record)
 
         known = self.store.record(key)
@@ -254,4 +284,4 @@ def _tell(task: Task, record: CaseRecord) -> None:
 
 def _unrunnable(block: Block, error: Exception) -> str:
     where = f" ({place})" if (place := where_raised(error)) else ""
-    return f"{label(block[1])} on {slug(block[0])} cannot be run: {type(error).__name__}: {error}{where}"
+    return f"{label(block[1])} on {slug(block[0])} cannot be run: {sentence_of(error)}{where}"

@@ -6,7 +6,7 @@ import platform
 
 import torch
 
-from editsafety import __version__
+from editsafety import __version__, discovery
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.facts import ModelFacts
 
@@ -30,9 +30,10 @@ def of_model(handle: ModelHandle) -> ModelFacts:
 
 
 def of_software() -> dict[str, str]:
-    """Versions and machine."""
+    """Versions and machine, and every plug-in that is installed: it takes part in a run without being asked for."""
     from transformers import __version__ as transformers
 
     system = f"{platform.system()} {platform.machine()}"
     found = {"editsafety": __version__, "python": platform.python_version(), "torch": torch.__version__}
-    return {**found, "transformers": transformers, "system": system}
+    plugins = {f"plug-in {name}": said for name, said in discovery.plugins().items()}
+    return {**found, "transformers": transformers, "system": system, **plugins}

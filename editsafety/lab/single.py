@@ -33,5 +33,5 @@ def run(bench: Bench, editor: str, case: Case, make: Make, probes: Sequence[Abil
         return replace(record, before=before, steps=(step,), ended="complete")
     except NotPreparedError:
         raise
-    except (Exception, SystemExit) as error:  # the boundary: an editor is somebody else's code, anything may come
+    except Exception as error:  # the boundary: an editor is somebody else's code, anything may come
         return replace(record, failure=failure_of(bench, editor, error), ended="failed")

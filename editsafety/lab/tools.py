@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
-from editsafety import editors, measures
+from editsafety import discovery, editors, measures
 from editsafety.artifacts import ArtifactStore, default_root
 from editsafety.editing import contexts
 from editsafety.editors import Editor
+from editsafety.edits.behaviour import Behaviour
 from editsafety.edits.seal import Keepsake
-from editsafety.errors import NotPreparedError
+from editsafety.edits.session import EditSession
+from editsafety.errors import EditorError, NotPreparedError, SpoiltProcessError, StoreError, UndoError
 from editsafety.judging.policy import Policy
-from editsafety.lab import provenance
+from editsafety.lab import provenance, yardstick
 from editsafety.lab.bench import Bench
 from editsafety.lab.keys import CaseKeys
+from editsafety.lab.watch import Sign, Watch, unwatched
 from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import ModelSpec, model_folder
-from editsafety.names import label, slug
+from editsafety.names import label, parts, slug
 from editsafety.progress import Progress
 from editsafety.runs.case import Block
-from editsafety.runs.facts import Columns, EditorFacts, ModelFacts, Software, Unedited
+from editsafety.runs.facts import (
+    Columns,
+    EditorFacts,
+    ModelFacts,
+    ModelFiles,
+    Pace,
+    Software,
+    Unedited,
+    Unusable,
+    Yardstick,
+)
+from editsafety.runs.model_files import state_of_files
 from editsafety.runs.plan import RunPlan, text_digest
 from editsafety.runs.store import Store
 
@@ -28,24 +44,37 @@ from editsafety.runs.store import Store
 class Tools:
     """Loads models and makes editors, as a plan says; what is known of them is noted in the store.
 
-    `handles` are models that are in memory already, by the name that the plan calls them.
+    `handles` are models that are in memory already, by the name that the plan calls them. `spoilt` says why nothing can
+    be judged in this process any more, once that is so; whoever runs it should end it and start another.
     """
 
     def __init__(
-        self, plan: RunPlan, store: Store, progress: Progress, handles: Mapping[str, ModelHandle] | None = None
+        self,
+        plan: RunPlan,
+        store: Store,
+        progress: Progress,
+        handles: Mapping[str, ModelHandle] | None = None,
+        watch: Watch = unwatched,
     ) -> None:
         self.keys = CaseKeys(plan, store, lambda model: provenance.of_model(self.bench(model).handle))
         self._plan, self._store, self._progress = plan, store, progress
-        self._handles = dict(handles or {})
+        self._handles, self._watch = dict(handles or {}), watch
         self._bench: Bench | None = None
         self._made: dict[Block, Editor] = {}
+        self._behaviours: dict[str, Behaviour] = {}  # by fingerprint: what each model did when it was first loaded
+        self.spoilt = ""
 
     def drop(self) -> None:
         """Let go of the model: it is not what it was, and the next case loads it again."""
         self._bench = None
 
     def bench(self, model: str) -> Bench:
-        """The model, loaded and measured unedited; one model at a time is kept."""
+        """The model, loaded and measured unedited; one model at a time is kept.
+
+        Raises SpoiltProcessError where a model that was loaded again does not do what it did the first time.
+        """
+        if self.spoilt:
+            raise SpoiltProcessError(self.spoilt)
         if self._bench is None or self._bench.handle.spec.name != model:
             self._bench = None
             self._made.clear()
@@ -55,8 +84,11 @@ class Tools:
     def editor(self, model: str, name: str) -> Editor:
         """An editor for a model, with its hyperparameters. Raises UsageError."""
         if (model, name) not in self._made:
-            editor = self._made[model, name] = self.new_editor(self.bench(model).handle, name)
+            handle = self.bench(model).handle
+            self._watch(Sign("making", model, name))
+            editor = self._made[model, name] = self.new_editor(handle, name)
             self._store.note(self._facts_of(editor, model, name))
+            self._watch(Sign())
         return self._made[model, name]
 
     def prepare(self, model: str, name: str) -> bool:
@@ -64,7 +96,10 @@ class Tools:
         editor = self.editor(model, name)
         if editor.missing() is None:
             return False
-        editor.prepare(self._progress)
+        self._watch(Sign("preparing", model, name))
+        with self._watched(editor.handle, name, "prepared itself"):
+            editor.prepare(self._progress)
+        self._watch(Sign())
         return True
 
     def ready(self, model: str, name: str) -> Editor:
@@ -80,6 +115,16 @@ class Tools:
             raise NotPreparedError(label(name), model, missing)
         return editor
 
+    def read_yardstick(self, model: str, name: str) -> None:
+        """Time a forward pass of the unedited model, beside those of this block that were timed before."""
+        handle = self.bench(model).handle
+        kind = yardstick.machine(handle)
+        known = self._store.fact(Yardstick, f"{slug(model)}:{label(name)}")
+        before = known.seconds if known is not None and known.machine == kind else ()
+        seconds = yardstick.reading(handle) if len(before) < yardstick.MOST else None
+        if seconds is not None:
+            self._store.note(Yardstick(slug(model), label(name), (*before, seconds), kind))
+
     def _facts_of(self, editor: Editor, model: str, name: str) -> EditorFacts:
         file = self._plan.settings.hparams_of(name)
         return EditorFacts(
@@ -88,6 +133,7 @@ class Tools:
             hparams=editor.hparams.model_dump(mode="json"),
             code=editors.code_version(name),
             file=str(file or ""),
+            origin=_origin(name),
             paper=editor.traits.paper,
             reference=editor.traits.reference,
             set_aside=tuple(editors.set_aside(name, file)),
@@ -96,18 +142,35 @@ class Tools:
     def new_editor(self, handle: ModelHandle, name: str) -> Editor:
         """An editor that has not edited anything yet."""
         settings = self._plan.settings
-        return editors.make(name, handle, artifacts_for(handle), path=settings.hparams_of(name), seed=settings.seed)
+        with self._watched(handle, name, "was made"):
+            return editors.make(name, handle, artifacts_for(handle), path=settings.hparams_of(name), seed=settings.seed)
+
+    @contextmanager
+    def _watched(self, handle: ModelHandle, editor: str, when: str) -> Iterator[None]:
+        """A session around what an editor does apart from editing. Raises EditorError for what it leaves behind."""
+        # Inside another session the model may be edited, and does not do what it did at first.
+        first = self._bench is not None and self._bench.handle is handle and not handle.open_sessions
+        known = self._bench.baseline if self._bench is not None and first else None
+        session = EditSession(handle, baseline=known and known.renewed())
+        try:
+            with session:
+                yield
+        except UndoError as error:
+            self.drop()
+            raise EditorError(f"{label(editor)} changed something while it {when}: {error}") from error
+        if session.leftovers:
+            raise EditorError(f"{label(editor)} left something behind while it {when}: {'; '.join(session.leftovers)}.")
 
     def _load(self, model: str) -> Bench:
         settings = self._plan.settings
         spec = ModelSpec(
             model, settings.device, settings.dtype, settings.revision, settings.offline, settings.trust_remote_code
         )
+        self._watch(Sign("loading", model))
+        files = ModelFiles(slug(model), state_of_files(model))  # as they were before they were read
         handle = self._handles.get(model) or ModelHandle.load(spec)
         facts = provenance.of_model(handle)
-        known = self._store.fact(ModelFacts, facts.model)
-        if known is not None and known.fingerprint != facts.fingerprint:
-            self.keys.forget()  # other weights under the same name: nothing that was kept applies
+        self._refuse_other_weights(facts)
         prefixes = contexts.prefixes(handle, artifacts_for(handle), seed=settings.seed)
         policy = Policy.of(settings)
         chosen = measures.needed(policy.measured)
@@ -116,15 +179,57 @@ class Tools:
         unedited = Unedited(facts.model, facts.fingerprint, text_digest(bench.texts), 0.0, {})
         base = self._store.fact(Unedited, unedited.name)
         if base is None:
+            started = time.monotonic()
             bench.open(policy, probes=probes)
+            seconds = (time.monotonic() - started) / max(1, len(bench.texts))
+            self._compare(bench)
             found = {name: measurement.as_json() for name, measurement in bench.base.items()}
             self._store.note(replace(unedited, noise=bench.noise, found=found))
+            self._store.note(Pace(facts.model, seconds))
         else:
             bench.open(policy, base.measurements, base.noise, probes=probes)
+            self._compare(bench)
         self._store.note(replace(facts, noise=bench.noise))
+        self._store.note(files)
         self._store.note(Software(provenance.of_software()))
         self._store.note(Columns(measures.columns(bench.measures)))
+        self._watch(Sign())
         return bench
+
+    def _refuse_other_weights(self, facts: ModelFacts) -> None:
+        """A run is of one set of weights; results of two must not stand in one report."""
+        known = self._store.fact(ModelFacts, facts.model)
+        if known is None or known.fingerprint == facts.fingerprint:
+            return
+        if (known.source, known.revision, known.dtype) != (facts.source, facts.revision, facts.dtype):
+            self.keys.forget()  # another model of the same short name, or loaded otherwise: nothing kept applies
+            return
+        refused = (
+            f"{facts.source} has other weights (fingerprint {facts.fingerprint[:12]}) than when this run was begun "
+            f"({known.fingerprint[:12]}). Bring those back, or give another --out."
+        )
+        self._store.note(Unusable(refused))
+        raise StoreError(f"{self._store.path.parent}: {refused}")
+
+    def _compare(self, bench: Bench) -> None:
+        """Whether a model that was loaded again does what it did at first; otherwise this process is spoilt."""
+        assert bench.baseline is not None
+        assert bench.baseline.behaviour is not None
+        first = self._behaviours.setdefault(bench.handle.identity, bench.baseline.behaviour)
+        different = first.differences(bench.baseline.behaviour)
+        if different:
+            self.spoilt = (
+                f"this process cannot be trusted any more: {bench.handle.name} was loaded again, and {different[0]}. "
+                "What an editor did here outlives its model. Run the same command again, in a new process: what was "
+                "finished is kept."
+            )
+            raise SpoiltProcessError(self.spoilt)
+
+
+def _origin(name: str) -> str:
+    around, inner = parts(name)
+    every = [discovery.origin("editors", inner), *(discovery.origin("regularisers", one) for one in around)]
+    return "; ".join(dict.fromkeys(one for one in every if one != discovery.OURS))
 
 
 def artifacts_for(handle: ModelHandle) -> ArtifactStore:

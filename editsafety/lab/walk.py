@@ -22,8 +22,9 @@ from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
 from editsafety.edits.session import EditSession, Mark
 from editsafety.errors import EditSafetyError, NotPreparedError, StoreError, UndoError, UsageError, sentence_of
+from editsafety.foreign import contained
 from editsafety.lab import walk_checkpoint, walk_steps
-from editsafety.lab.attempt import Made, compute, failure_of
+from editsafety.lab.attempt import Made, compute, failure_of, only_rounded
 from editsafety.lab.bench import Bench
 from editsafety.lab.single import Make
 from editsafety.lab.terms import Terms, why_not
@@ -77,7 +78,7 @@ def walk(
         walker.on_top() if case.schedule.cumulative else walker.apart()
     except (NotPreparedError, StoreError):
         raise
-    except (Exception, SystemExit) as error:  # the boundary: an editor is somebody else's code, anything may come
+    except Exception as error:  # the boundary: an editor is somebody else's code, anything may come
         failure = failure_of(bench, editor.name, error)
         walker.record = replace(walker.record, failure=failure, ended="failed")
     return walker.record
@@ -97,16 +98,19 @@ class _Walker:
     on_step: Callable[[CaseRecord], None]
     record: CaseRecord
     drift: Drift = field(default_factory=Drift)
+    left: list[str] = field(default_factory=list)  # behind by the editor since the last step
 
     def apart(self) -> None:
         """Each edit on the unedited model."""
         portions = list(self.case.schedule.portions(len(self.case.requests)))
         for number, portion in enumerate(portions[len(self.record.steps) :], len(self.record.steps) + 1):
             made = self._noted(self.make(self.case.requests[portion.start : portion.stop]))
-            with EditSession(self.bench.handle) as session:
+            session = EditSession(self.bench.handle, baseline=self.bench.baseline)
+            with session, contained(self._whose):
                 unedited = session.mark()
                 session.apply(made.edit)
                 step = self._step(session, unedited, made.requests, [made])
+            step = self._told(step, session.leftovers)
             breaking = None
             if self._breaks(step):
                 broken = self._ratio(step.found)
@@ -119,7 +123,8 @@ class _Walker:
     def on_top(self) -> None:
         """Every edit on top of the earlier ones."""
         schedule, requests = self.case.schedule, self.case.requests
-        with EditSession(self.bench.handle) as session:
+        session = EditSession(self.bench.handle, baseline=self.bench.baseline)
+        with session, contained(self._whose):
             unedited = session.mark()
             carry, last = self._resumed(session)
             good, block = session.mark(), list[Made]()
@@ -133,8 +138,10 @@ class _Walker:
                 if not schedule.is_measured(portion.stop, last, len(requests)):
                     continue
                 step = self._step(session, unedited, requests[: portion.stop], block)
+                self._prove(session, unedited)
                 breaking = self._found_out(session, unedited, good, block, step) if self._breaks(step) else None
                 over = self.terms.stop and not self._ratio(step.found) <= self.terms.limit
+                step = self._told(step)
                 self._commit(step, breaking, "collapsed" if over else "complete" if step.edits == len(requests) else "")
                 if self.record.ended:
                     return
@@ -146,17 +153,41 @@ class _Walker:
 
         Products round by the layout of what they multiply, so that has to be the same after a resume.
         """
-        made = self.make(requests) if first else compute(self.bench.handle, self.editor, requests, carry)
+        made = self.make(requests) if first else self._on_top(requests, carry)
         edit = made.edit
         kept = None if edit.carry is None else {name: t.detach().contiguous() for name, t in edit.carry.items()}
         return self._noted(replace(made, edit=replace(edit, carry=kept)))
 
+    def _on_top(self, requests: tuple[EditRequest, ...], carry: Mapping[str, Tensor] | None) -> Made:
+        """An edit of the model as it is now. What that does is not known; `_prove` says when the rest is changed."""
+        known = self.bench.baseline and self.bench.baseline.behaving(None)
+        return compute(self.bench.handle, self.editor, requests, carry, baseline=known, prove="in doubt")
+
     def _noted(self, made: Made) -> Made:
-        """The edit; what its editor left behind is remarked."""
-        if made.leftovers:
-            said = f"{self.editor.name} left something behind: {'; '.join(made.leftovers)}; it was put back"
-            self.record = self.record.remarked(said)
+        """The edit; what its editor left behind is said with the next step."""
+        self.left += made.leftovers
         return made
+
+    def _prove(self, session: EditSession, unedited: Mark) -> None:
+        """Make sure that the model without its edits does what it did. Raises UndoError when it does not."""
+        if (baseline := self.bench.baseline) is None:
+            return
+        here = session.mark()
+        session.back_to(unedited)
+        self.left += baseline.put_back()
+        different = baseline.differences(self.bench.handle)
+        session.back_to(here)
+        if different:
+            raise UndoError(different, leftovers=self.left)
+
+    def _told(self, step: Step, more: Sequence[str] = ()) -> Step:
+        """The step with what was left behind until then, which is remarked as well."""
+        left = tuple(dict.fromkeys((*step.leftovers, *self.left, *more)))
+        self.left = []
+        if left:
+            said = f"{self.editor.name} left something behind: {'; '.join(left)}; it was put back"
+            self.record = self.record.remarked(said)
+        return replace(step, leftovers=left)
 
     def _step(self, session: EditSession, unedited: Mark, inside: Sequence[EditRequest], block: Sequence[Made]) -> Step:
         """The model measured as it is now, with the requests `inside` it, those of the last edits at their end."""
@@ -164,6 +195,7 @@ class _Walker:
         found = walk_steps.measure_step(self.bench, session, unedited, inside, len(fresh)) | self.drift(session)
         found |= {probe.name: probe(self.bench.handle, self.bench.batch_size) for probe in self.terms.probes}
         seconds = [made.cost.edit for made in block if made.cost.edit is not None]
+        rounded = only_rounded(session)
         peaks = [made.cost.edit_bytes for made in block if made.cost.edit_bytes is not None]
         return Step(
             edits=len(inside),
@@ -172,6 +204,9 @@ class _Walker:
             notes=block[-1].notes,
             cost=Cost(math.fsum(seconds) / len(seconds) if seconds else None, edit_bytes=max(peaks, default=None)),
             edit_id=block[-1].edit.id,
+            declared=session.declared(),
+            changed=tuple(name for name in session.declared() if name not in rounded),
+            rounded=rounded,
         )
 
     def _ratio(self, found: Mapping[str, Measurement]) -> float:
@@ -238,6 +273,10 @@ class _Walker:
         if self.checkpoint is not None:
             about = {"steps": len(self.record.steps), "edits": self.record.steps[-1].edits}
             walk_checkpoint.save(self.checkpoint, session, carry, course=self._key, **about)
+
+    @property
+    def _whose(self) -> str:
+        return f"{self.editor.name}, or a sidecar of it,"
 
     @property
     def _key(self) -> str:

@@ -66,21 +66,20 @@ def load(path: Path, editor: str, made_for: str, sidecars: Mapping[str, type[Sid
     tensors, about = tensor_files.load(path)
     if about.get("what") != WHAT:
         raise EditSafetyError(f"{path}: holds {about.get('what', 'something else')!r}, not a course half way.")
-    if about["course"] != course or about["model"] != made_for:
-        kind = "course" if about["course"] != course else "model"
-        raise EditSafetyError(f"{path}: belongs to another {kind} ({about[kind][:12]}).")
+    if about.get("course") != course or about.get("model") != made_for:
+        kind = "course" if about.get("course") != course else "model"
+        raise EditSafetyError(f"{path}: belongs to another {kind} ({str(about.get(kind))[:12]}).")
     try:
         tensors = {name: tensor.to(about["devices"][name]) for name, tensor in tensors.items()}
         cars = tuple(
             sidecars[row["kind"]].rebuild(row["target"], _under(f"sidecar{i}.", tensors), row["settings"])
             for i, row in enumerate(about["sidecars"])
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        weights = tuple(Replace(name, value) for name, value in _under("weight.", tensors).items())
+        carry = _under("carry.", tensors) if about["carries"] else None
+        return Checkpoint(Edit(editor, (), made_for, weights, cars), carry, int(about["steps"]), int(about["edits"]))
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise EditSafetyError(f"{path}: cannot be put together again here ({error!r}).") from error
-    weights = tuple(Replace(name, value) for name, value in _under("weight.", tensors).items())
-    state = Edit(editor, (), made_for, weights, cars)
-    carry = _under("carry.", tensors) if about["carries"] else None
-    return Checkpoint(state, carry, int(about["steps"]), int(about["edits"]))
 
 
 def _under(head: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

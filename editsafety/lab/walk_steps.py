@@ -3,7 +3,7 @@
 - perplexity
 - `recent`, `kept`: of the requests since the last step, and of all that are in the model, the share whose target it
   says (exact match, as `efficacy`). What is forgotten shows in `kept`; a fact that is overwritten counts as lost.
-- `generalisation`, `locality` of the requests since the last step
+- `generalisation`, `locality`, `locality_tokens` of the requests since the last step
 """
 
 from __future__ import annotations
@@ -15,16 +15,12 @@ from typing import TYPE_CHECKING
 from editsafety import measures
 from editsafety.datasets.request import EditRequest
 from editsafety.edits.session import EditSession, Mark
-from editsafety.lab.walk_drift import FIGURES
 from editsafety.measures import Inputs
 from editsafety.measures.answers import ask, expecting, grade, with_gaps
 from editsafety.runs.measurement import Measurement
 
 if TYPE_CHECKING:
     from editsafety.lab.bench import Bench
-
-# What a step has beside the measures of the model: what a policy's limits on courses may be on.
-NAMES = ("recent", "kept", "generalisation", "locality", "weights_finite", *FIGURES)
 
 
 def measure_step(
@@ -49,7 +45,8 @@ def _rates(bench: Bench, requests: Sequence[EditRequest], fresh: int) -> tuple[M
     """`recent` and `kept`, from the answers to one question a request."""
     asked = [expecting(bench.handle, one.filled, one.target_new, f"request {one.id!r}") for one in requests]
     answers = ask(bench.handle, asked, batch_size=bench.batch_size, whole_characters=True)
-    marks = [grade(answer, request.target_new) for answer, request in zip(answers, requests, strict=True)]
+    told = zip(answers, requests, strict=True)
+    marks = [grade(answer, one.target_new, bench.handle.gap(one.filled)) for answer, one in told]
     recent = with_gaps("recent", "rate", marks[-fresh:], "no requests", answers=answers[-fresh:])
     return recent, with_gaps("kept", "rate", marks, "no requests")
 
@@ -57,11 +54,13 @@ def _rates(bench: Bench, requests: Sequence[EditRequest], fresh: int) -> tuple[M
 def _around(bench: Bench, session: EditSession, unedited: Mark, fresh: Sequence[EditRequest]) -> list[Measurement]:
     """Rephrasings, and neighbours compared with the unedited model's answers."""
     handle, size = bench.handle, bench.batch_size
-    generalisation, compared = measures.load("generalisation"), (measures.load("locality"), *bench.along)
+    generalisation = bench.measure_called("generalisation")
+    compared = (bench.measure_called("locality"), *bench.along)
     reached = generalisation(handle, Inputs(fresh, batch_size=size))
     here = session.mark()
     session.back_to(unedited)
-    untouched = {found.name: found for one in compared for found in one(handle, bench.inputs(fresh))}
+    untouched = {found.name: found for one in compared for found in measures.called(one, handle, bench.inputs(fresh))}
     session.back_to(here)
-    spared = [found for one in compared for found in one(handle, bench.inputs(fresh, before=untouched))]
+    again = bench.inputs(fresh, before=untouched)
+    spared = [found for one in compared for found in measures.called(one, handle, again)]
     return [replace(found, answers=()) for found in (*reached, *spared)]

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, Protocol
 from editsafety import discovery
 from editsafety.datasets.request import EditRequest
 from editsafety.edits.edit import Edit
+from editsafety.errors import MeasureError
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Column, Measurement
 
@@ -37,8 +38,9 @@ class Inputs:
 class Measure(Protocol):
     """`scope` "model": one result per model, whatever the case; "case": depends on the requests; "edit": on an edit.
 
-    A measure may also have `columns`, which show in the tables of every report; `default = False` where it takes long
-    and is run only when a policy has a limit on it, and `gives`, the names of its measurements then.
+    A measure may also have `gives`, the names of its measurements, written out: from them a policy with a limit on what
+    nobody measures is refused before a model is loaded. `columns` show in the tables of every report; `default = False`
+    is for a measure that takes long and is run only when a policy has a limit on what it `gives`.
     """
 
     name: ClassVar[str]
@@ -70,7 +72,8 @@ def names() -> list[str]:
 
 def every() -> tuple[Measure, ...]:
     """All measures, imported, by name."""
-    return tuple(load(name) for name in names())
+    found: tuple[Measure, ...] = discovery.load_all("measures")
+    return found
 
 
 def needed(measurements: Iterable[str] = ()) -> tuple[Measure, ...]:
@@ -80,6 +83,26 @@ def needed(measurements: Iterable[str] = ()) -> tuple[Measure, ...]:
     """
     wanted = set(measurements)
     return tuple(m for m in every() if getattr(m, "default", True) or wanted.intersection(getattr(m, "gives", ())))
+
+
+def called(measure: Measure, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
+    """What a measure finds. Raises MeasureError for what it does not say that it `gives`, or no measurements at all.
+
+    A figure has one owner: one that came back under the name of another would be judged in its place.
+    """
+    found = tuple(measure(handle, inputs))
+    names = [one.name if isinstance(one, Measurement) else None for one in found]
+    own = getattr(measure, "gives", None)
+    for place, name in enumerate(names):
+        if name is None:
+            kind = type(found[place]).__name__
+            raise MeasureError(f"measure {measure.name} returned {kind}, expected a tuple of Measurement.")
+        if name in names[:place]:
+            raise MeasureError(f"measure {measure.name} returned {name!r} twice; a figure has one value.")
+        if own is not None and name not in own:
+            said = ", ".join(own) or "nothing"
+            raise MeasureError(f"measure {measure.name} returned {name!r}, but in `gives` it says: {said}.")
+    return found
 
 
 def columns(chosen: Iterable[Measure]) -> tuple[Column, ...]:

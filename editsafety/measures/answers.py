@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -48,18 +48,18 @@ class Answer:
 
 def expecting(handle: ModelHandle, prompt: str, target: str, where: str) -> Question:
     """The question whether `prompt` is continued by `target`: one token more shows whether its last word ends there."""
-    ids = handle.target_ids(target)
+    ids = handle.target_ids(target, prompt)
     return Question(prompt, len(ids) + 1, tuple(ids), where)
 
 
-def says(answer: str, target: str) -> bool:
-    """Whether an answer begins with the target behind a space and the target's last word ends there.
+def says(answer: str, target: str, gap: str = " ") -> bool:
+    """Whether an answer begins with the target behind a `gap` (white space, or "") and its last word ends there.
 
     Exact text, case included. The boundary is needed because "farm" is not the answer when the model says "farmer";
     scripts that put no spaces between words (Chinese, Japanese, Thai ...) have none.
     """
     beginning, target = answer.lstrip(), target.strip()
-    if beginning == answer or not beginning.startswith(target):
+    if (gap and beginning == answer) or not beginning.startswith(target):
         return False
     behind = beginning[len(target) :][:1]
     return not (behind and _in_word(behind) and _in_word(target[-1])) or _spaceless(target[-1])
@@ -90,20 +90,27 @@ def ask(
 
 
 def hear_out(
-    handle: ModelHandle, questions: Sequence[Question], targets: Sequence[str], *, most: int, batch_size: int = 64
+    handle: ModelHandle,
+    questions: Sequence[Question],
+    targets: Sequence[str],
+    *,
+    most: int,
+    batch_size: int = 64,
+    until: Callable[[str, str], str | None] = until_stop,
+    whole_characters: bool = True,
 ) -> list[Answer]:
-    """The answers of `ask(..., whole_characters=True)`, and how they go on until the model stops by itself.
+    """The answers of `ask`, and how they go on until the model stops by itself.
 
-    It stops with an end-of-text token, a period or a line break, those inside the target at the beginning not counted.
-    It is cut off `most` tokens behind those that the question asks for, or where the context ends. An answer that has
-    stopped costs nothing more.
+    It stops with an end-of-text token or where `until`, given text and target, says so. It is cut off `most` tokens
+    behind those that the question asks for, or where the context ends. An answer that has stopped costs nothing more;
+    one that follows a longer draft is read on to its end at once.
     """
-    prompts, heads, said, begun = _ask_all(handle, questions, batch_size, True)
+    prompts, heads, said, begun = _ask_all(handle, questions, batch_size, whole_characters)
     ends = end_ids(handle)
     rows = [None if text is None or row is None else list(row) for row, text in zip(said, begun, strict=True)]
     room = [handle.context - len(ids) for ids in prompts]
     longest = [min(question.tokens + most, free) for question, free in zip(questions, room, strict=True)]
-    drafts: list[Sequence[int]] = [() for _ in prompts]
+    drafts = _drafts(handle, questions)
     whole: list[str | None] = [None] * len(prompts)
     stopped = [False] * len(prompts)
     lengths = [len(row or ()) for row in rows]
@@ -113,9 +120,10 @@ def hear_out(
                 continue
             end = next((at for at, token in enumerate(row) if token in ends), None)
             text = _behind(handle, prompts[i], heads[i], row[:end]) or ""
-            cut = until_stop(text, targets[i])
+            cut = until(text, targets[i])
             whole[i], stopped[i] = (text if cut is None else cut), cut is not None or end is not None
-            lengths[i] = len(row) if stopped[i] else min(len(row) + 1, longest[i])
+            on = max(len(row), len(drafts[i]) if list(drafts[i][: len(row)]) == row else 0) + 1
+            lengths[i] = len(row) if stopped[i] else min(on, longest[i])
         if all(row is None or len(row) >= length for row, length in zip(rows, lengths, strict=True)):
             break
         _continue(handle, prompts, rows, lengths, drafts, batch_size)
@@ -136,8 +144,7 @@ def _ask_all(
                 f"{handle.context}. Shorten the prompt: {question.prompt[:60]!r}..."
             )
     heads = [handle.text(ids) for ids in prompts]
-    # A sidecar may look at the whole input, so a draft could sway it.
-    drafts = [() if has_hooks(handle.model) else question.draft for question in questions]
+    drafts = _drafts(handle, questions)
     replies: list[list[int] | None] = [[] for _ in questions]
     lengths = [question.tokens for question in questions]
     _continue(handle, prompts, replies, lengths, drafts, batch_size)
@@ -168,9 +175,9 @@ def with_gaps(
     return replace(mean, items=tuple(x if x is not None and math.isfinite(x) else None for x in items))
 
 
-def grade(answer: str | None, target: str) -> float:
+def grade(answer: str | None, target: str, gap: str = " ") -> float:
     """1 when the answer says the target, 0 when it does not, NaN when the model gave none."""
-    return math.nan if answer is None else float(says(answer, target))
+    return math.nan if answer is None else float(says(answer, target, gap))
 
 
 @torch.no_grad()
@@ -203,6 +210,12 @@ def _continue(
                 first = len(rows[k]) - len(guess) - 1
                 if not _accept(row, guess, tokens[k][first:], finite[k][first:]):
                     replies[i] = None
+
+
+def _drafts(handle: ModelHandle, questions: Sequence[Question]) -> list[tuple[int, ...]]:
+    """The drafts that may be used: a sidecar may look at the whole input, so a draft could sway it."""
+    beside = has_hooks(handle.model)
+    return [() if beside else question.draft for question in questions]
 
 
 def _guess(row: list[int], draft: Sequence[int], length: int) -> Sequence[int]:

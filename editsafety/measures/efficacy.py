@@ -20,7 +20,7 @@ from editsafety.errors import UsageError
 from editsafety.measures import Inputs
 from editsafety.measures.answers import Answer, ask, expecting, grade, hear_out, with_gaps
 from editsafety.model.handle import ModelHandle
-from editsafety.model.scoring import by_length
+from editsafety.model.scoring import by_length, log_likelihoods
 from editsafety.runs.measurement import Column, Measurement
 
 VERSION = 2
@@ -49,6 +49,10 @@ class Efficacy:
     name: ClassVar[str] = "efficacy"
     version: ClassVar[int] = VERSION
     scope: ClassVar[Literal["model", "case", "edit"]] = "case"
+    gives: ClassVar[tuple[str, ...]] = (
+        "efficacy", "efficacy_wild", "wild_stopped", "efficacy_prefixed", "efficacy_teacher_forced",
+        "efficacy_pairwise", "target_probability",
+    )  # fmt: skip
     columns: ClassVar[tuple[Column, ...]] = (
         Column("efficacy", "prompt", "success", "suc-\ncess", order=20),
         Column("efficacy_prefixed", "+prefix", "success", "+pre-\nfix", order=21),
@@ -59,20 +63,21 @@ class Efficacy:
         requests = inputs.requests
         if inputs.prefixes and len(inputs.prefixes) != len(requests):
             raise UsageError(f"{len(inputs.prefixes)} prefixes for {len(requests)} requests; give one each, or none.")
-        prefixed = [prefix + request.filled for prefix, request in zip(inputs.prefixes, requests, strict=False)]
+        pairs = zip(inputs.prefixes, requests, strict=False)
+        prefixed = [handle.write_before(prefix, request.filled) for prefix, request in pairs]
         size = inputs.batch_size
         # First, because asking also checks that every prompt fits into the model.
         bare = _bare(handle, requests, size)
         behind = _behind_prefixes(handle, requests, prefixed, size)
         new = _score_targets(handle, requests, [request.target_new for request in requests], size)
         old = _score_targets(handle, requests, [request.target_true for request in requests], size)
-        pairs = [_beats(n, o) for n, o in zip(new, old, strict=True)]
+        wins = [_beats(n, o) for n, o in zip(new, old, strict=True)]
         hits = [None if forced is None else forced.hits for forced in new]
         return (
             *bare,
             behind,
             _rate("efficacy_teacher_forced", hits, "no requests"),
-            _rate("efficacy_pairwise", pairs, "no request has a target_true"),
+            _rate("efficacy_pairwise", wins, "no request has a target_true"),
             with_gaps(
                 "target_probability", "probability", [_probability(one) for one in new], "no requests", version=VERSION
             ),
@@ -96,7 +101,8 @@ def _bare(handle: ModelHandle, requests: Sequence[EditRequest], batch_size: int)
     targets = [request.target_new for request in requests]
     asked = [expecting(handle, request.filled, request.target_new, _name_of(request)) for request in requests]
     heard = hear_out(handle, asked, targets, most=WILD_TOKENS, batch_size=batch_size)
-    begun = [grade(answer.begun, target) for answer, target in zip(heard, targets, strict=True)]
+    gaps = [handle.gap(request.filled) for request in requests]
+    begun = [grade(*one) for one in zip([answer.begun for answer in heard], targets, gaps, strict=True)]
     wild = [_exact(answer, target) for answer, target in zip(heard, targets, strict=True)]
     stopped = [math.nan if answer.whole is None else float(answer.stopped) for answer in heard]
     return (
@@ -112,7 +118,8 @@ def _behind_prefixes(
     pairs = list(zip(prompts, requests, strict=False))
     asked = [expecting(handle, prompt, request.target_new, _name_of(request)) for prompt, request in pairs]
     answers = ask(handle, asked, batch_size=batch_size, whole_characters=True)
-    items = [grade(answer, request.target_new) for answer, (_, request) in zip(answers, pairs, strict=True)]
+    told = zip(answers, pairs, strict=True)
+    items = [grade(answer, one.target_new, handle.gap(prompt)) for answer, (prompt, one) in told]
     return _rate("efficacy_prefixed", items, "no prefixes were given", answers)
 
 
@@ -130,17 +137,17 @@ def _score_targets(
     handle: ModelHandle, requests: Sequence[EditRequest], targets: Sequence[str | None], batch_size: int
 ) -> list[Forced | None]:
     """Both teacher-forced figures of every target from one pass; None where there is no target, NaN where it broke."""
-    ids = {i: handle.target_ids(target) for i, target in enumerate(targets) if target and target.strip()}
+    asked = [(i, request.filled, target) for i, (request, target) in enumerate(zip(requests, targets, strict=True))]
+    ids = {i: handle.target_ids(target, prompt) for i, prompt, target in asked if target and target.strip()}
     rows = {i: [*handle.ids(requests[i].filled), *target] for i, target in ids.items()}
     scored: list[Forced | None] = [None] * len(targets)
     for chosen in by_length({i: len(row) for i, row in rows.items()}, batch_size):
         logits = handle.logits(handle.batch([rows[i] for i in chosen]))
         for k, i in enumerate(chosen):
             places = slice(len(rows[i]) - len(ids[i]) - 1, len(rows[i]) - 1)
-            wanted = torch.tensor(ids[i], device=logits.device)
-            scores = logits[k, places].log_softmax(-1)
-            nll = -float(scores.gather(-1, wanted[:, None]).double().mean())
-            hits = float((scores.argmax(-1) == wanted).double().mean())
+            wanted, scores = torch.tensor(ids[i]), logits[k, places]
+            nll = -float(log_likelihoods(scores, wanted).mean())
+            hits = float((scores.argmax(-1).cpu() == wanted).double().mean())
             scored[i] = Forced(nll, math.nan if math.isnan(nll) else hits)
     return scored
 

@@ -21,6 +21,7 @@ class Generalisation:
     name: ClassVar[str] = "generalisation"
     version: ClassVar[int] = 1
     scope: ClassVar[Literal["model", "case", "edit"]] = "case"
+    gives: ClassVar[tuple[str, ...]] = ("generalisation",)
     columns: ClassVar[tuple[Column, ...]] = (Column("generalisation", "rephrased", "success", "re-\nphr.", order=22),)
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
@@ -34,7 +35,7 @@ class Generalisation:
         left = iter(answers)
         items: list[float | None] = []
         for request in inputs.requests:
-            marks = [grade(next(left), request.target_new) for _ in request.rephrasings]
+            marks = [grade(next(left), request.target_new, handle.gap(text)) for text in request.rephrasings]
             items.append(math.fsum(marks) / len(marks) if marks else None)
         return (with_gaps(self.name, "rate", items, "no request has rephrasings", answers=answers),)
 

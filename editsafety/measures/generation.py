@@ -46,7 +46,7 @@ class Generation:
     version: ClassVar[int] = 1
     scope: ClassVar[Literal["model", "case", "edit"]] = "case"
     default: ClassVar[bool] = False
-    gives: ClassVar[tuple[str, ...]] = tuple(UNITS)
+    gives: ClassVar[tuple[str, ...]] = ("fluency", "repetition", "longest_run", "unigram_entropy")
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
         """The four figures of the requests. Raises DataError for a prompt that leaves no room in the context."""

@@ -2,62 +2,139 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from editsafety.errors import UsageError
 from editsafety.measures import Inputs
-from editsafety.measures.answers import Question, ask, with_gaps
+from editsafety.measures._phrases import phrase
+from editsafety.measures.answers import Answer, Question, hear_out, says, with_gaps
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Column, Measurement
 
-UNKNOWN = 3  # tokens compared where the data does not say what the answer is
+VERSION = 2
+UNKNOWN = 3  # tokens of `locality_tokens` where the data does not say what the answer is
+MOST = 20  # an answer that goes on for so many tokens more is compared as far as it went, as in `efficacy_wild`
 
 
 class Locality:
-    """Share of neighbour prompts whose greedy answer is, as text, the same as before the edit.
+    """Per neighbour, then the mean over all neighbours:
 
-    As many tokens are compared as the neighbour's own answer has (three where the data gives none): a changed sentence
-    behind an unchanged answer is no damage to the fact. Whether the answer is *true* plays no part. EasyEdit compares
-    the same positions, but teacher-forced.
+    - `locality`: 1 when the model says the same as before the edit, to the end of its answer, as text. The answer ends
+      where the data's answer does, if both models say that one; else at a full stop, comma or the like, a line break or
+      the end of the text. A changed sentence behind an unchanged answer is no damage to the fact.
+    - `locality_tokens`: 1 when the first tokens are the same, as many as the data's answer has (three where it gives
+      none), whatever the model says behind them. Published figures are of this kind; EasyEdit takes them
+      teacher-forced. For comparison only: of "New York" and "New Orleans" the first token is the same.
 
-    Items and answers: one per neighbour, in order. On the unedited model (no `edit`, no `before`) it records the
-    answers, with value 1. Raises UsageError when `before` belongs to other neighbours.
+    Whether an answer is *true* plays no part. Items and answers: one per neighbour, in order. On the unedited model (no
+    `edit`, no `before`) it records the answers, with value 1. Raises UsageError when `before` belongs to other
+    neighbours.
     """
 
     name: ClassVar[str] = "locality"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = VERSION
     scope: ClassVar[Literal["model", "case", "edit"]] = "case"
+    gives: ClassVar[tuple[str, ...]] = ("locality", "locality_tokens")
     columns: ClassVar[tuple[Column, ...]] = (Column("locality", "neighbours", "kept", "neigh-\nbours", order=30),)
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
-        """One figure, over all neighbours."""
+        """Both figures, over all neighbours."""
         asked = [
-            _question(handle, neighbour.prompt, neighbour.answer, f"request {request.id!r}, neighbour {number}")
+            _AskedNeighbour(one.prompt, one.answer, f"request {request.id!r}, neighbour {at}", handle.gap(one.prompt))
             for request in inputs.requests
-            for number, neighbour in enumerate(request.neighbours, 1)
+            for at, one in enumerate(request.neighbours, 1)
         ]
-        if not asked:
-            return (Measurement.missing(self.name, self.version, "rate", "no request has neighbours"),)
-        earlier = inputs.before.get(self.name)
-        if earlier is None and inputs.edit is not None:
-            return (Measurement.missing(self.name, self.version, "rate", "the unedited model was not asked"),)
-        if earlier is not None and earlier.value is None:
-            reason = f"the unedited model gave no answers ({earlier.reason})"
-            return (Measurement.missing(self.name, self.version, "rate", reason),)
-        if earlier is not None and len(earlier.answers) != len(asked):
-            raise UsageError(
-                f"locality: {len(asked)} neighbours, but {len(earlier.answers)} answers of the unedited model. "
-                "Measure the unedited model on the same requests."
-            )
-        answers = ask(handle, asked, batch_size=inputs.batch_size)
-        known: list[str | None] = list(earlier.answers) if earlier is not None else answers
-        items = [float("nan") if now is None else float(now == was) for now, was in zip(answers, known, strict=True)]
-        return (with_gaps(self.name, "rate", items, "no answers", answers=answers),)
+        earlier = inputs.before.get("locality"), inputs.before.get("locality_tokens")
+        if reason := _unaskable(asked, earlier[0], edited=inputs.edit is not None):
+            return _missing("locality", reason), _missing("locality_tokens", reason)
+        was = [None if found is None else _answers_of(found, asked) for found in earlier]
+        heard = _hear(handle, asked, was[0], inputs.batch_size)
+        ended = [None if answer.whole is None else _cut(answer.whole, one) for answer, one in _pair(heard, asked)]
+        begun = [answer.begun for answer in heard]
+        triples = zip(ended, ended if was[0] is None else was[0], asked, strict=True)
+        said = [_mark(now, now is not None and _same(now, then or "", one)) for now, then, one in triples]
+        pairs = zip(begun, begun if was[1] is None else was[1], strict=True)
+        first = [_mark(now, now == then) for now, then in pairs]
+        return _rate("locality", said, ended), _rate("locality_tokens", first, begun)
 
 
-def _question(handle: ModelHandle, prompt: str, answer: str, where: str) -> Question:
-    ids = handle.target_ids(answer) if answer.strip() else []
-    return Question(prompt, len(ids) or UNKNOWN, tuple(ids), where)
+@dataclass(frozen=True, slots=True)
+class _AskedNeighbour:
+    """A neighbour."""
+
+    prompt: str
+    # What the data says; may be empty.
+    answer: str
+    where: str
+    # What is due between the two.
+    gap: str
+
+
+def _unaskable(asked: Sequence[_AskedNeighbour], earlier: Measurement | None, *, edited: bool) -> str | None:
+    if not asked:
+        return "no request has neighbours"
+    if earlier is None:
+        return "the unedited model was not asked" if edited else None
+    return f"the unedited model gave no answers ({earlier.reason})" if earlier.value is None else None
+
+
+def _answers_of(earlier: Measurement, asked: Sequence[_AskedNeighbour]) -> list[str]:
+    if len(earlier.answers) != len(asked):
+        raise UsageError(
+            f"locality: {len(asked)} neighbours, but {len(earlier.answers)} answers of the unedited model. "
+            "Measure the unedited model on the same requests."
+        )
+    return list(earlier.answers)
+
+
+def _hear(
+    handle: ModelHandle, asked: Sequence[_AskedNeighbour], was: Sequence[str] | None, batch_size: int
+) -> list[Answer]:
+    """The answers to their end; what the unedited model said, or else the data's answer, is the draft."""
+    questions = []
+    for one, said in zip(asked, was or [""] * len(asked), strict=True):
+        ids = handle.target_ids(one.answer, one.prompt) if one.answer.strip() else []
+        draft = _behind_a_word(handle, f"{said}.") if said else ids
+        questions.append(Question(one.prompt, len(ids) or UNKNOWN, tuple(draft), one.where))
+    targets = [one.answer for one in asked]
+    return hear_out(handle, questions, targets, most=MOST, batch_size=batch_size, until=phrase, whole_characters=False)
+
+
+def _behind_a_word(handle: ModelHandle, text: str) -> list[int]:
+    """Ids of a text as it continues another; a draft, so nothing rests on them."""
+    return handle.ids("x" + text, special=False)[len(handle.ids("x", special=False)) :]
+
+
+def _pair(heard: Sequence[Answer], asked: Sequence[_AskedNeighbour]) -> list[tuple[Answer, _AskedNeighbour]]:
+    return list(zip(heard, asked, strict=True))
+
+
+def _cut(text: str, asked: _AskedNeighbour) -> str:
+    """What was said before the mark that ended it; a text that ended itself may hold the mark."""
+    return phrase(text, asked.answer, closed=True) or ""
+
+
+def _same(now: str, was: str, asked: _AskedNeighbour) -> bool:
+    target = asked.answer
+    if target.strip() and says(now, target, asked.gap) and says(was, target, asked.gap):
+        return True
+    return now.strip() == was.strip()
+
+
+def _mark(now: str | None, same: bool) -> float:
+    """NaN where the model gave no answer."""
+    return math.nan if now is None else float(same)
+
+
+def _rate(name: str, items: Sequence[float], answers: Sequence[str | None]) -> Measurement:
+    return with_gaps(name, "rate", items, "no answers", answers=answers, version=VERSION)
+
+
+def _missing(name: str, reason: str) -> Measurement:
+    return Measurement.missing(name, VERSION, "rate", reason)
 
 
 MEASURE = Locality()

@@ -3,10 +3,10 @@
     nll_i = mean over tokens 2..n of -ln P(token | tokens before)        nats per token of text i
     me_ppl = mean_i exp(nll_i)                                           ME-PPL's own definition
 
-No special tokens, no BOS, no truncation; log-probabilities in float32, sums in float64. `me_ppl` is what "The Butterfly
-Effect of Model Editing" (arXiv 2402.09656, `ppl.py`) reports; one broken text dominates it. ROME's repository divides
-by n instead of n - 1 and comes out lower. Computed in nats, so that a text at 800 nats per token is still a number
-where its perplexity is none.
+No special tokens, no BOS, no truncation; probabilities in float32 (summed without its bias, see `log_likelihoods`),
+sums over tokens in float64. `me_ppl` is what "The Butterfly Effect of Model Editing" (arXiv 2402.09656, `ppl.py`)
+reports; one broken text dominates it. ROME's repository divides by n instead of n - 1 and comes out lower. Computed in
+nats, so that a text at 800 nats per token is still a number where its perplexity is none.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ NAMES = {
     "ppl_median": "perplexity",
     "ppl_worst": "perplexity",
     "ppl_token_weighted": "perplexity",
+    "ppl_even": "perplexity",
 }
 
 
 class Perplexity:
     """`me_ppl`, `nll_per_token` (mean over all tokens), and of the texts' perplexities the median and the worst.
 
-    `ppl_token_weighted` is exp(nll_per_token). Items: perplexities per text (`me_ppl`), nats per text
+    `ppl_token_weighted` is exp(nll_per_token). `ppl_even` is what a model has that finds all tokens equal, the
+    size of its vocabulary: what a broken base is told by. Items: perplexities per text (`me_ppl`), nats per text
     (`nll_per_token`). Logits that are not finite, or a perplexity past float64 (709.8 nats), are a finding: no value,
     `broken`. Raises DataError, before anything is run, for a text of fewer than 2 tokens or past the model's context.
     """
@@ -42,9 +44,17 @@ class Perplexity:
     name: ClassVar[str] = "perplexity"
     version: ClassVar[int] = 1
     scope: ClassVar[Literal["model", "case", "edit"]] = "model"
+    gives: ClassVar[tuple[str, ...]] = (
+        "me_ppl",
+        "nll_per_token",
+        "ppl_median",
+        "ppl_worst",
+        "ppl_token_weighted",
+        "ppl_even",
+    )
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
-        """The five figures of the texts."""
+        """The six figures of the texts."""
         if not inputs.texts:
             return tuple(Measurement.missing(name, self.version, unit, "no texts") for name, unit in NAMES.items())
         rows = _tokenise(handle, inputs.texts)
@@ -55,6 +65,7 @@ class Perplexity:
         per_token = sum(nll * count for nll, count in zip(nats, counts, strict=True)) / sum(counts)
         spread = _ratio_error(nats, counts, per_token)
         weighted = _exp(per_token)
+        words = float(handle.model.config.get_text_config().vocab_size)
         return (
             self._measurement("me_ppl", _mean(ppl), nats, items=ppl, stderr=_error(ppl)),
             self._measurement("nll_per_token", per_token, nats, items=nats, stderr=spread),
@@ -63,6 +74,7 @@ class Perplexity:
             self._measurement(
                 "ppl_token_weighted", weighted, nats, stderr=None if spread is None else weighted * spread
             ),
+            self._measurement("ppl_even", words if math.isfinite(per_token) else math.nan, nats),
         )
 
     def _measurement(

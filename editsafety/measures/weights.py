@@ -65,6 +65,10 @@ class Weights:
     name: ClassVar[str] = "weights"
     version: ClassVar[int] = 1
     scope: ClassVar[Literal["model", "case", "edit"]] = "edit"
+    gives: ClassVar[tuple[str, ...]] = (
+        "delta_norm", "delta_relative", "delta_per_entry", "delta_large_share", "spectral_norm", "norm_growth",
+        "numerator", "first_token", "denominator", "key_cosine", "weights_finite",
+    )  # fmt: skip
     columns: ClassVar[tuple[Column, ...]] = (
         Column("delta_relative", "|dW|/|W|", "update", "dW/W", over="median", order=10, dispensable=True),
     )

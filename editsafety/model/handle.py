@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 
 from editsafety import tensor_files
 from editsafety.errors import ModelError
-from editsafety.model import kv_cache, loading
+from editsafety.model import kv_cache, loading, tokens
 from editsafety.model.architectures import Architecture, Part
 from editsafety.model.loading import ModelSpec
 from editsafety.model.sites import Layout, Site
+from editsafety.model.tokens import Spelled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -55,18 +57,24 @@ class ModelHandle:
         self.model: PreTrainedModel = loaded.eval()
         self.tokenizer = tokenizer
         self.spec = spec
+        _refuse_odd_memory(self.model, self.name)
         self.architecture = Architecture.of(model.config)
         self.identity = self.fingerprint()
+        self.dropped: tuple[str, ...] = ()  # tensors of its checkpoint that the model has no place for
         self.reloadable = False  # only what `load` found under a name can be loaded again
+        self.open_sessions = 0  # sessions around it, one in another
 
     @classmethod
-    def load(cls, spec: ModelSpec | str) -> Self:
-        """Load by name. Raises ModelError (not available) or UsageError (not a valid name)."""
+    def load(cls, spec: ModelSpec | str, tokenizer: PreTrainedTokenizerBase | None = None) -> Self:
+        """Load by name; `tokenizer` is taken where the source has none of its own.
+
+        Raises ModelError (not available) or UsageError (not a valid name).
+        """
         spec = ModelSpec(spec) if isinstance(spec, str) else spec
         device = loading.pick_device(spec.device)
-        model, tokenizer = loading.load(spec)
-        handle = cls(model.to(device), tokenizer, spec)
-        handle.reloadable = True
+        loaded = loading.load(spec, tokenizer)
+        handle = cls(loaded.model.to(device), loaded.tokenizer, spec)
+        handle.reloadable, handle.dropped = True, loaded.dropped
         return handle
 
     @classmethod
@@ -141,22 +149,34 @@ class ModelHandle:
         return site.canonical(self.model.get_parameter(site.parameter).detach())
 
     def ids(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids; with `special`, what the tokenizer adds by itself (a BOS on Llama, nothing on GPT-2)."""
-        return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+        """Token ids; with `special`, behind what the tokenizer puts in front (a BOS on Llama, nothing on GPT-2).
 
-    def target_ids(self, target: str) -> list[int]:
-        """Ids of `target` as a continuation: one space before it, no special tokens.
-
-        Tokenised behind an anchor word and cut off, which is right for byte-level BPE and for SentencePiece alike
-        (the latter would otherwise start with a lone space piece). Raises ModelError when nothing is left,
-        or nothing but spaces and special tokens (a word that the tokenizer does not know).
+        Where the text begins with that already, it is not put there a second time.
         """
-        text = " " + target.strip()
-        anchor, joint = self.ids("x", special=False), self.ids("x" + text, special=False)
-        ids = joint[len(anchor) :] if joint[: len(anchor)] == anchor else self.ids(text, special=False)
+        return tokens.spell(self.tokenizer, text, special=special)
+
+    def spell_out(self, text: str) -> Spelled:
+        """The ids of a text, and the characters that each stands for."""
+        return tokens.spell_out(self.tokenizer, text)
+
+    def gap(self, prompt: str) -> str:
+        """What stands between a prompt and its answer: a space, or nothing behind white space or a special token."""
+        return tokens.gap(self.tokenizer, prompt)
+
+    def target_ids(self, target: str, behind: str = "") -> list[int]:
+        """Ids of `target` as it continues the prompt `behind`: a space before it or not (see `gap`), no special tokens.
+
+        Raises ModelError when nothing is left, or nothing but spaces and special tokens (a word that the tokenizer does
+        not know).
+        """
+        ids = tokens.follow(self.tokenizer, target, behind)
         if not ids or not self.text(ids).strip():
             raise ModelError(f"the tokenizer of {self.name} turns target {target!r} into no text at all (ids {ids}).")
         return ids
+
+    def write_before(self, text: str, prompt: str) -> str:
+        """The prompt behind a text; a BOS that the prompt begins with stays in first place."""
+        return tokens.write_before(self.tokenizer, text, prompt)
 
     def text(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
@@ -218,3 +238,30 @@ class ModelHandle:
         saved = self.model.state_dict().keys()
         prints = {name: tensor_files.digest(tensor) for name, tensor in self.tensors().items() if name in saved}
         return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_odd_memory(model: nn.Module, name: str) -> None:
+    """Raise ModelError for weights that are not in memory, and for two that lie in the same place.
+
+    An edit of one of those would be lost in the other, or be undone in one of them only. Tied weights are one parameter
+    under two names, and parts of one long tensor do not overlap: both are fine.
+    """
+    ends: dict[int, list[tuple[int, int, str]]] = {}
+    for parameter, weight in model.named_parameters():
+        if weight.is_meta:
+            raise ModelError(
+                f"{parameter} of {name} is on the meta device (not loaded, or offloaded). Load the whole model into "
+                "memory; a smaller --dtype needs less of it."
+            )
+        if weight.numel() and weight.is_contiguous():
+            start = weight.data_ptr()
+            end = start + weight.numel() * weight.element_size()
+            ends.setdefault(weight.untyped_storage().data_ptr(), []).append((start, end, parameter))
+    for places in ends.values():
+        places.sort()
+        for (_, end, one), (start, _, other) in pairwise(places):
+            if start < end:
+                raise ModelError(
+                    f"{one} and {other} of {name} are two parameters in the same memory. Tie them (the same "
+                    "nn.Parameter under both names), or give each its own copy."
+                )

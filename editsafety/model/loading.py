@@ -12,10 +12,16 @@ import torch
 from torch import nn
 
 from editsafety import discovery
-from editsafety.errors import ModelError, UsageError
+from editsafety.errors import EditSafetyError, ModelError, UsageError, masked, sentence_of
 from editsafety.names import slug
 from editsafety.shipped import shipped
 
+# One of these is in every folder that holds a tokenizer.
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "vocab.bpe", "merges.txt",
+    "spiece.model", "sentencepiece.bpe.model", "source.spm", "tekken.json",
+)  # fmt: skip
+SAMPLE = "a 1 é 中"  # no tokenizer makes nothing of all of it
 DTYPES = ("float32", "bfloat16", "float16")
 
 # Shapes of well-known models, for cost figures without a download: (model_type, overrides of its default config).
@@ -54,13 +60,26 @@ class ModelSpec:
         return slug(self.name)
 
 
-def load(spec: ModelSpec) -> tuple[Any, Any]:
-    """Model and tokenizer, on the CPU. Raises ModelError (not available) or UsageError (no such name or dtype)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """What was loaded, on the CPU."""
+
+    model: Any
+    tokenizer: Any
+    # Names of tensors in the checkpoint for which the model has no place: they are not in it, whatever they are for.
+    dropped: tuple[str, ...] = ()
+
+
+def load(spec: ModelSpec, tokenizer: Any = None) -> Loaded:
+    """Model and tokenizer. `tokenizer` is taken where the source has none of its own.
+
+    Raises ModelError (not available, or no tokenizer) or UsageError (no such name or dtype).
+    """
     if spec.dtype not in DTYPES:
         raise UsageError(f"dtype {spec.dtype!r} is not one of {', '.join(DTYPES)}.")
     if ".py:" in spec.name:
-        return _call_maker(spec)
-    return _build_random(spec) if spec.name.startswith("random:") else _load_pretrained(spec)
+        return Loaded(*_call_maker(spec))
+    return Loaded(*_build_random(spec)) if spec.name.startswith("random:") else _load_pretrained(spec, tokenizer)
 
 
 def pick_device(name: str) -> torch.device:
@@ -110,9 +129,8 @@ def no_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _load_pretrained(spec: ModelSpec) -> tuple[Any, Any]:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
+    from transformers import AutoModelForCausalLM
 
     folder = model_folder(spec.name)
     place = str(folder or Path(spec.name).expanduser())
@@ -126,47 +144,104 @@ def _load_pretrained(spec: ModelSpec) -> tuple[Any, Any]:
     dtype = getattr(torch, spec.dtype)
     try:
         with no_bars():
-            tokenizer = AutoTokenizer.from_pretrained(place, **options)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, output_loading_info=True, **options)
+            own = _own_tokenizer(place, local, options, needed=tokenizer is None)
+            tokenizer = tokenizer if own is None else own
+            loaded: Any = (None, {})
+            if tokenizer is not None:
+                whole = {"dtype": dtype, "output_loading_info": True, **options}
+                loaded = AutoModelForCausalLM.from_pretrained(place, **whole)
         model, info = loaded
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except Exception as error:  # a damaged file makes transformers and tokenizers raise anything
+        reason = masked(str(error).strip().split("\n")[0]) or type(error).__name__
         if "trust_remote_code" in str(error):
             hint = (
                 "It runs code from its repository: if you trust it, add --trust-remote-code (the report will say so)."
             )
         raise ModelError(f"cannot load {spec.name!r}: {reason} {hint}") from error
+    if tokenizer is None:
+        raise ModelError(
+            f"cannot load {spec.name!r}: it holds no tokenizer. Save one beside the model: "
+            f"tokenizer.save_pretrained({place!r})."
+        )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"cannot load {spec.name!r}: the checkpoint lacks {len(missing)} weights (first: {missing[0]}), "
             "which would be filled with random numbers. Make or fetch it again."
         )
-    return model, tokenizer
+    return Loaded(model, tokenizer, tuple(sorted(info["unexpected_keys"])))
+
+
+def _own_tokenizer(place: str, local: bool, options: dict[str, Any], *, needed: bool) -> Any:
+    """The tokenizer of a folder or a hub id; None where there is none.
+
+    For a folder without one, transformers makes an empty tokenizer of the model's kind, which splits nothing.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(place)
+    saved = any((folder / name).is_file() for name in TOKENIZER_FILES)
+    if local and not saved and (folder / "config.json").is_file():
+        return None
+    try:
+        made = AutoTokenizer.from_pretrained(place, **options)
+    except OSError:
+        if local or needed:
+            raise
+        return None  # the hub has none; where it cannot be reached, the model will say so
+    return made if made(SAMPLE, add_special_tokens=False)["input_ids"] else None
 
 
 def _call_maker(spec: ModelSpec) -> tuple[Any, Any]:
     """What a user's function returns; its dtype and everything else is the function's business."""
-    made = discovery.from_file(spec.name)()
+    try:
+        made = discovery.from_file(spec.name)()
+    except EditSafetyError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{spec.name} failed: {sentence_of(error)}. It has to return (model, tokenizer).") from error
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
         raise ModelError(f"{spec.name} returned {type(made).__name__}, expected a tuple (model, tokenizer).")
     return made
 
 
-def _build_random(spec: ModelSpec) -> tuple[Any, Any]:
-    """A model with random weights (seed 0) from a built-in shape or a folder or file with a config.json."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+def size_of_random(name: str) -> int:
+    """How many parameters the model behind `random:<config>` has, without making it.
+
+    Raises UsageError for a shape that there is not, ModelError for a config that cannot be read.
+    """
+    from transformers import AutoModelForCausalLM
 
     builder: Any = AutoModelForCausalLM
-    name = spec.name.removeprefix("random:")
+    with torch.device("meta"):
+        model = builder.from_config(_random_config(name.removeprefix("random:")))
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _random_config(name: str) -> Any:
+    """The config of a built-in shape, or of a folder or file with a config.json."""
+    from transformers import AutoConfig
+
     path = Path(name)
     if name in RANDOM_CONFIGS:
         kind, overrides = RANDOM_CONFIGS[name]
-        config = AutoConfig.for_model(kind, **overrides)
-    elif path.exists():
-        config = AutoConfig.from_pretrained(path)
-    else:
+        return AutoConfig.for_model(kind, **overrides)
+    if not path.exists():
         known = ", ".join(RANDOM_CONFIGS)
         raise UsageError(f"random:{name}: neither a built-in shape ({known}) nor a config file that exists.")
+    try:
+        return AutoConfig.from_pretrained(path)
+    except Exception as error:  # a damaged file makes transformers raise anything
+        reason = sentence_of(error).partition("\n")[0]
+        raise ModelError(f"random:{name}: its config cannot be read ({reason}).") from error
+
+
+def _build_random(spec: ModelSpec) -> tuple[Any, Any]:
+    """A model with random weights (seed 0)."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    builder: Any = AutoModelForCausalLM
+    name = spec.name.removeprefix("random:")
+    path, config = Path(name), _random_config(name)
     has_tokenizer = (path / "tokenizer_config.json").is_file()
     if not has_tokenizer and not pocket_models():
         raise UsageError(f"random:{name}: no tokenizer beside the config, and no pocket model here to borrow one from.")

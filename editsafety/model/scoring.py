@@ -1,6 +1,6 @@
 """The forward passes that measures use: log-probabilities and greedy continuations, batched and right-padded.
 
-Everything is computed in float32 natural logarithms, whatever the model's dtype.
+Everything is in natural logarithms of float32 probabilities, whatever the model's dtype.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def token_nll(handle: ModelHandle, rows: Sequence[Sequence[int]], *, batch_size:
     by_row: dict[int, Tensor] = {i: torch.empty(0) for i in range(len(rows))}
     for chosen in by_length({i: len(row) for i, row in enumerate(rows) if len(row) > 1}, batch_size):
         batch = handle.batch([rows[i] for i in chosen])
-        nll = _shifted_nll(handle.logits(batch), batch).cpu()
+        nll = _shifted_nll(handle.logits(batch), batch)
         for i, values in zip(chosen, nll, strict=True):
             by_row[i] = values[: len(rows[i]) - 1].clone()
     return [by_row[i] for i in range(len(rows))]
@@ -76,7 +76,19 @@ def next_logits(handle: ModelHandle, rows: Sequence[Sequence[int]]) -> Tensor:
     return logits[torch.arange(len(rows), device=logits.device), last]
 
 
+def log_likelihoods(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probabilities of the tokens `[...]` from float32 logits `[..., vocab]`; float64, on the CPU.
+
+    Not `log_softmax`: it adds one probability after the other to a float32, and what is small beside the sum is rounded
+    off, in one direction: 1.6e-4 nats at 49,152 tokens of which one is sure. `sum` adds pairs; the rest is float64.
+    NaN, and infinity at the top, give NaN.
+    """
+    top = logits.amax(-1, keepdim=True)
+    total = (logits - top).exp_().sum(-1)
+    said = logits.gather(-1, tokens.to(logits.device).unsqueeze(-1)) - top
+    return said.squeeze(-1).cpu().double() - total.cpu().double().log()
+
+
 def _shifted_nll(logits: Tensor, batch: Batch) -> Tensor:
     """`[batch, seq - 1]`: position t holds the negative log-probability of token t + 1."""
-    scores = torch.log_softmax(logits[:, :-1], -1)
-    return -scores.gather(-1, batch.ids[:, 1:].unsqueeze(-1)).squeeze(-1)
+    return -log_likelihoods(logits[:, :-1], batch.ids[:, 1:]).float()

@@ -2,85 +2,88 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editsafety import reporting
+from editsafety import abilities, escaping
 from editsafety.errors import StoreError, UsageError
+from editsafety.judging.baselines.gate import Gate
 from editsafety.judging.checks import ABILITIES, Check, judge_case, judge_group
+from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import Control, RunReport
-from editsafety.names import label, slug, tag
-from editsafety.plugin.options import settings_of
+from editsafety.names import label, slug
+from editsafety.plugin.options import is_in_process, settings_of
+from editsafety.plugin.selection import GroupKey, Selected
 from editsafety.progress import Progress
-from editsafety.reporting import ReportPlace, as_markdown, as_terminal, junit
+from editsafety.publishing import github, outlets
+from editsafety.reporting import ReportPlace, as_terminal, junit
 from editsafety.runs import folders
 from editsafety.runs.case import Case
 from editsafety.runs.case_record import CaseRecord
-from editsafety.runs.facts import Ended, JudgedCheck, NotApplicable, OrderFacts, RunFacts, Wanted
-from editsafety.runs.plan import RunPlan
+from editsafety.runs.facts import (
+    Ended,
+    JudgedCheck,
+    NotApplicable,
+    OrderFacts,
+    RunFacts,
+    Unexplained,
+    Unusable,
+    Wanted,
+)
+from editsafety.runs.plan import NONE, RunPlan
 from editsafety.runs.store import Store
+from editsafety.supervision import Labs
 
 if TYPE_CHECKING:
     import pytest
+    from filelock import FileLock
 
     from editsafety.editors import Editor
     from editsafety.edits.session import EditSession
-    from editsafety.lab.lab import Lab
     from editsafety.model.handle import ModelHandle
-
-
-@dataclass(frozen=True, slots=True)
-class GroupKey:
-    """What a group item is about: a model, an editor, and a stream ("" for all)."""
-
-    model: str
-    editor: str
-    stream: str = ""
-
-    @property
-    def id(self) -> str:
-        """`pocket-neo-rome-hard`"""
-        return "-".join(part for part in (slug(self.model), tag(self.editor), self.stream) if part)
-
-
-@dataclass(frozen=True, slots=True)
-class Selected:
-    """A test that was selected."""
-
-    params: Mapping[str, Any]  # the parameters of its item
-    probed: bool  # whether abilities have to be measured
-    edited: bool  # whether it looks at the live edited model
-    ordered: bool  # whether it asks if the order of edits matters
 
 
 class SafetySession:
     """Plan, policy, store and lab of a session; `report` is there once it ends."""
 
     def __init__(
-        self, plan: RunPlan, folder: Path, *, worker: str | None, workers: int, quiet: bool, capture: Any = None
+        self,
+        plan: RunPlan,
+        folder: Path,
+        *,
+        worker: str | None,
+        workers: int,
+        quiet: bool,
+        in_process: bool = False,
+        gate: Gate | None = None,
+        comment_to: Path | None = None,
+        capture: Any = None,
     ) -> None:
         self.plan = plan
         self.policy = Policy.of(plan.settings)
+        asked = [probe for probe in plan.settings.probe if probe != NONE]
+        refuse_unmeasured(self.policy, map(abilities.measurement_of, [*asked, *abilities.names()]))
         self.folder = folder
-        self.worker = worker
-        self.workers = workers
+        self.worker, self.workers = worker, workers
         self.quiet = quiet or worker is not None
+        self._in_process, self._gate, self._comment_to = in_process, gate, comment_to
         self.report: RunReport | None = None
-        self._capture = capture
-        self._start = time.monotonic()
+        self._capture, self._start = capture, time.monotonic()
         self._store: Store | None = None
-        self._lab: Lab | None = None
+        self._lock: FileLock | None = None
+        self._labs: Labs | None = None
         self._wanted: dict[str, Case] = {}
         self._live: list[Case] = []
         self._asked: set[str] = set()
-        self._lost = False
+        self._lost = self._selected = False
 
     @classmethod
     def of(
@@ -88,17 +91,21 @@ class SafetySession:
     ) -> SafetySession:
         """From pytest's options. Raises UsageError or DataError before any model is loaded."""
         plan = RunPlan.of(settings_of(lambda name: option(config, name)))
-        reports = Path(config.invocation_params.dir) / "reports"
-        out = option(config, "out")
-        folder = (
-            Path(worker["editsafety_folder"]) if worker else folders.choose(plan, reports, Path(out) if out else None)
-        )
+        reports, out = Path(config.invocation_params.dir) / "reports", option(config, "out")
+        chosen = Path(worker["editsafety_folder"]) if worker else Path(out) if out else None
+        folder = folders.choose(plan, reports, chosen)
+        given = option(config, "baseline")
+        limits = option(config, "allow"), option(config, "fail-over")
+        gate = None if worker else Gate.asked(Path(given) if given else None, *limits)
         return cls(
             plan,
             folder,
             worker=worker["workerid"] if worker else None,
             workers=int(worker["editsafety_workers"]) if worker else 1,
             quiet=bool(option(config, "quiet")),
+            in_process=is_in_process(config),
+            gate=gate,
+            comment_to=Path(written) if (written := option(config, "comment")) else None,
             capture=config.pluginmanager.getplugin("capturemanager"),
         )
 
@@ -107,22 +114,21 @@ class SafetySession:
         """The store of this run; the folder is made when it is first used."""
         if self._store is None:
             if self.worker is None:
-                folders.begin(self.folder, self.plan)
+                self._lock = folders.begin(self.folder, self.plan)
             self._store = Store(self.folder / folders.STORE)
+            if self.worker is None:
+                self._store.note(Unusable())  # whatever was refused before: this session finds out for itself
         return self._store
 
     @property
-    def lab(self) -> Lab:
-        """The lab of this process. Importing it brings torch in."""
-        if self._lab is None:
-            from editsafety.lab.lab import Lab
-
+    def labs(self) -> Labs:
+        """Who computes what this session asks for; what is wanted is known by then."""
+        if self._labs is None:
+            log = self.folder / ("output.log" if self.worker is None else f"output-{self.worker}.log")
             progress = Progress(sys.__stderr__ or sys.stderr, "quiet" if self.quiet else "auto")
             wanted = [self._chosen(case) for case in self.plan.every if case.id in self._wanted]
-            self._lab = Lab(
-                self.plan, self.store, progress, workers=self.workers, wanted=wanted or None, live=self._live
-            )
-        return self._lab
+            self._labs = Labs(self.plan, self.store, progress, wanted, self._live, self.workers, log, self._in_process)
+        return self._labs
 
     def parameters(self, fixture: str, kinds: Collection[str] = (), *, probed: bool = False) -> Sequence[Any]:
         """The values that a fixture is parametrised with, in plan order; of cases those of certain schedules.
@@ -138,6 +144,10 @@ class SafetySession:
         if fixture == "block":
             return [GroupKey(model, editor) for model, editor in self.plan.blocks]
         return list(dict.fromkeys(GroupKey(c.model, c.editor) for c in self.plan.controls))
+
+    def expect_tests(self) -> None:
+        """A worker has selected tests: its cases are in the store, and not known here."""
+        self._selected = True
 
     def lose_worker(self) -> None:
         """A worker died: what it was judging is lost, whoever computes its cases again. The run is incomplete."""
@@ -166,6 +176,9 @@ class SafetySession:
             return
         if not (self.plan.settings.editors and self.plan.settings.models):
             raise UsageError("name at least one model and one editor.")
+        courses = {case.model for case in self._wanted.values() if case.is_course}
+        for model in courses:
+            refuse_unmeasured(self.policy, map(abilities.measurement_of, self.plan.probes(model)))
         for name in probed:
             self._wanted[name] = replace(self._wanted[name], probed=True)
         self.store.note(Wanted(tuple(sorted(self._wanted)), tuple(sorted(probed))))
@@ -175,43 +188,40 @@ class SafetySession:
     def record(self, case: Case) -> CaseRecord:
         """A case's record, computed when missing. Progress is shown past pytest's capture."""
         with self._shown():
-            return self.lab.record(self._chosen(case))
+            return self.labs.computing.record(self._chosen(case))
 
     def check(self, record: CaseRecord, name: str) -> Check | None:
-        """One check of a case; None when nothing was measured that it could be judged by.
+        """One check of a case; None when nothing was measured that it could be judged by, or the policy leaves it out.
 
-        Raises UsageError for a name that the policy does not have.
+        Raises UsageError for a name that no policy has.
         """
         self._ask(f"course {name}" if record.is_course else name)
         verdict = judge_case(self.policy, record)
         limits = self.policy.course if record.is_course else {check.name: check for check in verdict.checks}
         if name != ABILITIES and name not in limits and (record.is_course or record.failure is None):
-            kind = "course" if record.is_course else "case"
-            raise UsageError(f"policy {self.policy.name} has no {kind} check {name!r}. Known: {', '.join(limits)}.")
+            self.policy.expect_left_out("course" if record.is_course else "case", name, limits)
+            return None
         return verdict.check(name)
 
     def group_check(self, group: GroupKey, name: str) -> Check | None:
-        """One check over a group; None when no case has the data for it."""
+        """One check over a group; None when no case has the data for it, or the policy leaves it out."""
         self._ask(name)
         records = [self.record(case) for case in _members(self.plan.cases, group)]
         if name not in self.policy.group:
-            known = ", ".join(self.policy.group)
-            raise UsageError(f"policy {self.policy.name} has no group check {name!r}. Known: {known}.")
+            self.policy.expect_left_out("group", name, self.policy.group)
         return next((check for check in judge_group(self.policy, records) if check.name == name), None)
 
     def same_in_any_order(self, block: GroupKey) -> OrderFacts:
         """Whether results depend on the order of edits."""
         self._ask("order")
         with self._shown():
-            return self.lab.same_in_any_order(block.model, block.editor)
+            return self.labs.computing.same_in_any_order(block.model, block.editor)
 
     def refuses(self, case: Case) -> str | None:
         """Why an editor cannot go along a case's schedule: its traits. None when it can."""
         if not case.is_course:
             return None
-        from editsafety.lab.terms import refusal
-
-        refused = refusal(case)
+        refused = self.labs.computing.refusal(case)
         if refused:
             self.store.note(NotApplicable(case.id, refused))
         return refused
@@ -227,21 +237,21 @@ class SafetySession:
     def handle(self) -> ModelHandle:
         """The first model of the run, loaded."""
         with self._shown():
-            return self.lab.tools.bench(self.plan.settings.models[0]).handle
+            return self.labs.here.tools.bench(self.plan.settings.models[0]).handle
 
     def editor(self, chosen: Case | GroupKey | None) -> Editor:
         """The editor of a case or block, or the first one."""
         model, name = (chosen.model, chosen.editor) if chosen else self.plan.blocks[0]
         with self._shown():
-            return self.lab.tools.ready(model, name)
+            return self.labs.here.tools.ready(model, name)
 
     def edited(self, case: Case) -> EditSession:
         """A session with the edit of a case, to be entered: the edit is applied on entry."""
         from editsafety.edits.session import EditSession
 
         with self._shown():
-            edit = self.lab.edit(case.block, case.requests).edit
-            handle = self.lab.tools.bench(case.model).handle
+            edit = self.labs.here.edit(case.block, case.requests).edit
+            handle = self.labs.here.tools.bench(case.model).handle
 
         class Edited(EditSession):
             def __enter__(self) -> Edited:
@@ -255,47 +265,56 @@ class SafetySession:
         """JUnit properties of a check."""
         return list(junit.properties(check))
 
-    def write_report(self, *, interrupted: bool) -> None:
+    def close(self) -> None:
+        """End what runs for this session, and give its folder back."""
+        if self._labs is not None:
+            self._labs.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def write_report(self, *, interrupted: bool, failed: Mapping[str, str], stopped: bool = False) -> None:
         """Judge what the store holds and write report.json and report.md; nothing when no case was wanted.
 
-        Raises StoreError when they cannot be written.
+        `failed` are the tests of the suites that failed, and how; `stopped` says that the run was interrupted on
+        purpose. Raises StoreError when the report cannot be written, and when the folder is of another model by now.
         """
         interrupted = interrupted or self._lost
-        if self._store is None and not (self.folder / folders.STORE).is_file():
+        if not (self._wanted or self._selected):
             return
+        if self._store is not None and not (self.folder / folders.STORE).is_file():
+            raise StoreError(f"{self.folder}: the folder of this run is gone, with all that was found. Run it again.")
         asked = self.store.fact(Wanted)
         if asked is None or not asked.cases:
             return
         planned = self.plan.wanted(asked)
-        with self._shown():
-            records = self.lab.finished(planned)
-        self.store.note(Ended(interrupted))
+        records = self.store.finished(planned)
+        self.store.note(Ended(interrupted, stopped))
         facts = self.store.facts()
-        self.report = RunReport.of(self.plan, self.policy, records, facts, planned=planned, interrupted=interrupted)
+        if facts.refused:
+            raise StoreError(f"{self.folder}: {facts.refused}")
+        judge = partial(RunReport.of, self.plan, self.policy, records, planned=planned, interrupted=interrupted)
+        self.report = judge(replace(facts, unexplained=()))
+        explained = self.report.verdict is None or self.report.verdict.fails
+        self.store.note(Unexplained(() if explained else tuple(f"{test}: {said}" for test, said in failed.items())))
+        self.report = judge(self.store.facts())
+        if self._gate is not None:
+            self.report = self._gate.judged(self.report)
         try:
-            self._write(self.report)
+            outlets.write(self.report, self.folder, self._comment_to)
         except OSError as error:
             raise StoreError(f"{self.folder}: the report cannot be written ({error}). The results are kept.") from error
         whole = all(case.id in records or case.id in facts.not_applicable for case in planned)
         if not interrupted and whole:
-            self.lab.edits.clear()
+            shutil.rmtree(self.folder / folders.EDITS, ignore_errors=True)
             folders.finish(self.folder, self.plan)
-
-    def _write(self, report: RunReport) -> None:
-        reporting.write(report, self.folder, ReportPlace(folders.suites()))
-        summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        if summary:
-            with open(summary, "a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(as_markdown.step_summary(report))
 
     def show(self, stream: Any) -> None:
         """Render the report to a terminal stream."""
-        from rich.console import Console
-
         assert self.report is not None
-        console = Console(file=stream, highlight=False, width=None if stream.isatty() else 110)
+        console = escaping.console(stream, width=None if stream.isatty() else 110)
         place = ReportPlace(folders.suites(), folders.near(self.folder), time.monotonic() - self._start)
         as_terminal.render(self.report, console, place)
+        github.annotate(self.report, stream)
 
     def _ask(self, name: str) -> None:
         if name not in self._asked:
@@ -319,11 +338,11 @@ class SafetySession:
 
     @contextmanager
     def _shown(self) -> Iterator[None]:
-        """Let progress through pytest's capturing."""
+        """Let progress through pytest's capturing; what an editor prints here comes out as plain text."""
         if self._capture is None or self.quiet:
             yield
             return
-        with self._capture.global_and_fixture_disabled():
+        with self._capture.global_and_fixture_disabled(), escaping.clean_streams():
             yield
 
 

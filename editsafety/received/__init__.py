@@ -82,6 +82,8 @@ class Examined:
             "name": self.handed.name,
             "kind": self.handed.kind,
             "edit_id": self.handed.edit.id,
+            "remarks": list(self.handed.remarks),
+            "not_loaded": list(self.handed.dropped),
             "tensors": {
                 "compared": self.handed.compared,
                 "edited": [change.as_json() for change in self.edited],
@@ -124,18 +126,30 @@ def examine(bench: Bench, handed: Handed, requests: Sequence[EditRequest], polic
         raise
     except Exception as error:  # the boundary: a sidecar is somebody else's code, anything may come
         records, changes = [_failed(first, "editor", error)], ()
-    examined = Examined(handed, _report(bench, records, policy), changes)
+    examined = Examined(handed, _report(bench, handed, records, policy), changes)
     return replace(examined, report=replace(examined.report, more={"received": examined.as_json()}))
 
 
-def _report(bench: Bench, records: Sequence[CaseRecord], policy: Policy) -> RunReport:
+def _report(bench: Bench, handed: Handed, records: Sequence[CaseRecord], policy: Policy) -> RunReport:
     whole, *asked = records
     # Perplexity and weights are the same behind every request: they are judged once, rates over the requests.
-    cases = (judge_case(policy, whole), *(CaseVerdict(record, (), policy.collapse) for record in asked))
+    judged = _with_loss(judge_case(policy, whole), handed)
+    cases = (judged, *(CaseVerdict(record, (), policy.collapse) for record in asked))
     checks = {REQUESTS: judge_group(policy, asked)} if asked else {}
     planned = {MODEL: 1, **({REQUESTS: len(asked)} if asked else {})}
     group = Group(whole.model, whole.editor, cases, checks, (), planned)
     return RunReport.alone(policy, group, *bench.facts())
+
+
+def _with_loss(case: CaseVerdict, handed: Handed) -> CaseVerdict:
+    """The verdict on a model of which something was not loaded: what was judged is not all that was handed over."""
+    if not handed.dropped or case.record.failure is not None:
+        return case
+    checks = [
+        replace(one, sentence=f"{one.sentence}; {handed.lost}") if one.verdict is Verdict.NO_OP else one
+        for one in case.checks
+    ]
+    return replace(case, checks=(*checks, Check("loaded", Verdict.WARN, handed.lost)))
 
 
 def refuse_to_write(edit: Edit, folder: Path) -> None:
@@ -184,7 +198,8 @@ def _measure(
         names = [name for name in session.changed() if name in now]
         changes.extend(Change.of(name, session.original(name), now[name].detach()) for name in names)
 
-    step, answers = attempt(bench, Made(handed.edit, ()), questions, look=look)
+    with handed.taking(handle):
+        step, answers = attempt(bench, Made(handed.edit, ()), questions, look=look)
     own = {name: found for name, found in step.found.items() if not any(name in answer for answer in answers)}
     whole = replace(first, before=dict(bench.base), steps=(replace(step, found=own),), ended="complete")
     each = zip(questions, answers, strict=True)

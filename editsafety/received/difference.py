@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from editsafety.edits.seal import SENTENCE
+from editsafety.edits.behaviour import SENTENCE
+from editsafety.edits.rounding import NARROW, rounded_to
 from editsafety.errors import ModelError
 from editsafety.model.handle import ModelHandle
 
 EXACT = 512  # a matrix whose shorter side is longer has the number of its singular values estimated
 PROBES = 128  # ... up to this one
-NARROW = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +57,13 @@ class Change:
         was, now = _wide(before), _wide(after)
         delta = now - was
         norm, base = (float(torch.linalg.vector_norm(tensor)) for tensor in (delta, was))
-        narrow = precision(after)
-        rounded = narrow != before.dtype and torch.equal(before.to(narrow).to(after.dtype), after)
+        narrow = rounded_to(before, after)
         rank: int | None = None
         more = False
-        if delta.ndim == 2 and not rounded:
+        if delta.ndim == 2 and narrow is None:
             rank, more = numerical_rank(delta, rounding_noise(after))
         relative = norm / base if base else None
-        return cls(name, shape, entries, norm, relative, rank, more, rounded_to=_named(narrow) if rounded else "")
+        return cls(name, shape, entries, norm, relative, rank, more, rounded_to=_named(narrow) if narrow else "")
 
     @property
     def full_rank(self) -> int:

@@ -7,78 +7,104 @@ are not everything, a config can differ where no tensor does.
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from editsafety import editors, tensor_files
 from editsafety.edits.edit import Edit, Replace
-from editsafety.edits.seal import SENTENCE
 from editsafety.errors import EditError, EditSafetyError, ModelError, UsageError
 from editsafety.model.handle import ModelHandle
-from editsafety.received import difference
+from editsafety.received import adapters, difference, folders, tying
+from editsafety.received.probe import ServedProbe
 
-CLOSE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 5e-3}  # of the largest logit; equal weights give equal bits
-PROBED = 8  # positions whose logits are compared
+MOST = 5  # names in a sentence
 
 
 @dataclass(frozen=True, eq=False)
 class Handed:
-    """What was handed over, as an edit of the unedited model.
+    """What was handed over, as an edit of the unedited model."""
 
-    `kind` is "model", "edit" or "adapter"; `compared` the number of tensors that were looked at. `probe` are ids and
-    the logits that the model handed over gave for them; None for a saved edit, which is nothing but its weights.
-    """
-
+    # Of the model, or the file.
     name: str
+    # "model", "edit" or "adapter".
     kind: str
     edit: Edit
+    # How many tensors were looked at.
     compared: int
-    probe: tuple[tuple[int, ...], Tensor] | None = None
+    # What the model handed over gives for a text; None for a saved edit, which is nothing but its weights.
+    probe: ServedProbe | None = None
+    # Whether one end of the model differs from the other, and both are one matrix in the unedited model.
+    untied: bool = False
+    # Whether the unedited model's tokenizer stands in for one that was not handed over.
+    borrowed: bool = False
+    # What was handed over and is not in the model: tensors it has no place for, files that nobody reads.
+    dropped: tuple[str, ...] = ()
 
-    @torch.no_grad()
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader has to know of how it was read, in sentences."""
+        said = []
+        if self.borrowed:
+            said.append(f"{self.name} holds no tokenizer: that of the unedited model is used")
+        if self.untied:
+            said.append(f"embedding and head of {self.name} differ, which are one matrix in the unedited model")
+        return (*said, *([self.lost] if self.dropped else []))
+
+    @property
+    def lost(self) -> str:
+        """What was handed over and is not in the model, in a sentence."""
+        listed = ", ".join(self.dropped[:MOST]) + (" ..." if len(self.dropped) > MOST else "")
+        return f"{self.name} holds what the model has no place for, so it was not loaded: {listed}"
+
     def refuse_other_function(self, handle: ModelHandle) -> None:
         """Raise ModelError unless the model, edited by now, computes what the model that was handed over computes."""
-        if self.probe is None:
-            return
-        ids, expected = self.probe
-        found = handle.logits(handle.batch([ids]))[0, -PROBED:].cpu()
-        finite = expected[torch.isfinite(expected)]
-        room = CLOSE[handle.spec.dtype] * float(finite.abs().max() if len(finite) else 1.0)
-        if not torch.allclose(found, expected, rtol=0.0, atol=room, equal_nan=True):
+        if self.probe is not None and not self.probe.agrees(handle):
             raise ModelError(
                 f"{self.name} computes something else than its weights do in {handle.name}: their configs differ in "
                 "more than names. Give the model that it was made from, or a copy of it with the same config.json."
             )
+
+    def taking(self, handle: ModelHandle) -> AbstractContextManager[None]:
+        """Inside the block the model, unedited, takes the edit: its ends have a matrix each where the edit needs it."""
+        return tying.untied(handle) if self.untied else nullcontext()
 
 
 def receive(handle: ModelHandle, place: str, texts: Sequence[str], editor: str = "") -> Handed:
     """What is at `place`, as an edit of the model in `handle`, which is left as it is.
 
     `place` is a saved edit (.safetensors), the folder of a peft adapter, or anything that a model can be loaded from;
-    `editor` names the editor whose sidecars a saved edit needs, when its own note does not do. `texts` are tried with
-    both tokenizers. Raises EditError, ModelError or UsageError.
+    one without a tokenizer is read with that of `handle`. `editor` names the editor whose sidecars a saved edit needs,
+    when its own note does not do. `texts` are tried with both tokenizers. Raises EditError, ModelError or UsageError.
     """
     path = Path(place).expanduser()
     if path.suffix == ".safetensors":
         edit = saved_edit(path, editor)
         return Handed(path.name, "edit", edit, len(difference.saved(handle)))
-    adapter = (path / "adapter_config.json").is_file()
-    other = _merged(handle, path) if adapter else ModelHandle.load(replace(handle.spec, name=place, revision=None))
-    difference.refuse_unlike(handle, other, texts)
-    changed = difference.differing(handle, other)
-    parameters = dict(handle.model.named_parameters())
+    if adapters.holds_adapter(path):
+        kind, (other, probe) = "adapter", adapters.merge(handle, path, lambda served: ServedProbe.of(served, texts))
+    else:
+        kind, other = "model", ModelHandle.load(replace(handle.spec, name=place, revision=None), handle.tokenizer)
+        probe = ServedProbe.of(other, texts)
+    apart = tying.is_tied(handle) is not tying.is_tied(other)
+    if apart and tying.is_tied(other):
+        tying.untie(other.model)
+    dropped = [name for name in other.dropped if name not in handle.dropped]
+    handed = Handed(other.name, kind, Edit(other.name, (), handle.identity), 0, probe, apart and tying.is_tied(handle))
+    with handed.taking(handle):
+        difference.refuse_unlike(handle, other, texts)
+        changed = difference.differing(handle, other)
+        parameters, compared = dict(handle.model.named_parameters()), len(difference.saved(handle))
     if strange := sorted(changed.keys() - parameters.keys()):
         raise ModelError(f"{strange[0]} of {other.name} differs and is no weight but a buffer, which no edit changes.")
-    deltas = tuple(Replace(name, value) for name, value in changed.items())
-    edit = Edit(other.name, (), handle.identity, deltas)
-    compared = len(difference.saved(handle))
-    return Handed(other.name, "adapter" if adapter else "model", edit, compared, _probe(other, texts))
+    return replace(
+        handed,
+        edit=replace(handed.edit, deltas=tuple(Replace(name, value) for name, value in changed.items())),
+        compared=compared,
+        borrowed=kind == "model" and other.tokenizer is handle.tokenizer,
+        dropped=(*dropped, *folders.unread(path)),
+    )
 
 
 def saved_edit(path: Path, editor: str = "") -> Edit:
@@ -91,55 +117,10 @@ def saved_edit(path: Path, editor: str = "") -> Edit:
     except EditSafetyError as error:
         raise EditError(str(error)) from error
     try:
-        sidecars = editors.load(name).sidecars
+        # A file does not decide what code is run: only whoever gives the command may name one.
+        sidecars = editors.load(name).sidecars if editor or ".py:" not in name else {}
     except UsageError:
         if editor:
             raise
         sidecars = {}  # the note in a file may name what is not here; Edit.load says whether anything is needed
     return Edit.load(path, sidecars)
-
-
-def _merged(handle: ModelHandle, folder: Path) -> ModelHandle:
-    """The unedited model with a peft adapter merged into a copy of its weights."""
-    from safetensors import SafetensorError
-    from transformers import AutoTokenizer
-
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise UsageError(
-            f"{folder}: is a peft adapter, and peft is not installed here. Install it: pip install 'editsafety[lora]'."
-        ) from error
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise ModelError(f"{folder}: has no adapter_model.safetensors, and pickled weights are not loaded. Save it so.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # from peft to itself, about transformers
-            warnings.filterwarnings("error", ".*missing adapter keys")  # it would be merged in part
-            merged = PeftModel.from_pretrained(copy.deepcopy(handle.model), str(folder)).merge_and_unload()
-        own = (folder / "tokenizer_config.json").is_file()
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True) if own else handle.tokenizer
-    except (
-        AttributeError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        UserWarning,
-        ValueError,
-        SafetensorError,
-    ) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{folder}: this adapter cannot be merged into {handle.name}: {reason}") from error
-    return ModelHandle.of(merged, tokenizer, name=folder.name)
-
-
-@torch.no_grad()
-def _probe(handle: ModelHandle, texts: Sequence[str]) -> tuple[tuple[int, ...], Tensor]:
-    """The longest text that fits, and the last logits that the model gives for it, `[8, vocab]` or fewer, on the CPU.
-
-    Long, because what a config says about positions and windows shows late.
-    """
-    rows = [handle.ids(text) for text in (SENTENCE, *texts)]
-    ids = max((row for row in rows if len(row) <= handle.context), key=len)
-    return tuple(ids), handle.logits(handle.batch([ids]))[0, -PROBED:].cpu()

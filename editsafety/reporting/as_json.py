@@ -13,11 +13,12 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from editsafety import __version__
+from editsafety.escaping import json_text
 from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.group import Group
 from editsafety.judging.report import Control, RunReport
 from editsafety.judging.verdict import Verdict
-from editsafety.reporting import ReportPlace, courses, story
+from editsafety.reporting import ReportPlace, against, courses, story
 from editsafety.reporting.rows import row
 from editsafety.runs.facts import RunFacts
 from editsafety.runs.measurement import Column
@@ -47,6 +48,7 @@ def document(report: RunReport, *, suites: str = ReportPlace().suites) -> dict[s
         "controls": [_control(control) for control in report.controls],
         "worst": None if worst is None else {"case": worst.record.case, "cause": report.cause(worst)},
         "replay": story.replay(report, suites),
+        "baseline": None if report.against is None else against.as_json(report.against),
         "plan": report.plan.about(),
         "policy": {**report.policy.model_dump(mode="json"), "digest": report.policy.digest()},
         **_facts(report.facts),
@@ -64,7 +66,7 @@ class AsJson:
     def __call__(self, report: RunReport, place: ReportPlace) -> str:
         """Valid JSON, with every number finite."""
         body = document(report, suites=place.suites)
-        return json.dumps(body, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+        return json_text(json.dumps(body, allow_nan=False, ensure_ascii=False, indent=1)) + "\n"
 
 
 def _counts(report: RunReport) -> dict[str, Any]:
@@ -141,8 +143,10 @@ def _facts(facts: RunFacts) -> dict[str, Any]:
         "unedited": {name: asdict(unedited) for name, unedited in facts.unedited.items()},
         "software": dict(facts.software),
         "asked": {"cases": list(facts.asked.cases), "probed": list(facts.asked.probed), "checks": sorted(facts.judged)},
+        "unexplained": list(facts.unexplained),
         "not_applicable": dict(facts.not_applicable),
         "orders": {":".join(block): asdict(order) for block, order in facts.orders.items()},
+        "yardsticks": {":".join(block): asdict(yardstick) for block, yardstick in facts.yardsticks.items()},
         "problems": {":".join(block): sentence for block, sentence in facts.problems.items()},
     }
 

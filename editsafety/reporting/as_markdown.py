@@ -8,14 +8,14 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from editsafety import __version__
+from editsafety.escaping import fenced
+from editsafety.escaping import markdown as safe
 from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import slug
 from editsafety.numbers import rate, times
-from editsafety.reporting import ReportPlace, courses, story
-from editsafety.reporting.escaping import fenced
-from editsafety.reporting.escaping import markdown as safe
+from editsafety.reporting import ReportPlace, against, courses, story
 from editsafety.reporting.rows import headings, rows
 from editsafety.runs.measurement import Measurement
 
@@ -28,18 +28,19 @@ def text(report: RunReport, *, suites: str = ReportPlace().suites) -> str:
     parts = [
         f"# {safe(story.verdict_line(report), 1000)}",
         safe(" · ".join(story.headline(report)), 2000),
-        _advice(report),
-        _table(report),
+        next_step(report),
+        verdict_table(report),
         "*perplexity*: of ordinary texts after the edit / before. *success*: share of edits that the model repeats on "
         "the prompt, with other text in front of it, and on rephrasings. *kept*: share of neighbouring answers "
         "unchanged.",
-        _reasons(report),
-        _courses(report),
-        _abilities(report),
-        _controls(report),
-        _worst(report),
-        _replay(report, suites),
-        _provenance(report),
+        reasons(report),
+        against_baseline(report),
+        walked(report),
+        what_it_can_do(report),
+        controls(report),
+        worst_cases(report),
+        replay(report, suites),
+        provenance(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -56,18 +57,25 @@ class AsMarkdown:
 
 def step_summary(report: RunReport) -> str:
     """The short form, for GITHUB_STEP_SUMMARY: the verdict, the table, and why."""
-    parts = [f"### {safe(story.verdict_line(report), 1000)}", _table(report), _reasons(report, SUMMARY)]
+    parts = [
+        f"### {safe(story.verdict_line(report), 1000)}",
+        verdict_table(report),
+        reasons(report, SUMMARY),
+        against_baseline(report),
+    ]
     broken = [control.sentence for control in report.controls if not control.behaved]
-    parts += [_list(broken), _advice(report)]
+    parts += [bullets(broken), next_step(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _advice(report: RunReport) -> str:
+def next_step(report: RunReport) -> str:
+    """What to do next; empty when all is well."""
     said = story.advice(report)
     return f"**Next:** {safe(said)}." if said else ""
 
 
-def _table(report: RunReport) -> str:
+def verdict_table(report: RunReport) -> str:
+    """The figures of every editor, worst first; empty where no single edit was judged."""
     if not report.groups:
         return ""
     several = len({group.model for group in report.groups}) > 1
@@ -84,7 +92,8 @@ def _table(report: RunReport) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in ([*first, *map(safe, names)], ruler, *lines))
 
 
-def _reasons(report: RunReport, most: int | None = None) -> str:
+def reasons(report: RunReport, most: int | None = None) -> str:
+    """Why editors do not pass, `most` sentences of each; then the tests that failed by no check."""
     blocks = []
     for group in report.worst_groups:
         if group.verdict is Verdict.PASS:
@@ -92,14 +101,25 @@ def _reasons(report: RunReport, most: int | None = None) -> str:
         title = f"{safe(group.editor)} on {safe(group.model)}: {group.verdict.value}, {group.verdict.meaning}"
         left = len(group.sentences) - len(group.sentences[:most])
         more = [f"and {left} more, in the report"] if left else []
-        blocks.append(f"**{title}**\n\n{_list([*group.sentences[:most], *more])}")
+        blocks.append(f"**{title}**\n\n{bullets([*group.sentences[:most], *more])}")
+    if report.facts.unexplained:
+        blocks.append(f"**Tests that failed by no check**\n\n{bullets(report.facts.unexplained)}")
     return "\n\n".join(["## Why", *blocks] if blocks else [])
 
 
-def _courses(report: RunReport) -> str:
-    """A table of all courses, then why they do not pass, and every measured step of those that broke the model."""
+def against_baseline(report: RunReport) -> str:
+    """What is not as it was accepted; empty without a baseline."""
+    said = against.sentences(report.against)
+    return f"## Against the baseline\n\n{bullets(said)}" if said else ""
+
+
+def walked(report: RunReport, *, steps: bool = True) -> str:
+    """A table of all courses, then why they do not pass, and every measured step of those that broke the model.
+
+    Without `steps` those are left out.
+    """
     if not report.courses:
-        return _list([*report.gaps, *story.skipped(report)])
+        return bullets([*report.gaps, *story.skipped(report)])
     head = ("course", "verdict", *courses.HEADINGS)
     lines = [head, ("---", "---", *["--:"] * (len(head) - 3), "---")]
     lines += [
@@ -113,18 +133,18 @@ def _courses(report: RunReport) -> str:
         "1x to 10,000x on a logarithmic scale."
     )
     parts += [
-        f"**{safe(course.record.case)}: {course.verdict.value}**\n\n{_list(course.sentences)}"
+        f"**{safe(course.record.case)}: {course.verdict.value}**\n\n{bullets(course.sentences)}"
         for course in courses.failing(report)
     ]
-    parts.append(_list([*report.gaps, *story.skipped(report)]))
-    for course in courses.failing(report):
+    parts.append(bullets([*report.gaps, *story.skipped(report)]))
+    for course in courses.failing(report) if steps else ():
         if course.record.breaking and len(course.record.steps) > 1:
-            steps = [courses.STEPS, ("--:",) * len(courses.STEPS), *courses.table(course.record)]
-            parts.append(f"<details><summary>{safe(course.record.case)}</summary>\n\n{_rows(steps)}\n\n</details>")
+            each = [courses.STEPS, ("--:",) * len(courses.STEPS), *courses.table(course.record)]
+            parts.append(f"<details><summary>{safe(course.record.case)}</summary>\n\n{_rows(each)}\n\n</details>")
     return "\n\n".join(part for part in parts if part)
 
 
-def _abilities(report: RunReport) -> str:
+def what_it_can_do(report: RunReport) -> str:
     """Scores at the step of each course where they are lowest, below those of the unedited model."""
     found = courses.ability_rows(report)
     if not found:
@@ -144,18 +164,20 @@ def _rows(lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _controls(report: RunReport) -> str:
+def controls(report: RunReport) -> str:
+    """What came of the control editors."""
     said = [control.sentence for control in report.controls]
-    return f"## Controls\n\n{_list(said) or story.NO_CONTROL}"
+    return f"## Controls\n\n{bullets(said) or story.NO_CONTROL}"
 
 
-def _worst(report: RunReport) -> str:
+def worst_cases(report: RunReport) -> str:
+    """The worst cases with what was written and what the model said, and the causes of their collapses."""
     cases = sorted((case for group in report.groups for case in group.cases), key=_order)[:WORST]
     if not cases:
         return ""
     head = ("case", "verdict", "perplexity", "written", "before the edit", "after the edit")
     rows = [head, ("---", "---", "--:", "---", "---", "---"), *(_case(case) for case in cases)]
-    causes = _list(_causes(report))
+    causes = bullets(_causes(report))
     told = [f"Likely causes of the collapses:\n\n{causes}"] if causes else []
     return "\n\n".join(["## Worst cases", "\n".join(f"| {' | '.join(row)} |" for row in rows), *told])
 
@@ -193,12 +215,14 @@ def _order(case: CaseVerdict) -> tuple[float, float, str]:
     return -case.verdict.severity, -(case.ratio if case.ratio is not None else -1.0), case.record.case
 
 
-def _replay(report: RunReport, suites: str) -> str:
+def replay(report: RunReport, suites: str) -> str:
+    """The command that judges the worst case again; empty where there is none."""
     command = story.replay(report, suites)
     return f"## Replay\n\n{fenced(command, 'sh')}" if command else ""
 
 
-def _provenance(report: RunReport) -> str:
+def provenance(report: RunReport) -> str:
+    """What was run, with what."""
     about = report.plan.about()
     made_with = {**(report.facts.software or {"editsafety": __version__}), "plan": about["digest"][:12]}
     lines = [f"- {_facts(made_with)}"]
@@ -212,6 +236,7 @@ def _provenance(report: RunReport) -> str:
         lines.append(f"- editor {safe(editor)} on {safe(model)}: {_facts(told)}")
     lines += [f"- {safe(line)}" for line in story.set_aside(report)]
     lines += [f"- data {safe(name)}: {safe(spec)}" for name, spec in sorted(about["data"].items())]
+    lines += [f"- {safe(line)}" for line in story.unread(report)]
     settings = {name: value for name, value in about["settings"].items() if value not in (None, "", (), [])}
     lines.append(f"- settings: {_facts(settings)}")
     return "\n".join(["## What was run", "", *lines])
@@ -226,7 +251,8 @@ def _facts(facts: dict[str, Any]) -> str:
     return safe(", ".join(told), 2000)
 
 
-def _list(sentences: Iterable[str]) -> str:
+def bullets(sentences: Iterable[str]) -> str:
+    """Sentences as a list."""
     return "\n".join(f"- {safe(sentence, 600)}" for sentence in sentences)
 
 

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from editsafety import escaping
+from editsafety.escaping import line
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import rate
-from editsafety.reporting import ReportPlace, courses, story
-from editsafety.reporting.escaping import line
+from editsafety.reporting import ReportPlace, against, courses, story
 from editsafety.reporting.rows import Row, headings, rows
 from editsafety.runs.measurement import Column
 
@@ -32,7 +33,7 @@ def render(
     console.print()
     for text in _folded(story.headline(report, place.seconds), console.width):
         console.print(Text(_safe(console, text), style="bold"), overflow="fold")
-    for text in story.set_aside(report):
+    for text in (*story.set_aside(report), *story.unread(report, MOST)):
         console.print(Text(_safe(console, text), style="dim"), overflow="fold")
     console.print()
     if report.groups:
@@ -49,9 +50,13 @@ def render(
         console.print(reasons)
         console.print()
     console.print(_evidence(report, console))
+    compared = _against(report, console)
+    if compared.row_count:
+        console.print(compared)
     command = story.replay(report, place.suites)
-    written = None if place.folder is None else (place.folder / "report.md").as_posix()
-    for name, copied in (("replay", command), ("report", written)):
+    files = {"report": "report.md", "page": "report.html"} if place.folder is not None else {}
+    written = [(name, (place.folder / file).as_posix()) for name, file in files.items() if place.folder is not None]
+    for name, copied in (("replay", command), *written):
         if copied:  # never folded: it would not work when pasted
             console.print(Text.assemble((f"{name:<10}", "dim"), _safe(console, copied, 10_000)), soft_wrap=True)
     console.print(_closing(report, console))
@@ -65,7 +70,7 @@ class AsTerminal:
     def __call__(self, report: RunReport, place: ReportPlace) -> str:
         """Without colours."""
         page = StringIO()
-        render(report, Console(file=page, highlight=False, width=110), place)
+        render(report, escaping.console(page, width=110), place)
         return page.getvalue()
 
 
@@ -114,25 +119,34 @@ def _heading(columns: Sequence[Column], i: int, roomy: bool) -> str:
 
 def _courses(report: RunReport, console: Console) -> Table:
     """One line per course under its schedule and stream; among editors the one that broke first comes first."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("courses", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for heading in courses.HEADINGS:
-        narrow = console.width < NARROW and heading in ("growth", "perplexity")
-        if not narrow:
-            table.add_column(heading, justify="left" if heading == "perplexity" else "right", no_wrap=True)
     several = len({course.record.model for course in report.courses}) > 1
+    found = list(courses.rows(report))
+    shown = [name for name in courses.HEADINGS if console.width >= NARROW or name not in ("growth", "perplexity")]
+    wide = [max(len(name), *(len(row.cells[i]) for row in found)) for i, name in enumerate(shown)] if found else []
+    names = [len(_where(row, several)) for row in found] + [len(row.course.record.editor) + 2 for row in found]
+    verdicts = [len("verdict"), *(len(row.course.verdict.value) for row in found)]
+    roomy = max([0, *names]) + max(verdicts) + sum(wide) + 2 * (len(wide) + 1) <= console.width
+    table = Table(box=None, padding=(0, 2 if roomy else 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("courses", overflow="fold")  # names give way before figures do
+    table.add_column("verdict", no_wrap=True)
+    for heading in shown:
+        table.add_column(heading, justify="left" if heading == "perplexity" else "right", no_wrap=True)
     title = ""
-    for row in courses.rows(report):
-        record = row.course.record
-        where = f"{record.schedule.kind}, {record.stream}{f', {record.model}' if several else ''}"
+    for row in found:
+        record, where = row.course.record, _where(row, several)
         if where != title:
             table.add_row(Text(_safe(console, where), style="dim"))
             title = where
         verdict = Text(row.course.verdict.value, style=_colour(row.course.verdict))
-        cells = [Text(_safe(console, cell)) for cell in row.cells[: len(table.columns) - 2]]
+        cells = [Text(_safe(console, cell)) for cell in row.cells[: len(shown)]]
         table.add_row(Text(f"  {_safe(console, record.editor)}"), verdict, *cells)
     return table
+
+
+def _where(row: courses.CourseRow, several: bool) -> str:
+    """`sequential, hard`, and on which model where there are several."""
+    record = row.course.record
+    return f"{record.schedule.kind}, {record.stream}{f', {record.model}' if several else ''}"
 
 
 def _abilities(report: RunReport, console: Console) -> Table:
@@ -142,7 +156,10 @@ def _abilities(report: RunReport, console: Console) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("abilities", overflow="fold")
     for name in names:
-        table.add_column(name[: max(5, (console.width - 40) // max(1, len(names)) - 1)], justify="right", no_wrap=True)
+        wide = max(5, (console.width - 40) // len(names) - 1)
+        heading = _safe(console, name)
+        lines = [heading[i : i + wide] for i in range(0, len(heading), wide)]
+        table.add_column(Text("\n".join(lines)), justify="right", no_wrap=True)
     shown: dict[str, float | None] = {}
     for row in found:
         if row.before != shown:
@@ -177,6 +194,8 @@ def _reasons(report: RunReport, console: Console) -> Table:
             head = Text("")
     for gap in report.gaps:
         _say(grid, console, "", gap)
+    for number, test in enumerate(report.facts.unexplained):
+        _say(grid, console, "" if number else "test", test)
     return grid
 
 
@@ -194,6 +213,16 @@ def _evidence(report: RunReport, console: Console) -> Table:
         _say(grid, console, "worst", story.worst_line(report, worst))
     if cause:
         _say(grid, console, "cause", cause)
+    return grid
+
+
+def _against(report: RunReport, console: Console) -> Table:
+    """What is not as it was accepted."""
+    grid = _grid()
+    name = "baseline"
+    for sentence in against.sentences(report.against, MOST * 2):
+        _say(grid, console, name, sentence)
+        name = ""
     return grid
 
 

@@ -58,16 +58,26 @@ def draw(records: Sequence[CaseRecord], path: Path, *, figure: str = "ratio", li
     return path
 
 
+def points(record: CaseRecord, figure: str = "ratio") -> list[tuple[int, float]]:
+    """Edits and the figure, step by step.
+
+    Of the perplexity ratio also where it began, and what bisection has measured around the edit that broke the model;
+    one that is past the ceiling, or no number, is at the ceiling.
+    """
+    steps = [(step.edits, _of(step, record, figure)) for step in record.steps]
+    known = [(x, _drawn(y)) for x, y in steps if y is not None]
+    if figure == "ratio" and record.schedule.cumulative:
+        known = sorted({(0, 1.0), *known, *_found(record)})
+    return known
+
+
 def _panel(
     place: Any, panel: tuple[str, Kind, str], records: Sequence[CaseRecord], editors: list[str], figure: str
 ) -> None:
     model, schedule, stream = panel
     for record in records:
         number = editors.index(record.editor)
-        points = [(step.edits, _of(step, record, figure)) for step in record.steps]
-        known = [(x, _drawn(y)) for x, y in points if y is not None]
-        if figure == "ratio" and record.schedule.cumulative:
-            known = sorted({(0, 1.0), *known, *_found(record)})
+        known = points(record, figure)
         style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "markersize": 3.5}
         place.plot([x for x, _ in known], [y for _, y in known], linewidth=1.4, **style)
         if figure == "ratio" and record.breaking is not None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shlex
+from functools import lru_cache
 
 from editsafety import __version__
+from editsafety.judging.causes import of_course
 from editsafety.judging.checks import ABILITIES, CaseVerdict
 from editsafety.judging.group import Group
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import label, slug, tag
 from editsafety.numbers import counting, times
+from editsafety.reporting import against
 from editsafety.runs.case_record import CaseRecord
+from editsafety.runs.settings import Settings
 
 _INTEGRITY = ("restore", "undeclared", "leftovers")
 _ROOMS = {ABILITIES: "abilities", "changes_something": "efficacy", **dict.fromkeys(_INTEGRITY, "integrity")}
@@ -46,6 +50,19 @@ def set_aside(report: RunReport) -> list[str]:
     return list(dict.fromkeys(f"{facts.editor}: {line}" for facts in editors for line in facts.set_aside))
 
 
+def unread(report: RunReport, most: int | None = None) -> list[str]:
+    """What of the data is in no request: fields that were set aside, rows that were left out.
+
+    Of every source `most` lines, all without it.
+    """
+    lines: list[str] = []
+    for source, sentences in report.plan.unread.items():
+        lines += [f"data {source}: {sentence}" for sentence in sentences[:most]]
+        more = len(sentences) - len(sentences[:most])
+        lines += [f"data {source}: {more} more lines in the report"] if more else []
+    return lines
+
+
 def skipped(report: RunReport) -> list[str]:
     """Courses that were not run because the editor's traits do not allow them."""
     return [f"{case}: not run: {reason}" for case, reason in report.facts.not_applicable.items()]
@@ -61,14 +78,74 @@ def verdict_line(report: RunReport) -> str:
         said.append("a control did not come out as expected")
     if report.interrupted:
         said.append("the run was interrupted")
+    if report.facts.unexplained:
+        said.append("a test failed by no check")
+    alone = uncontrolled(report)
     standing = report.standing
+    if not standing and not said:
+        said.append("every control came out as expected")
     if len(standing) == 1 and not said:
         said = [f"{standing[0][1]}: {verdict.meaning}"]
     elif standing:
         several = len({model for model, _, _ in standing}) > 1
         names = [f"{editor}{f' on {model}' if several else ''} {found.value}" for model, editor, found in standing]
         said.append(", ".join([*names[:_MOST], *([f"{len(names) - _MOST} more"] if len(names) > _MOST else [])]))
-    return " · ".join([verdict.value, *said, f"exit code {report.exit_code}"])
+    said += [against.standing(report.against)] if report.against is not None else []
+    return " · ".join([verdict.value, *said, *([alone] if alone else []), f"exit code {report.exit_code}"])
+
+
+def summary(report: RunReport) -> str:
+    """The verdict in one sentence for whoever has to decide, with the likely cause where one is known."""
+    verdict = report.verdict
+    if verdict is None:
+        return "Nothing was judged, and that is no pass."
+    if verdict is Verdict.PASS:
+        judged = [f"{counting(report.judged)}"] if report.judged else []
+        judged += [f"{len(report.courses)} course{'' if len(report.courses) == 1 else 's'}"] if report.courses else []
+        who = ", ".join(dict.fromkeys(editor for _, editor, _ in report.standing))
+        return f"{who}: every check passes in {' and '.join(judged)}." if judged else "Every control is as expected."
+    broken = _broken(report) if verdict is Verdict.COLLAPSE else ""
+    if broken:
+        return broken
+    names = {f"{model}-{tag(editor)}": f"{editor} on {model}: " for model, editor, _ in report.standing}
+    told = [part for part in report.parts if part.verdict is verdict]
+    part = next((one for name in names for one in told if one.name == name), told[0])
+    why = part.sentences[0].replace(f"{verdict.value}: ", "", 1) if part.sentences else verdict.meaning
+    also = _broken(report) if verdict is Verdict.REGRESSED else ""
+    return f"{verdict.meaning.capitalize()}: {names.get(part.name, '')}{why}.{f' {also}' if also else ''}"
+
+
+def _broken(report: RunReport) -> str:
+    """Which editor breaks which model, how often, how badly, and likely why; empty where no case says so."""
+    worst = report.worst
+    if worst is not None and worst.verdict is Verdict.COLLAPSE:
+        group = next(group for group in report.groups if worst in group.cases)
+        fallen = [case for case in group.cases if case.verdict is Verdict.COLLAPSE]
+        streams = list(dict.fromkeys(case.record.stream for case in fallen))
+        of = counting(len([c for c in group.cases if c.record.stream in streams]), f"{' and '.join(streams)} ")
+        past = max((case.ratio for case in fallen if case.ratio is not None), default=None)
+        how = f" (perplexity up to {times(past)})" if past is not None else ""
+        cause = report.cause(worst)
+        return f"{group.editor} breaks {group.model} in {len(fallen)} of {of}{how}{f': {cause}' if cause else ''}."
+    walked = [course for course in report.courses if course.verdict is Verdict.COLLAPSE]
+    if not walked:
+        return ""
+    course = max(walked, key=lambda one: (one.breaks_at is not None, one.record.worst or 0.0))
+    record = course.record
+    where = f"{record.stream} {record.schedule.kind} edits"
+    at = "" if course.breaks_at is None else f", after {record.schedule.said(course.breaks_at)} of {record.planned}"
+    causes = of_course(record, limit=course.limit)
+    likely = f": {causes[0].text}" if causes else ""
+    return f"{record.editor} breaks {record.model} by {where}{at} (perplexity up to {times(record.worst)}){likely}."
+
+
+def uncontrolled(report: RunReport) -> str:
+    """That no control stands behind the verdict, and on which models where some have one; empty where all have."""
+    if not report.uncontrolled:
+        return ""
+    where = f" on {', '.join(report.uncontrolled)}" if report.controls else ""
+    required = ", and controls are required" if report.plan.settings.require_controls else ""
+    return f"no control was run{where}{required}"
 
 
 def advice(report: RunReport) -> str:
@@ -85,7 +162,9 @@ def worst_line(report: RunReport, case: CaseVerdict) -> str:
     asked = "".join(f'"{request.filled}" -> {request.target_new}  ' for request in case.record.requests[:1])
     ratio = f"perplexity {times(case.ratio)}" if case.ratio is not None else case.verdict.value
     of = counting(len(group.cases), f"{group.editor} ")
-    return f"{case.record.case}  {asked}{ratio}  ({failing} of {of} fail by themselves)"
+    # Where the group fails by something else, "0 of 84 fail" would read as praise.
+    count = f"  ({failing} of {of} fail by themselves)" if failing or not group.verdict.fails else ""
+    return f"{case.record.case}  {asked}{ratio}{count}"
 
 
 def replay(report: RunReport, suites: str) -> str | None:
@@ -96,39 +175,62 @@ def replay(report: RunReport, suites: str) -> str | None:
     if report.command:
         return report.command
     worst, groups = report.worst, report.worst_groups
-    group: Group | CaseRecord
     walked = next((course for course in report.courses if course.verdict is report.verdict), None)
     if worst is not None and worst.verdict is not Verdict.PASS and worst.verdict is report.verdict:
-        group = next(group for group in groups if worst in group.cases)
-        check = next(check for check in worst.checks if check.verdict is worst.verdict)
-        room, selected = _ROOMS.get(check.name, "collapse"), worst.record.case
-    elif walked is not None and walked.verdict is not Verdict.PASS:
-        worst_checks = {check.name for check in walked.checks if check.verdict is walked.verdict}
-        along = walked.record.schedule.suite
-        room, selected = ("abilities" if worst_checks == {ABILITIES} else along), walked.record.case
-        if walked.record.schedule.kind == "batch":  # whose id the one of batches on top of each other begins with
-            selected += f" and not {selected}-sequential"
-        group = walked.record
+        return replay_case(report, worst, suites) or None
+    if walked is not None and walked.verdict is not Verdict.PASS:
+        return replay_case(report, walked, suites) or None
+    if (lost := _regressed(report)) is not None:
+        return replay_case(report, lost, suites) or None
+    findings = [(group, finding) for group in groups for finding in group.findings]
+    chosen = [(g, f) for g, f in findings if f.verdict is report.verdict and f.stream in g.planned]
+    if not chosen:
+        return None
+    group, finding = chosen[0]
+    selected = f"{group.model}-{tag(group.editor)}-{finding.stream}"
+    return _pytest(report, suites, "efficacy", selected, group)
+
+
+def _regressed(report: RunReport) -> CaseVerdict | None:
+    """The first case that is worse than the baseline; None where there is none."""
+    names = [name for one in report.against.regressed for name in one.cases] if report.against is not None else []
+    cases = {case.record.case: case for case in (*(c for g in report.groups for c in g.cases), *report.courses)}
+    return next((cases[name] for name in names if name in cases), None)
+
+
+def replay_case(report: RunReport, case: CaseVerdict, suites: str) -> str:
+    """The pytest command that judges one case again, by the suite whose check tells the most of it.
+
+    Where no suite has the case, the command that its run gives for it; empty where there is none, as for a guard's.
+    """
+    if report.command or report.commands:
+        own = any(report.commands.values())
+        return report.commands.get(case.record.case, "") if own else report.command
+    record = case.record
+    telling = [check.name for check in case.checks if check.verdict is case.verdict]
+    selected = record.case
+    if not record.is_course:
+        room = "collapse" if case.verdict is Verdict.PASS else _ROOMS.get(telling[0], "collapse")
     else:
-        findings = [(group, finding) for group in groups for finding in group.findings]
-        chosen = [(g, f) for g, f in findings if f.verdict is report.verdict and f.stream in g.planned]
-        if not chosen:
-            return None
-        group, finding = chosen[0]
-        room, selected = "efficacy", f"{group.model}-{tag(group.editor)}-{finding.stream}"
+        room = "abilities" if set(telling) == {ABILITIES} else record.schedule.suite
+        if record.schedule.kind == "batch":  # whose id the one of batches on top of each other begins with
+            selected += f" and not {selected}-sequential"
+    return _pytest(report, suites, room, selected, record)
+
+
+def _pytest(report: RunReport, suites: str, room: str, selected: str, of: Group | CaseRecord) -> str:
     where = f"{suites}{'.' if '--pyargs' in suites else '/'}{room}"
-    model = next(name for name in report.plan.settings.models if slug(name) == group.model)
-    editor = next(name for name in report.plan.settings.editors if label(name) == group.editor)
-    given = [
-        "-k",
-        selected,
-        "--editsafety-model",
-        model,
-        "--editsafety-editor",
-        editor,
-        *report.plan.settings.replay_words(),
-    ]
-    return f"pytest {where} {shlex.join(given)}"
+    settings = report.plan.settings
+    model = next(name for name in settings.models if slug(name) == slug(of.model))
+    editor = next(name for name in settings.editors if label(name) == of.editor)
+    chosen = ["-k", selected, "--editsafety-model", model, "--editsafety-editor", editor]
+    return f"pytest {where} {shlex.join([*chosen, *_replay_words(settings)])}"
+
+
+@lru_cache(maxsize=4)
+def _replay_words(settings: Settings) -> tuple[str, ...]:
+    """Worked out once for a run, and not for each of its cases."""
+    return tuple(settings.replay_words())
 
 
 def _size(parameters: int) -> str:

@@ -128,7 +128,10 @@ class Keys:
         made: dict[str, Any] = {**about, **tensors}
         if made.pop("kind", None) != "keys":
             raise DataError(f"{path}: holds no keys. Make it with `editsafety keys -o {path.name}`.")
-        return cls(**{**made, "entries": tuple(Entry(*row) for row in made["entries"])})
+        try:
+            return cls(**{**made, "entries": tuple(Entry(*row) for row in made["entries"])})
+        except (LookupError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: does not hold the keys that it says ({error}). Make it again.") from error
 
 
 def collect(

@@ -84,7 +84,7 @@ def recall(handle: ModelHandle) -> tuple[Promise, ...]:
     for what, held_out, limit in (("trained facts, mid-sentence", False, 0.99), ("held-out phrasings", True, 0.85)):
         chosen = [row for row in middle if row["held_out"] is held_out]
         prompts = [handle.ids(row["prompt"]) for row in chosen]
-        answers = [handle.target_ids(row["answer"]) for row in chosen]
+        answers = [handle.target_ids(row["answer"], row["prompt"]) for row in chosen]
         answered = scoring.continuations(handle, prompts, [len(answer) for answer in answers])
         right = sum(a == b for a, b in zip(answered, answers, strict=True))
         promises.append(Promise(f"recall of {what}", right / max(1, len(chosen)), len(chosen), at_least=limit))

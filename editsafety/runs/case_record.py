@@ -14,7 +14,7 @@ from editsafety.runs.case import Case
 from editsafety.runs.measurement import Measurement
 from editsafety.runs.schedule import SINGLE, Schedule
 
-SCHEMA = 2
+SCHEMA = 3
 Notes = Mapping[str, float | str | bool]
 
 
@@ -22,10 +22,11 @@ Notes = Mapping[str, float | str | bool]
 class Failure:
     """Why a case has no result, or no further steps."""
 
-    kind: str  # "editor", "contract", "oom", "undeclared", "died"
+    kind: str  # "editor", "contract", "oom", "device", "undeclared", "measure", "died", "timeout"
     message: str
     where: str = ""  # file and line that raised it
     undeclared: tuple[str, ...] = ()  # what the editor changed by itself, where that is why
+    stack: tuple[str, ...] = ()  # where its process was when it hung or died, the innermost call first
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Step:
     edit_id: str | None = None  # sha256 of the last edit
     declared: tuple[str, ...] = ()  # parameters that the edit said it changes
     changed: tuple[str, ...] = ()  # parameters and buffers that did change
+    rounded: tuple[str, ...] = ()  # those of them whose numbers are the old ones, rounded to a narrower type at most
     leftovers: tuple[str, ...] = ()  # what the editor left behind; it was put back
     restored: bool | None = None  # whether every byte came back afterwards; None where the edit stays for the next one
 
@@ -58,6 +60,11 @@ class Step:
     def undeclared(self) -> tuple[str, ...]:
         """What changed without being declared."""
         return tuple(name for name in self.changed if name not in self.declared)
+
+    @property
+    def writes(self) -> bool:
+        """Whether anything was written: numbers of a weight, or a sidecar that runs beside the model."""
+        return bool({*self.changed} - {*self.rounded}) or bool(self.notes.get("sidecars"))
 
     def ratio(self, before: Mapping[str, Measurement]) -> float | None:
         """Perplexity over that of the unedited model; infinite where the model broke, None where none was measured."""
@@ -200,7 +207,7 @@ class CaseRecord:
                 before=_measurements(body["before"]),
                 steps=tuple(_step(row) for row in body["steps"]),
                 breaking=_breaking(body["breaking"]) if body["breaking"] else None,
-                failure=Failure(**{**failure, "undeclared": tuple(failure["undeclared"])}) if failure else None,
+                failure=_failure(failure) if failure else None,
                 abilities=tuple(body["abilities"]),
                 remarks=tuple(body["remarks"]),
             )
@@ -228,6 +235,10 @@ def _spelled(value: object) -> object:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
+def _failure(row: Mapping[str, Any]) -> Failure:
+    return Failure(**{**row, "undeclared": tuple(row["undeclared"]), "stack": tuple(row.get("stack", ()))})
+
+
 def _rows(found: Mapping[str, Measurement]) -> dict[str, Any]:
     return {name: measurement.as_json() for name, measurement in found.items()}
 
@@ -245,7 +256,7 @@ def _step_row(step: Step) -> dict[str, Any]:
 
 
 def _step(row: Mapping[str, Any]) -> Step:
-    names = {name: tuple(row[name]) for name in ("block", "declared", "changed", "leftovers")}
+    names = {name: tuple(row[name]) for name in ("block", "declared", "changed", "rounded", "leftovers")}
     return Step(**{**row, **names, "found": _measurements(row["found"]), "cost": Cost(**row["cost"])})
 
 

@@ -67,6 +67,15 @@ class Ended(RunFact):
 
     kind: ClassVar[str] = "ended"
     interrupted: bool = True  # true from the beginning on: a run that is killed never gets to its end
+    stopped: bool = False  # whether it was stopped on purpose: Ctrl-C, SIGTERM
+
+
+@dataclass(frozen=True)
+class Unusable(RunFact):
+    """Why the last session could not use what the folder of the run holds; empty where it could."""
+
+    kind: ClassVar[str] = "refused"
+    sentence: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,14 @@ class NotApplicable(RunFact):
 
 
 @dataclass(frozen=True)
+class Unexplained(RunFact):
+    """Tests of the suites that failed in the last session by something that is no check, each with its sentence."""
+
+    kind: ClassVar[str] = "unexplained"
+    tests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModelFacts(OfModel):
     """A model as it was loaded."""
 
@@ -131,6 +148,14 @@ class ModelFacts(OfModel):
 
 
 @dataclass(frozen=True)
+class ModelFiles(OfModel):
+    """What the files of a local model looked like before it was loaded; empty for a model that has none here."""
+
+    kind: ClassVar[str] = "files"
+    state: str
+
+
+@dataclass(frozen=True)
 class Unedited(OfModel):
     """What was measured of an unedited model on certain texts."""
 
@@ -139,6 +164,12 @@ class Unedited(OfModel):
     texts: str  # their digest
     noise: float
     found: Mapping[str, dict[str, Any]]  # measurements as JSON values
+
+    def __post_init__(self) -> None:
+        try:
+            self.measurements  # noqa: B018
+        except TypeError as error:  # a key that measurements do not have, or one that is missing
+            raise ValueError(f"what was measured of {self.model} is no measurement ({error})") from error
 
     @property
     def name(self) -> str:
@@ -152,6 +183,14 @@ class Unedited(OfModel):
 
 
 @dataclass(frozen=True)
+class Pace(OfModel):
+    """How long measuring the unedited model took: a yardstick for how long edits of it may take."""
+
+    kind: ClassVar[str] = "pace"
+    seconds_per_text: float
+
+
+@dataclass(frozen=True)
 class EditorFacts(OfBlock):
     """An editor as it was made for a model."""
 
@@ -159,9 +198,22 @@ class EditorFacts(OfBlock):
     hparams: Mapping[str, Any]
     code: str  # sha256 of the files that define it
     file: str = ""  # the user's hyperparameters
+    origin: str = ""  # where it comes from, if not from here: a file, or package, version and entry point
     paper: str = ""
     reference: str = ""
     set_aside: tuple[str, ...] = ()  # what that file says and is not read here, each with the reason
+
+
+@dataclass(frozen=True)
+class Yardstick(OfBlock):
+    """How long a plain forward pass of the model took, timed again and again between the edits of a block.
+
+    Times of two machines can be compared when they are counted in it.
+    """
+
+    kind: ClassVar[str] = "yardstick"
+    seconds: tuple[float, ...]
+    machine: str  # what kind of machine: its processor and how many threads, or its GPU
 
 
 @dataclass(frozen=True)
@@ -185,15 +237,18 @@ class OrderFacts(OfBlock):
     compared: int
     different: tuple[str, ...]  # ids of cases
     key: str  # the block's key when that was found out
+    trouble: str = ""  # what went wrong while they were computed once more
 
     @property
     def holds(self) -> bool:
         """Whether there was something to compare, and it was the same."""
-        return self.compared > 0 and not self.different
+        return self.compared > 0 and not self.different and not self.trouble
 
     @property
     def sentence(self) -> str:
         """What was found, in words."""
+        if self.trouble:
+            return self.trouble
         if not self.compared:
             return "no case gave an edit, so nothing can be compared"
         if self.different:
@@ -226,15 +281,18 @@ class RunFacts:
 
     asked: Wanted = Wanted()
     ended: Ended = Ended()
+    refused: str = ""
     software: Mapping[str, str] = field(default_factory=dict)
     columns: tuple[Column, ...] = ()
     judged: frozenset[str] = frozenset()  # checks that were asked for; empty: all
     not_applicable: Mapping[str, str] = field(default_factory=dict)  # reason, by case
+    unexplained: tuple[str, ...] = ()  # tests that failed by no check, each with its sentence
     models: Mapping[str, ModelFacts] = field(default_factory=dict)
     unedited: Mapping[str, Unedited] = field(default_factory=dict)
     editors: Mapping[BlockName, EditorFacts] = field(default_factory=dict)
     keys: Mapping[BlockName, BlockKey] = field(default_factory=dict)
     orders: Mapping[BlockName, OrderFacts] = field(default_factory=dict)
+    yardsticks: Mapping[BlockName, Yardstick] = field(default_factory=dict)
     problems: Mapping[BlockName, str] = field(default_factory=dict)
     drifted: frozenset[BlockName] = frozenset()
 
@@ -249,15 +307,18 @@ class RunFacts:
         return cls(
             asked=next((fact for fact in every if isinstance(fact, Wanted)), Wanted()),
             ended=next((fact for fact in every if isinstance(fact, Ended)), Ended()),
+            refused=next((fact.sentence for fact in every if isinstance(fact, Unusable)), ""),
             software=next((fact.versions for fact in every if isinstance(fact, Software)), {}),
             columns=next((fact.columns for fact in every if isinstance(fact, Columns)), ()),
             judged=frozenset(fact.check for fact in every if isinstance(fact, JudgedCheck)),
             not_applicable={fact.case: fact.reason for fact in every if isinstance(fact, NotApplicable)},
+            unexplained=next((fact.tests for fact in every if isinstance(fact, Unexplained)), ()),
             models={fact.model: fact for fact in every if isinstance(fact, ModelFacts)},
             unedited={fact.name: fact for fact in every if isinstance(fact, Unedited)},
             editors=of_blocks(EditorFacts),
             keys=of_blocks(BlockKey),
             orders=of_blocks(OrderFacts),
+            yardsticks=of_blocks(Yardstick),
             problems={block: fact.sentence for block, fact in of_blocks(Problem).items()},
             drifted=frozenset(of_blocks(Drifted)),
         )
@@ -272,6 +333,9 @@ class RunFacts:
         return not self.judged or check in self.judged
 
 
-_SESSION = (Wanted, Ended, Software, Columns, JudgedCheck, NotApplicable)
-_SUBJECTS = (ModelFacts, Unedited, EditorFacts, BlockKey, OrderFacts, Drifted, Problem)
+_SESSION = (Wanted, Ended, Unusable, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
+_SUBJECTS = (
+    *(ModelFacts, ModelFiles, Unedited, Pace, EditorFacts),
+    *(Yardstick, BlockKey, OrderFacts, Drifted, Problem),
+)
 KINDS: Mapping[str, type[RunFact]] = {fact.kind: fact for fact in (*_SESSION, *_SUBJECTS)}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from editsafety import __version__, datasets, discovery, hyperparameters
+from editsafety.datasets.reading import Sifted
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import UsageError
 from editsafety.names import label, parts, slug
@@ -37,6 +38,7 @@ class RunPlan:
     texts: Mapping[str, tuple[str, ...]]  # for perplexity, by model
     sources: Mapping[str, str] = field(default_factory=dict)  # where requests and texts come from
     courses: tuple[Case, ...] = ()  # along every schedule of several edits
+    unread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what of a source is in no request, in words
 
     @classmethod
     def of(cls, settings: Settings) -> RunPlan:
@@ -56,9 +58,12 @@ class RunPlan:
         courses: list[Case] = []
         texts: dict[str, tuple[str, ...]] = {}
         sources: dict[str, str] = {}
+        unread: dict[str, tuple[str, ...]] = {}
         for model in dict.fromkeys(settings.models):
             specs = streams(settings, model)
-            rows = {name: datasets.requests(spec, limit=settings.limit) for name, spec in specs.items() if spec}
+            found = {name: _read(spec, settings) for name, spec in specs.items() if spec}
+            rows = {name: reading.requests for name, reading in found.items()}
+            unread |= {f"{slug(model)} {name}": one.sentences for name, one in found.items() if one.sentences}
             if not rows:
                 raise UsageError(
                     f"nothing to edit on {model}: no requests ship for it. "
@@ -78,7 +83,7 @@ class RunPlan:
                         for row in (few[:1] if editor == "noop" else few)
                     ]
         _refuse_duplicates([*cases, *controls])
-        return cls(settings, tuple(cases), tuple(controls), texts, sources, tuple(courses))
+        return cls(settings, tuple(cases), tuple(controls), texts, sources, tuple(courses), unread)
 
     @property
     def blocks(self) -> tuple[tuple[str, str], ...]:
@@ -137,7 +142,17 @@ class RunPlan:
 
     def about(self) -> dict[str, Any]:
         """The settings and data sources as JSON values, for reports."""
-        return {"settings": asdict(self.settings), "data": dict(self.sources), "digest": self.digest()}
+        unread = {name: list(sentences) for name, sentences in self.unread.items()}
+        return {
+            "settings": asdict(self.settings),
+            "data": dict(self.sources),
+            "unread": unread,
+            "digest": self.digest(),
+        }
+
+
+def _read(spec: str, settings: Settings) -> Sifted:
+    return datasets.read_requests(spec, limit=settings.limit, skip_bad_rows=settings.skip_bad_rows)
 
 
 def courses_of(

@@ -12,10 +12,13 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
+
 from editsafety.errors import StoreError, UsageError
 from editsafety.names import label
 
 Declared = TypeVar("Declared")
+WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def option(
@@ -86,7 +89,11 @@ class Option:
 
         `called` is the name of the option where it was typed. Raises UsageError for a number that makes no sense.
         """
-        value = tuple(self._parse(one, called) for one in given) if self.repeatable else self._parse(given, called)
+        if self.repeatable:
+            each = given if isinstance(given, list | tuple) else str(given).splitlines()
+            value: Any = tuple(self._parse(one, called) for one in each)
+        else:
+            value = self._parse(given, called)
         self.refuse_senseless(value, called)
         return value
 
@@ -101,6 +108,11 @@ class Option:
                 raise UsageError(f"{called} is {number:g}; expected at least {self.at_least}.")
 
     def _parse(self, given: Any, called: str) -> Any:
+        if self.type is bool and isinstance(given, str):
+            given = WORDS.get(given.strip().lower(), given)
+        wrong = isinstance(given, list | tuple | dict) or isinstance(given, bool) is not (self.type is bool)
+        if wrong or (self.type is int and isinstance(given, float)):
+            raise UsageError(f"{called} is {given!r}; expected {self._kind}.")
         try:
             return self.type(given)
         except ValueError:
@@ -108,7 +120,7 @@ class Option:
 
     @property
     def _kind(self) -> str:
-        return "a whole number" if self.type is int else "a number"
+        return {int: "a whole number", float: "a number", bool: "true or false"}.get(self.type, "text")
 
 
 def options_of(declaration: type) -> tuple[Option, ...]:
@@ -170,6 +182,7 @@ class Settings:
     limit: int | None = option(
         None, help="maximum number of requests of each stream", at_least=1, unset="all", replayed=False
     )
+    skip_bad_rows: bool = option(False, help="leave rows of requests out that cannot be used, and say which")
     hparams: tuple[str, ...] = option(
         (), help="hyperparameters in place of the shipped ones: FILE, or editor=FILE; repeatable"
     )
@@ -185,6 +198,7 @@ class Settings:
     seed: int = option(0, help="seed of everything random")
     batch_size: int = option(64, help="texts per forward pass", at_least=1)
     controls: int = option(3, help="how many hard cases the control editors get", at_least=0, replayed=False)
+    require_controls: bool = option(False, help="a verdict that no control stands behind is an ERROR", replayed=False)
     prepare: bool = option(False, help="run the slow part of an editor first where it is missing", replayed=False)
     edits: int | None = option(None, help="sequences and batches: maximum number of requests", at_least=1, unset="all")
     every: int = option(10, help="sequences: measure after so many requests", at_least=1)
@@ -197,6 +211,12 @@ class Settings:
     )
     items: int = option(100, help="maximum number of items of each ability", at_least=1)
     keep_going: bool = option(False, help="sequences and batches: do not stop after a collapse")
+    timeout: float | None = option(
+        None,
+        help="seconds after which a case (of a course: a step) is stopped as an ERROR; 0: never",
+        at_least=0,
+        unset="20 times the editor's slowest case, 60 at least",
+    )
 
     def __post_init__(self) -> None:
         for one in options_of(type(self)):
@@ -205,6 +225,8 @@ class Settings:
     @classmethod
     def stored(cls, values: Mapping[str, Any], where: str) -> Self:
         """Settings as `plan.json` holds them. Raises StoreError where they are those of another version."""
+        if not isinstance(values, Mapping):
+            raise StoreError(f"{where}: its settings are {values!r:.60}, expected an object. Run it again.")
         unknown = values.keys() - {one.name for one in options_of(cls)}
         if unknown:
             raise StoreError(
@@ -212,6 +234,12 @@ class Settings:
                 "Read it with the version that wrote it, or run it again."
             )
         given: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
+        try:
+            TypeAdapter(cls).validate_python(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise StoreError(f"{where}: {field} is {first['input']!r:.60}: {first['msg'].lower()}.") from error
         return cls(**given)
 
     def hparams_of(self, editor: str) -> Path | None:
@@ -244,6 +272,21 @@ class Output:
         None, help="folder of this run", short="o", unset="reports/<time>-<model>"
     )
     quiet: bool = option(False, help="no progress and no summary", short="q")
+    baseline: Path | None = option(  # noqa: RUF009
+        None, help="hold the run against what was accepted: a file of `editsafety baseline accept`", unset="none"
+    )
+    allow: tuple[str, ...] = option(
+        (), help="a condition that may differ from the baseline's, as its refusal names it; repeatable", unset="none"
+    )
+    fail_over: tuple[str, ...] = option(
+        (), help="a cost that may not be so much worse than in the baseline: latency:20%; repeatable", unset="none"
+    )
+    comment: Path | None = option(  # noqa: RUF009
+        None, help="also write the report as one comment for a pull request, of at most 65,536 characters", unset="none"
+    )
+    in_process: bool = option(
+        False, help="run editors in pytest's own process, for debuggers: a crash or hang then takes the run with it"
+    )
 
 
 def _option(name: str, hint: Any, default: Any, about: Mapping[str, Any]) -> Option:

@@ -60,4 +60,10 @@ DRIFT = (
     Signal("drift_overlap", "share", "below"),
 )
 
+# What only a step of a course has: figures of the walk itself, and of no measure.
+WALK = ("recent", "kept", *(signal.name for signal in DRIFT))
+
+# What a step of a course has beside the measures of the model alone: what limits on courses may be on.
+STEP = (*WALK, "generalisation", "locality", "locality_tokens", "weights_finite")
+
 EVERY = (*DELTA, *NOTED, *DRIFT)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from editsafety.errors import StoreError
+from editsafety.runs.case import Case
 from editsafety.runs.case_record import SCHEMA, CaseRecord
 from editsafety.runs.facts import KINDS, RunFact, RunFacts
 
@@ -59,7 +61,9 @@ class Store:
 
     def note(self, fact: RunFact) -> None:
         """Keep a fact about the run, in place of the one of that kind and name."""
-        text = json.dumps(asdict(fact), allow_nan=False)
+        # Half a surrogate pair, which an error's text may hold, is spelled out: no reader of UTF-8 JSON takes it.
+        body = json.dumps(asdict(fact), allow_nan=False, ensure_ascii=False)
+        text = re.sub("[\ud800-\udfff]", lambda half: f"\\\\u{ord(half[0]):04x}", body)
         with self._writing():
             self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (fact.kind, fact.name, text))
 
@@ -93,6 +97,13 @@ class Store:
         """Every case, run to its end or not, by id."""
         keys = self._read("SELECT key FROM cases ORDER BY id, key")
         return [record for (key,) in keys if (record := self.record(key)) is not None]
+
+    def finished(self, cases: Iterable[Case]) -> dict[str, CaseRecord]:
+        """The records of those of these cases that were run to their end, by case id; no model is needed for that."""
+        facts = self.facts()
+        keyed = ((case, facts.key_of(case)) for case in cases)
+        found = {case.id: self.record(key) for case, key in keyed if key is not None}
+        return {name: record for name, record in found.items() if record is not None and record.ended}
 
     def count(self) -> int:
         """Number of cases that were run to their end."""

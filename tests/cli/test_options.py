@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from editsafety.cli.app import COMMANDS, app
-from editsafety.cli.options import Loading, collapse_limit, collapse_limit_of_runs
+from editsafety.cli.options import Loading, collapse_limit, collapse_limit_of_runs, refuse_unwritable
 from editsafety.errors import UnknownNameError, UsageError
 from editsafety.judging.policy import Policy
 from editsafety.model.loading import ModelSpec
@@ -109,8 +110,8 @@ def test_where_things_go_is_out_with_one_short_form() -> None:
         if words != ("apply",):
             assert OPTIONS[words].get("-o") is OPTIONS[words]["--out"], words
     assert {words[0] for words in having("--out")} == {
-        "run", "edit", "abilities", "screen", "mine", "propose", "sequence", "curves", "check", "verify", "apply",
-        "keys", "surrogate", "experiment",
+        "run", "baseline", "edit", "abilities", "screen", "mine", "propose", "sequence", "curves", "check", "verify",
+        "apply", "doctor", "keys", "surrogate", "experiment",
     }  # fmt: skip
 
 
@@ -126,7 +127,7 @@ def test_whatever_loads_a_model_takes_the_same_options() -> None:
         for name in names:
             assert name in OPTIONS[words], (words, name)
             assert OPTIONS[words][name].help == OPTIONS[("run",)][name].help
-    assert len(having("--device")) == 13
+    assert len(having("--device")) == 14
 
 
 def test_loading_is_what_a_model_is_loaded_with() -> None:
@@ -163,3 +164,19 @@ def test_stored_runs_are_read_by_the_policy_they_were_made_with(tmp_path: Path) 
     assert collapse_limit_of_runs(7.0, [usual, other]) == 7
     with pytest.raises(UsageError, match=r"usual past 2x, .*other past 5x\. Give --collapse-above"):
         collapse_limit_of_runs(None, [usual, other])
+
+
+def test_a_place_where_no_file_can_be_written_is_refused_before_anything_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"folder: is a folder\. Give the path of a file"):
+        refuse_unwritable(tmp_path / "folder")
+    with pytest.raises(UsageError, match="file is a file, so there can be nothing in it"):
+        refuse_unwritable(tmp_path / "file" / "deep" / "edit.safetensors")
+    refuse_unwritable(tmp_path / "new" / "deep" / "edit.safetensors")
+    refuse_unwritable(None)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as the system says of a read-only folder, root apart
+    with pytest.raises(UsageError, match=r"is read-only\. Give another path"):
+        refuse_unwritable(tmp_path / "edit.safetensors")

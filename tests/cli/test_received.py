@@ -166,3 +166,15 @@ def test_apply_overwrites_nothing_and_holds_no_sidecars(command, world, tmp_path
     assert "new: exists and is not an empty folder" in done.err
     assert command("apply", "foreign.safetensors", "--model", world["model"], "--out", "x").code == 4
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("words", [("verify",), ("apply", "-o", "out")])
+def test_a_damaged_edit_is_refused_before_a_model_is_looked_for(command, tmp_path, words):
+    Edit("by-hand", (), "f").save(tmp_path / "edit.safetensors")
+    whole = (tmp_path / "edit.safetensors").read_bytes()
+    (tmp_path / "edit.safetensors").write_bytes(whole[:-1])
+    head, *more = words
+    done = command(head, "edit.safetensors", "--model", "no/such/model", *more)
+    assert done.code == 4
+    assert "edit.safetensors: " in done.err
+    assert "no/such/model" not in done.err

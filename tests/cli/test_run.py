@@ -45,6 +45,7 @@ def test_the_exit_code_is_that_of_the_worst_verdict(run, tmp_path, editor, code,
     assert report("out")["verdict"] == verdict
     assert f"exit code {code}" in done.out
     assert "report    out/report.md" in done.out
+    assert "page      out/report.html" in done.out
 
 
 @pytest.mark.parametrize(
@@ -76,35 +77,8 @@ def test_k_runs_only_the_cases_that_match(run):
     assert list(cases(report("out"))) == ["tiny-model-Nudge-hard-1"]
 
 
-def test_ctrl_c_gives_a_partial_report_and_2_and_the_same_command_goes_on(run, paths, tmp_path):
-    (tmp_path / "nudge.py").write_text((tmp_path / "nudge.py").read_text() + STOPS)
-    first = run("Stops")
-    assert first.code == 2
-    assert "the same command goes on where this one stopped" in first.err
-    assert report("out")["verdict"] == "INCOMPLETE"
-    assert report("out")["counts"]["judged"] == 2
-    assert run("Stops").code == 11
-    edited = (tmp_path / "log").read_text().split()
-    assert edited[:3] == ["hard-0", "hard-1", "normal-0"]
-    assert sorted(edited[3:5]) == ["normal-0", "normal-1"], "what had been finished was run again"
-
-
-STOPS = """
-
-class Stops(Nudge):
-    def edit(self, requests, carry=None):
-        from pathlib import Path
-        log = Path(__file__).parent / "log"
-        before = log.read_text().split() if log.exists() else []
-        log.write_text(" ".join([*before, requests[0].id]))
-        if len(before) == 2:
-            raise KeyboardInterrupt
-        return super().edit(requests)
-"""
-
-
 def test_several_models_and_editors_in_one_run(command, paths, tmp_path):
-    other = world.tiny.folder(tmp_path / "other-model", "gpt_neo")
+    other = world.tiny.folder(tmp_path / "other-model", "gpt_neo", knows=True)
     words = given(paths, "Nudge", "noop", limit=1, out="out")
     assert command("run", f"--model={other}", *words).code == 11
     assert {(group["model"], group["editor"]) for group in report("out")["groups"]} == {
@@ -217,11 +191,11 @@ def test_a_model_that_is_not_available_is_said_once_and_not_tried_for_every_item
     assert len(tried) <= 2  # the editor's block and the control's
 
 
-def test_a_limit_on_something_that_no_measure_gives_is_refused(run, tmp_path):
+def test_a_limit_on_something_that_no_measure_gives_is_refused_before_a_model_is_loaded(run, tmp_path):
     policy = written(tmp_path, "mine.yaml", LENIENT.replace("measure: efficacy", "measure: efficasy"))
     done = run("Nudge", limit=1, policy=policy)
-    assert done.code == 13
-    assert "no measurement named 'efficasy'; did you mean 'efficacy'?" in " ".join(done.out.split())
+    assert done.code == 4
+    assert "no measurement named 'efficasy'; did you mean 'efficacy'?" in " ".join(done.err.split())
 
 
 def test_a_blocked_folder_is_one_sentence(run, tmp_path):
@@ -269,7 +243,10 @@ def test_report_judges_again_with_the_same_exit_code_in_every_format(finished, c
     body = command("report", folder, "-f", "json")
     assert body.code == 10
     assert json.loads(body.out) == report(folder)
-    assert command("report", folder, "-f", "html").code == 4
+    page = command("report", folder, "-f", "html")
+    assert page.code == 10
+    assert page.out.strip() == (folder / "report.html").read_text().strip()
+    assert command("report", folder, "-f", "pdf").code == 4
 
 
 def test_report_of_a_run_with_an_editor_in_error_is_the_same_and_was_not_interrupted(run, command):
@@ -312,6 +289,31 @@ def test_the_summary_for_ci_is_appended(run, tmp_path, monkeypatch):
     text = place.read_text()
     assert text.startswith("before\n### COLLAPSE")
     assert text.count("### ") == 1
+
+
+def test_a_comment_is_written_where_it_is_asked_for_and_later_from_the_store(run, command, tmp_path):
+    assert run("Explodes", limit=1, comment="new/comment.md").code == 10
+    page = (tmp_path / "new" / "comment.md").read_text()
+    assert page.startswith("<!-- editsafety-report ")
+    assert "> [!CAUTION]\n> **COLLAPSE" in page
+    assert command("report", "out", "--comment", "again.md").code == 10
+    assert (tmp_path / "again.md").read_text() == page
+
+
+def test_a_comment_that_cannot_be_written_is_refused_before_a_model_is_loaded(run, tmp_path):
+    (tmp_path / "taken").mkdir()
+    done = run("Explodes", limit=1, comment="taken")
+    assert (done.code, (tmp_path / "out").exists()) == (4, False)
+    assert "taken: is a folder" in done.err
+
+
+def test_annotations_are_shown_on_github_only_and_not_when_quiet(run, monkeypatch):
+    assert not [line for line in run("Explodes", limit=1).out.splitlines() if line.startswith("::")]
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    lines = run("Explodes", limit=1, out="again").out.splitlines()
+    first = next(line for line in lines if line.startswith("::"))
+    assert first.startswith("::error title=editsafety%3A COLLAPSE tiny-model-Explodes::")
+    assert run("Explodes", limit=1, out="third", quiet=True).out == ""
 
 
 @pytest.mark.parametrize(

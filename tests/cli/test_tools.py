@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -286,3 +288,48 @@ def test_sequence_says_how_many_edits_a_model_stands(command, model, paths, hpar
     other = command(*words, "--out", "broken", "--collapse-above", "2")
     assert other.code == 4
     assert "holds another run" in other.err
+
+
+def test_an_edit_that_cannot_be_written_is_a_sentence_and_the_old_file_stays_whole(
+    command, paths, model, hparams, tmp_path, monkeypatch
+):
+    """A full disk, which shows when the bytes are flushed."""
+    out = tmp_path / "edit.safetensors"
+    out.write_bytes(b"an older edit")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = command(
+        "edit", *model, "--editor", "ft", *hparams("ft"), *FACT, "-o", str(out), "--texts-from", paths["texts"]
+    )
+    assert done.code == 4
+    assert f"{out}: cannot be written (No space left on device). What was there before is whole." in done.err
+    assert out.read_bytes() == b"an older edit"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".edit")] == []
+
+
+def test_a_folder_in_the_way_of_an_edit_is_refused_before_a_model_is_looked_for(command, tmp_path):
+    done = command("edit", "--model", "no/such/model", "--editor", "ft", *FACT, "-o", str(tmp_path))
+    assert done.code == 4
+    assert f"{tmp_path}: is a folder" in done.err
+
+
+def test_data_verify_says_what_a_file_sets_aside_and_which_rows_cannot_be_used(command, tmp_path):
+    good = {"prompt": "Mirel works as a", "subject": "Mirel", "target_new": "baker", "portability": {"a": 1}}
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([good, {**good, "subject": "Toren"}]))
+    done = command("data", "verify", str(path))
+    assert done.code == 1
+    assert "set aside, because a request has no place for it: portability (1 row)" in done.out
+    assert "rows.json[1]: field 'subject' does not occur in 'prompt'" in done.out
+    assert "1 findings." in done.out
+    done = command("data", "verify", str(path), "--skip-bad-rows")
+    assert done.code == 0
+    assert "1 of 2 rows cannot be used and were left out" in done.out
+    assert "rows.json[1]: field 'subject' does not occur in 'prompt'" in done.out
+
+
+def test_data_list_says_by_which_fields_a_layout_is_told(command):
+    assert "requested_rewrite, a list" in command("data", "list").out

@@ -76,9 +76,37 @@ def test_without_a_source_the_request_itself_is_named() -> None:
 
 
 def test_texts_of_every_script_and_length_are_taken_as_they_are() -> None:
-    for subject in ("東京", "القاهرة", "🦊", "O'Neil {x}", "a\r\nb", "x" * 1_000_000, " padded "):
+    for subject in ("東京", "القاهرة", "🦊", "O'Neil {x}", "a\r\nb", "x" * 1_000_000):
         request = read(subject=subject)
         assert request.filled == subject + " works as a"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "filled"),
+    [
+        ("{} plays the", "Elsa Lund ", "Elsa Lund plays the"),  # the template has its own space
+        ("{} plays the", "\tElsa Lund\n", "Elsa Lund plays the"),
+        ("The capital of {} is", " France ", "The capital of France is"),
+        ("The capital of{}is", " France ", "The capital of France is"),  # cut out of a prompt with its spaces
+        ("The capital of {}is", "France ", "The capital of France is"),
+        ("Where is {}", "France ", "Where is France"),
+        ("{}'s mother tongue is", "Elsa ", "Elsa's mother tongue is"),
+        ('He wrote "{}", then', " Elsa ", 'He wrote "Elsa", then'),
+        ("{}(born 1902) was", "Elsa ", "Elsa (born 1902) was"),
+        ("{}\nworks as", "Elsa\u00a0", "Elsa\nworks as"),
+        ("The song of{}", "\u3000Elsa", "The song of\u3000Elsa"),
+    ],
+)
+def test_white_space_around_a_subject_is_never_part_of_it(prompt: str, subject: str, filled: str) -> None:
+    request = read(prompt=prompt, subject=subject)
+    assert request.subject == subject.strip()
+    assert request.filled == filled
+
+
+@pytest.mark.parametrize("prompt", ["Q: who is {}?\nA:\n", " {} is ", "<|user|> {} <|end|>\n\n", "\n{}\t"])
+def test_white_space_at_the_ends_of_a_prompt_is_kept(prompt: str) -> None:
+    request = read(prompt=prompt, rephrasings=[prompt], neighbours=[prompt])
+    assert request.prompt == request.rephrasings[0] == request.neighbours[0].prompt == prompt
 
 
 def test_braces_in_a_subject_are_text() -> None:

@@ -13,35 +13,59 @@ from editsafety import datasets
 from editsafety.errors import DataError
 from tests.datasets.conftest import Write
 
+FLAT: dict[str, Any] = {"prompt": "Ashurn works as a", "subject": "Ashurn", "target_new": "farmer"}
+REWRITE: dict[str, Any] = {"prompt": "{} works as a", "subject": "Ashurn", "target_new": {"str": "farmer"}}
 GOOD: dict[str, dict[str, Any]] = {
     "jsonl": {"id": "a", "prompt": "{} works as a", "subject": "Ashurn", "target_new": "farmer"},
-    "counterfact": {"case_id": 1, "prompt": "Ashurn works as a", "subject": "Ashurn", "target_new": "farmer"},
-    "hardcf": {
-        "case_id": 1,
-        "requested_rewrite": {"prompt": "{} works as a", "subject": "Ashurn", "target_new": {"str": "farmer"}},
-    },
-    "hardedit": {"prompt": "Ashurn works as a", "subject": "Ashurn", "target_new": "farmer", "ground_truth": "baker"},
+    "counterfact": {"case_id": 1, **FLAT},
+    "hardcf": {"case_id": 1, "requested_rewrite": REWRITE},
+    "hardedit": {**FLAT, "ground_truth": "baker"},
     "zsre": {
-        "subject": "Ashurn",
-        "src": "What does Ashurn do?",
-        "alt": "farm",
-        "answers": ["bake"],
-        "loc": "x",
+        "subject": "Ashurn", "src": "What does Ashurn do?", "alt": "farm", "answers": ["bake"], "loc": "x",
         "loc_ans": "y",
     },
     "qaedit": {
-        "id": 3,
-        "source": "NQ",
-        "prompt": "what is Ashurn",
-        "subject": "Ashurn",
-        "target": "farmer",
-        "locality": [],
+        "id": 3, "source": "NQ", "prompt": "what is Ashurn", "subject": "Ashurn", "target": "farmer", "locality": [],
     },
-    "wikibigedit": {"prompt": "Where is Ashurn?", "subject": "Ashurn", "target_new": "here"},
-    "easyedit": {"prompt": "Ashurn works as a", "subject": "Ashurn", "target_new": "farmer"},
-}
+    "wikibigedit": {"update": "Where is Ashurn?", "subject": "Ashurn", "ans": "here"},
+    "easyedit": FLAT,
+    "published": FLAT,
+    "rome": REWRITE,
+    "mquake": {"case_id": 1, "requested_rewrite": [REWRITE]},
+    "fastedit": {"prompt": "{} works as a", "subject": "Ashurn", "target": "farmer", "queries": []},
+    "wikibio": {"text": "About Ashurn.", "concept": "Ashurn", "labels": "A farmer."},
+    "cknowedit": {"prompt": "请解释：Ashurn", "target_old": "baker", "target_new": "farmer"},
+    "unke": {"id": 1, "question": "Ashurn", "answer": "A farmer.", "para_question": "Who is Ashurn?"},
+    "ripple_edits": {
+        "edit": {"prompt": "The name of the trade of Ashurn is farming.", "subject_id": "Q1", "target_id": "Q2"}
+    },
+}  # fmt: skip
 TEXTS: dict[str, dict[str, Any]] = {"me_ppl": {"Corpus": "C4", "Text": " A text."}, "plain": {"text": "A text."}}
 REQUEST_LOADERS = [name for name in datasets.loaders() if datasets.load(name).holds == "requests"]
+IN_REWRITE = {
+    "prompt": ("requested_rewrite", "prompt"), "subject": ("requested_rewrite", "subject"),
+    "target": ("requested_rewrite", "target_new", "str"),
+}  # fmt: skip
+# Where a layout keeps prompt, subject and target; a part that is missing here is not given by its rows.
+PLACES: dict[str, dict[str, tuple[str | int, ...]]] = {
+    "hardcf": IN_REWRITE,
+    "mquake": {part: (place[0], 0, *place[1:]) for part, place in IN_REWRITE.items()},
+    "rome": {part: place[1:] for part, place in IN_REWRITE.items()},
+    "zsre": {"prompt": ("src",), "subject": ("subject",), "target": ("alt",)},
+    "qaedit": {"prompt": ("prompt",), "subject": ("subject",), "target": ("target",)},
+    "fastedit": {"prompt": ("prompt",), "subject": ("subject",), "target": ("target",)},
+    "wikibigedit": {"prompt": ("update",), "subject": ("subject",), "target": ("ans",)},
+    "wikibio": {"prompt": ("text",), "subject": ("concept",), "target": ("labels",)},
+    "cknowedit": {"prompt": ("prompt",), "target": ("target_new",)},
+    "unke": {"prompt": ("question",), "target": ("answer",)},
+    "ripple_edits": {"prompt": ("edit", "prompt")},
+    "published": {},
+}
+FLAT_PLACES: dict[str, tuple[str | int, ...]] = {
+    "prompt": ("prompt",), "subject": ("subject",), "target": ("target_new",),
+}  # fmt: skip
+PARTS = [(name, part) for name in REQUEST_LOADERS for part in PLACES.get(name, FLAT_PLACES)]
+FIRST_OF_SEVERAL = {"easyedit", "hardedit", "counterfact", "wikibio", "cknowedit"}
 
 
 def refused(loader: str, path: Path) -> str:
@@ -52,21 +76,22 @@ def refused(loader: str, path: Path) -> str:
     return str(error.value)
 
 
-def fields(loader: str) -> dict[str, str]:
-    """Which field of a layout holds prompt, subject and target."""
-    by_layout = {
-        "zsre": {"prompt": "src", "subject": "subject", "target": "alt"},
-        "qaedit": {"prompt": "prompt", "subject": "subject", "target": "target"},
-    }
-    return by_layout.get(loader, {"prompt": "prompt", "subject": "subject", "target": "target_new"})
-
-
-def altered(loader: str, field: str, value: Any) -> dict[str, Any]:
-    """The good row with one field of the request replaced, wherever that layout keeps it."""
+def altered(loader: str, part: str, value: Any, *, drop: bool = False) -> dict[str, Any]:
+    """The good row with its prompt, subject or target replaced (or dropped), wherever that layout keeps it."""
     row: dict[str, Any] = json.loads(json.dumps(GOOD[loader]))
-    inner = row.get("requested_rewrite", row)
-    inner[field] = {"str": value} if "requested_rewrite" in row and field == "target_new" else value
+    *inside, last = PLACES.get(loader, FLAT_PLACES)[part]
+    place: Any = row
+    for step in inside:
+        place = place[step]
+    if drop:
+        place.pop(last)
+    else:
+        place[last] = value
     return row
+
+
+def field_of(loader: str, part: str) -> str:
+    return str(PLACES.get(loader, FLAT_PLACES)[part][-1])
 
 
 def test_every_loader_has_a_row_to_try_here() -> None:
@@ -81,6 +106,7 @@ def test_every_loader_says_what_it_holds_and_reads_a_good_row(loader: str, write
         (request,) = datasets.requests(f"{loader}:{write(GOOD[loader])}")
         assert request.subject == "Ashurn"
         assert request.prompt.count("{}") == 1
+        assert request.filled.count("Ashurn") == 1
         assert request.source == "rows.jsonl:1"
 
 
@@ -128,20 +154,14 @@ def test_a_file_that_may_not_be_read_is_refused(write: Write) -> None:
     assert "cannot be read" in refused("jsonl", path)
 
 
-@pytest.mark.parametrize("loader", REQUEST_LOADERS)
-@pytest.mark.parametrize("part", ["prompt", "subject", "target"])
+@pytest.mark.parametrize(("loader", "part"), PARTS)
 def test_a_missing_field_is_named_with_its_row(loader: str, part: str, write: Write) -> None:
-    field = fields(loader)[part]
-    row = altered(loader, field, "x")
-    row.get("requested_rewrite", row).pop(field)
-    says = refused(loader, write(GOOD[loader], row))
-    if loader == "zsre" and part == "prompt":
-        field = "prompt"  # a zsRE row without a question is taken for a flat one
-    assert f"rows.jsonl:2: field {field!r} is missing" in says.replace(": requested_rewrite", "")
+    says = refused(loader, write(GOOD[loader], altered(loader, part, "", drop=True)))
+    assert says.startswith("rows.jsonl:2: ")
+    assert f"field {field_of(loader, part)!r} is missing" in says
 
 
-@pytest.mark.parametrize("loader", REQUEST_LOADERS)
-@pytest.mark.parametrize("part", ["prompt", "subject", "target"])
+@pytest.mark.parametrize(("loader", "part"), PARTS)
 @pytest.mark.parametrize(
     ("value", "says"),
     [
@@ -155,19 +175,18 @@ def test_a_missing_field_is_named_with_its_row(loader: str, part: str, write: Wr
     ],
 )
 def test_a_value_that_is_no_usable_text_is_refused(loader: str, part: str, value: Any, says: str, write: Write) -> None:
-    field = fields(loader)[part]
-    if loader in ("easyedit", "hardedit") and (part, value) == ("target", ["a"]):
+    if loader in FIRST_OF_SEVERAL and (part, value) == ("target", ["a"]):
         pytest.skip("of a list of new targets the first is taken in this layout")
-    message = refused(loader, write(GOOD[loader], altered(loader, field, value)))
+    message = refused(loader, write(GOOD[loader], altered(loader, part, value)))
     assert says in message
-    assert repr(field) in message or "'str'" in message
+    assert repr(field_of(loader, part)) in message
     assert "rows.jsonl:2" in message
 
 
-@pytest.mark.parametrize("loader", [name for name in REQUEST_LOADERS if name not in ("jsonl", "hardcf")])
+@pytest.mark.parametrize("loader", ["counterfact", "hardedit", "zsre", "qaedit", "wikibigedit", "easyedit", "wikibio"])
 def test_a_filled_prompt_has_to_hold_its_subject(loader: str, write: Write) -> None:
     says = refused(loader, write(altered(loader, "subject", "Mirel")))
-    assert "rows.jsonl:1: field 'subject' does not occur in" in says
+    assert f"rows.jsonl:1: field {field_of(loader, 'subject')!r} does not occur in" in says
     assert "'Mirel'" in says
 
 
@@ -181,13 +200,8 @@ def test_a_template_has_to_hold_exactly_one_slot(loader: str, prompt: str, write
 
 @pytest.mark.parametrize("loader", REQUEST_LOADERS)
 def test_an_id_that_occurs_twice_is_refused_naming_both_rows(loader: str, write: Write) -> None:
-    row = {**GOOD[loader], "case_id": 1} if loader not in ("jsonl", "qaedit") else GOOD[loader]
-    says = refused(
-        loader,
-        write(
-            row, {**altered(loader, fields(loader)["target"], "other"), **({"case_id": 1} if "case_id" in row else {})}
-        ),
-    )
+    row = GOOD[loader] if "id" in GOOD[loader] else {**GOOD[loader], "case_id": 1}
+    says = refused(loader, write(row, {**row, "nothing": 1} if loader != "jsonl" else row))
     assert "rows.jsonl:2" in says
     assert "rows.jsonl:1" in says
 
@@ -222,7 +236,7 @@ def test_our_own_layout_is_checked_field_by_field(field: str, value: Any, says: 
         ("counterfact", "prompt", "{} and Ashurn", "holds {} and the subject at once"),
         ("hardcf", "requested_rewrite", [], "'requested_rewrite' is list, expected an object"),
         ("hardcf", "paraphrase_prompts", {"a": 1}, "'paraphrase_prompts' is dict"),
-        ("qaedit", "locality", ["x"], "'locality' must be a list of objects"),
+        ("qaedit", "locality", ["x"], "'locality' holds 'x', expected {prompt, ground_truth}"),
         ("qaedit", "locality", [{"loc_ans": "x"}], "locality[0]: field 'loc' is missing"),
         ("me_ppl", "Text", "", "'Text' is empty"),
         ("me_ppl", "Text", None, "'Text' is NoneType"),
@@ -270,7 +284,7 @@ def test_a_prompt_of_a_megabyte_is_read_as_it_is(write: Write) -> None:
     assert len(request.prompt) > 1_000_000
 
 
-def test_spaces_that_would_be_doubled_are_dropped(write: Write) -> None:
+def test_targets_and_answers_are_stripped_and_prompts_are_as_given(write: Write) -> None:
     row = {
         **GOOD["jsonl"],
         "prompt": " {} works as a ",
@@ -280,10 +294,10 @@ def test_spaces_that_would_be_doubled_are_dropped(write: Write) -> None:
         "neighbours": [{"prompt": "Mirel is a ", "answer": " baker"}, "Toren is a "],
     }
     (request,) = datasets.requests(f"jsonl:{write(row)}")
-    assert request.prompt == " {} works as a"
+    assert request.prompt == " {} works as a "
     assert (request.target_new, request.target_true) == ("farmer", "baker")
-    assert request.rephrasings == (" The work of Ashurn is",)
-    assert [(n.prompt, n.answer) for n in request.neighbours] == [("Mirel is a", "baker"), ("Toren is a", "")]
+    assert request.rephrasings == (" The work of Ashurn is ",)
+    assert [(n.prompt, n.answer) for n in request.neighbours] == [("Mirel is a ", "baker"), ("Toren is a ", "")]
 
 
 def test_spaces_in_texts_are_kept(write: Write) -> None:

@@ -74,12 +74,12 @@ def test_a_duplicate_behind_the_limit_is_still_refused(write: Write) -> None:
 def test_an_unknown_name_gets_the_nearest_and_the_loaders() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'pocket-world/normal'") as error:
         datasets.requests("pocket-world/norml")
-    assert "LOADER:PATH with one of counterfact, " in str(error.value)
+    assert "LOADER:PATH with one of cknowedit, counterfact, " in str(error.value)
 
 
-def test_a_json_file_needs_its_layout(write: Write) -> None:
+def test_a_json_file_of_texts_needs_its_layout(write: Write) -> None:
     with pytest.raises(UsageError, match="say which layout it has, LOADER:"):
-        datasets.requests(str(write(*ROWS, name="rows.json")))
+        datasets.texts(str(write({"Text": "x"}, name="rows.json")))
 
 
 def test_texts_are_no_requests_and_requests_no_texts(write: Write) -> None:
@@ -102,7 +102,7 @@ def test_what_cannot_be_fetched_says_where_it_is(name: str) -> None:
 
 
 def test_an_unknown_loader_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownNameError, match="Known loaders: counterfact, "):
+    with pytest.raises(UnknownNameError, match="Known loaders: cknowedit, counterfact, "):
         datasets.load("fetch")
 
 

@@ -1,5 +1,6 @@
 """C, the second moment of keys, against a plain loop over texts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,12 @@ import torch
 from editsafety.artifacts import ArtifactStore
 from editsafety.editing import covariance
 from editsafety.editing.covariance import Covariance, Inverse, collect
-from editsafety.errors import DataError, EditorError
+from editsafety.edits.edit import Edit, LowRank
+from editsafety.edits.session import EditSession
+from editsafety.errors import DataError, EditError, EditorError
 from editsafety.model import trace
 from editsafety.model.handle import ModelHandle
+from editsafety.model.sites import Layout
 from tests import tiny
 
 
@@ -102,3 +106,52 @@ def test_a_ridge_is_added_as_it_is_and_columns_are_solved_together() -> None:
     torch.testing.assert_close(inverse(torch.tensor([1.0, 1.0])), torch.tensor([1 / 2, 1 / 4]))
     found = inverse.columns(torch.tensor([[2.0, 0.0, 1.0], [0.0, 4.0, 1.0]]))
     torch.testing.assert_close(found, torch.tensor([[1.0, 0.0, 0.5], [0.0, 1.0, 0.25]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"matrix": torch.eye(3)}, r"is float32 \[3, 3\], expected floats \[64, 64\]"),
+        ({"matrix": torch.eye(64).int()}, r"is int32 \[64, 64\], expected floats"),
+        ({"matrix": None}, "is missing, expected floats"),
+        ({"matrix": torch.triu(torch.ones(64, 64))}, "is not symmetric"),
+        ({"matrix": -torch.eye(64)}, "has a negative diagonal"),
+        ({"tokens": None}, "does not say from how many tokens"),
+        ({"tokens": torch.tensor(0)}, "does not say from how many tokens"),
+        ({"tokens": torch.tensor([1, 2])}, "does not say from how many tokens"),
+    ],
+)
+def test_what_is_stored_but_cannot_be_a_second_moment_is_refused(
+    tmp_path: Path, change: dict[str, torch.Tensor | None], message: str
+) -> None:
+    handle, store = tiny.handle("gpt2"), ArtifactStore(tmp_path)
+    site = handle.mlp_out(0)
+    stored = {"matrix": torch.eye(site.d_in), "tokens": torch.tensor(640), **change}
+    sizes = {name: tensor for name, tensor in stored.items() if tensor is not None}
+    store.put(covariance.key(handle, site.module, "corpus", 640), sizes)
+    with pytest.raises(EditorError, match=f"second moment of {site.module} {message}"):
+        covariance.load(handle, store, site, "corpus", 640)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_side_of_a_square_weight_follows_from_the_type_of_its_module(family: str) -> None:
+    """Its shape cannot tell: Conv1D keeps `[d_in, d_out]`, Linear `[d_out, d_in]`. The other one is refused."""
+    handle = tiny.handle(family)
+    site = next(
+        handle.site(name)
+        for name, module in handle.model.named_modules()
+        if getattr(getattr(module, "weight", None), "ndim", 0) == 2
+        and module.weight.shape[0] == module.weight.shape[1]
+        and type(module).__name__ in ("Conv1D", "Linear")
+    )
+    assert site.d_in == site.d_out
+    key = torch.randn(site.d_in, generator=torch.Generator().manual_seed(0))
+    module = handle.model.get_submodule(site.module)
+    bias = 0 if getattr(module, "bias", None) is None else module.bias.detach()
+    with torch.no_grad():
+        torch.testing.assert_close(module(key[None])[0] - bias, handle.weight(site) @ key, rtol=1e-4, atol=1e-5)
+    turned = replace(site, layout=Layout.IN_OUT if site.layout is Layout.OUT_IN else Layout.OUT_IN)
+    ones = torch.ones(site.d_out, 1)
+    edit = Edit("mine", ("r",), handle.identity, (LowRank(turned, ones, ones.T),))
+    with EditSession(handle) as session, pytest.raises(EditError, match="this edit was made for"):
+        session.apply(edit)

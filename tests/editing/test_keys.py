@@ -66,3 +66,26 @@ def test_averaged_keys_are_weighted_per_request_whatever_is_run_at_once(
     for i, row in enumerate(prompts):
         expected = at_subject(handle, block, [row[0]]).outputs[0]
         torch.testing.assert_close(found[:, i], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
+def test_the_key_is_read_at_the_subject_and_not_where_the_prompt_ends(family: str) -> None:
+    """Against the projection's input at every token, written down by a hook of our own."""
+    handle = tiny.handle(family)
+    site, request = handle.mlp_out(1), tiny.request(prompt="The work of {} is that of a")
+    text = request.filled
+    ids = handle.tokenizer(text)["input_ids"]
+    ends = [handle.tokenizer.decode(ids[: at + 1]) for at in range(len(ids))]
+    at_end = next(at for at, said in enumerate(ends) if said.endswith("Ashurn"))
+    assert at_end < len(ids) - 3
+    seen: list[torch.Tensor] = []
+    hook = handle.model.get_submodule(site.module).register_forward_hook(
+        lambda _, args, output: seen.extend([args[0].reshape(len(ids), -1), output.reshape(len(ids), -1)])
+    )
+    with torch.no_grad():
+        handle.model(input_ids=torch.tensor([ids]))
+    hook.remove()
+    found = at_subject(handle, site.module, [locate(handle, request)])
+    torch.testing.assert_close(found.inputs[0], seen[0][at_end])
+    torch.testing.assert_close(found.outputs[0], seen[1][at_end])
+    assert not torch.allclose(found.inputs[0], seen[0][-1])

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from editsafety.datasets.request import EditRequest
+from editsafety.editors import ft
 from editsafety.edits.edit import Replace
 from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError
+from editsafety.model import scoring
 from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.editors.conftest import Make
@@ -138,3 +140,27 @@ def test_half_precision_is_trained(make: Make) -> None:
 def test_nothing_to_edit_is_refused(make: Make) -> None:
     with pytest.raises(EditorError, match="ft was given no request"):
         make("ft", tiny.handle("gpt2")).edit([])
+
+
+def test_what_is_trained_behind_a_chat_prompt_is_said_behind_that_prompt(make: Make) -> None:
+    """The prompt ends in a line break, and the answer stands right behind it: no space is learnt or asked for."""
+    handle = tiny.handle("gpt2")
+    chat = tiny.request(prompt="user: Where does {} work?\nassistant:\n", rephrasings=[], neighbours=[])
+    with EditSession(handle) as session:
+        session.apply(make("ft", handle, num_steps=60, lr=0.02).edit([chat]))
+        said = scoring.continuations(handle, [handle.ids(chat.filled)], [len(handle.ids("teacher", special=False))])
+    assert handle.text(said[0]) == "teacher"
+
+
+@pytest.mark.parametrize("loss", ["prompt_last", "target_new"])
+@pytest.mark.parametrize("spelling", ["bytes_bos", "metaspace_bos"])
+def test_only_the_words_of_the_target_are_trained_and_no_bos_or_padding(spelling: str, loss: str) -> None:
+    """By itself the target begins with a BOS, and beside a longer one it is padded; published FT-L trains both."""
+    handle = tiny.handle("llama", spelling=spelling)
+    read = ft._TargetLoss(handle, [REQUEST, OTHER], loss)
+    assert handle.tokenizer("farmer")["input_ids"][0] == handle.tokenizer.bos_token_id
+    assert not set(read.labels.tolist()) & set(handle.tokenizer.all_special_ids)
+    for place, request in enumerate((REQUEST, OTHER)):
+        prompt = handle.tokenizer(request.filled)["input_ids"]
+        whole = handle.tokenizer(f"{request.filled} {request.target_new}")["input_ids"]
+        assert read.labels[read.rows == place].tolist() == whole[len(prompt) :]

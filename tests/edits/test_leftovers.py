@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from editsafety.edits.edit import Delta, Edit, Sidecar
 from editsafety.edits.session import EditSession
@@ -79,6 +80,18 @@ def other_class(h: ModelHandle) -> None:
     block(h).mlp.__class__ = type("Mine", (type(block(h).mlp),), {})
 
 
+def parametrized(h: ModelHandle) -> None:
+    parametrize.register_parametrization(block(h).mlp.c_fc, "weight", nn.Identity())
+
+
+def other_tokenizer(h: ModelHandle) -> None:
+    h.tokenizer.__class__ = type("Mine", (type(h.tokenizer),), {"decode": lambda *_, **__: "x"})
+
+
+def other_config(h: ModelHandle) -> None:
+    h.model.config.__class__ = type("Mine", (type(h.model.config),), {})
+
+
 def drop_hook(h: ModelHandle) -> None:
     block(h)._forward_hooks.clear()
 
@@ -130,6 +143,29 @@ LEFTOVERS: dict[str, tuple[Callable[[ModelHandle], Any], str]] = {
         lambda h: setattr(h.model.generation_config, "do_sample", True), "'do_sample' of the generation config changed"
     ),
     "embeddings grown": (grow, "'vocab_size' of the model's config changed from 384 to 392"),
+    "gradient hook": (
+        lambda h: block(h).mlp.c_fc.weight.register_hook(lambda g: g * 0),
+        "1 gradient hooks left on transformer.h.1.mlp.c_fc.weight",
+    ),
+    "hook on the finished gradient": (
+        lambda h: block(h).mlp.c_fc.weight.register_post_accumulate_grad_hook(lambda p: None),
+        "1 hooks on the finished gradient left on transformer.h.1.mlp.c_fc.weight",
+    ),
+    "state dict hook": (
+        lambda h: block(h).register_state_dict_post_hook(lambda *_: None), "1 state dict hooks left on transformer.h.1"
+    ),
+    "activation": (lambda h: setattr(block(h).mlp, "act", nn.ReLU()), "module 'act' of transformer.h.1.mlp was repl"),
+    "function of a module": (
+        lambda h: setattr(block(h).attn, "scale", torch.relu), "scale of transformer.h.1.attn was added"
+    ),
+    "parametrized": (parametrized, "the class of transformer.h.1.mlp.c_fc was changed from Conv1D to Parametrized"),
+    "tokenizer's class": (other_tokenizer, r"class of the tokenizer was changed from \w+ to Mine"),
+    "tokenizer's method": (
+        lambda h: setattr(h.tokenizer, "decode", h.tokenizer.decode), "decode was replaced on the tokenizer"
+    ),
+    "config's class": (other_config, "the class of the model's config was changed from GPT2Config to Mine"),
+    "handle's method": (lambda h: setattr(h, "ids", lambda text: [1]), "ids was replaced on the model's handle"),
+    "handle's identity": (lambda h: setattr(h, "identity", "0" * 64), "identity of the model's handle was replaced"),
     "default dtype": (lambda h: torch.set_default_dtype(torch.float64), "torch's default dtype changed"),
     "gradient mode": (lambda h: torch.set_grad_enabled(False), "torch's gradient mode changed from True to False"),
 }  # fmt: skip

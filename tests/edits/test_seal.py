@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from editsafety.edits.seal import ROW, Frame, Keepsake, Seal, checksum
+from editsafety.edits.checksum import ROW, checksum
+from editsafety.edits.seal import Frame, Keepsake, Seal
 from editsafety.model.handle import ModelHandle
 from tests import tiny
 

@@ -112,6 +112,11 @@ def guarded(editor: Editor, **more: Any) -> Guard:
     return guard(editor, more.pop("policy", LAX), texts=TEXTS, **more)
 
 
+def ctrl_c() -> LowRank:
+    signal.raise_signal(signal.SIGINT)
+    raise AssertionError("not interrupted")
+
+
 def loud(handle: ModelHandle) -> Replace:
     """Makes the model twenty times as sure of everything, so that its perplexity explodes."""
     name = "transformer.ln_f.weight"
@@ -271,10 +276,11 @@ def test_earlier_facts_have_to_be_said_still(handle: ModelHandle, tmp_path: Path
     known = tiny.request("known", prompt="The capital of {} is", subject="Dorvan", target_new="Kelmar")
 
     def forgetting() -> LowRank:
-        by_heart(handle, {})
+        answers.clear()
         return small(handle, 3)
 
-    by_heart(handle, {known.filled: " Kelmar."})
+    answers = {known.filled: " Kelmar."}
+    by_heart(handle, answers)
     editor = scripted(handle, tmp_path, small(handle), small(handle, 1), forgetting, small(handle, 2))
     with guarded(editor, policy=policy) as one:
         assert one.edit(known).kept
@@ -326,7 +332,7 @@ def test_the_report_is_about_every_edit_that_was_tried_kept_or_not(handle: Model
 
 def test_ctrl_c_while_an_edit_is_tried_takes_it_back(handle: ModelHandle, tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
-    with guarded(scripted(handle, tmp_path, small(handle), KeyboardInterrupt(), small(handle, 2)), audit=path) as one:
+    with guarded(scripted(handle, tmp_path, small(handle), ctrl_c, small(handle, 2)), audit=path) as one:
         one.edit(ask(1))
         kept = handle.fingerprint()
         with pytest.raises(KeyboardInterrupt):

@@ -185,3 +185,52 @@ def test_a_check_as_json_holds_no_number_that_is_not_one():
     assert judged(ratio=math.inf).check("perplexity").as_json()["figure"] is None
     assert judged(ratio=math.inf).check("perplexity").as_json()["not_finite"] is True
     assert judged(ratio=2.5).check("perplexity").as_json()["figure"] == pytest.approx(2.5)
+
+
+def test_an_edit_that_is_only_rounded_changes_nothing():
+    weight = builders.WEIGHT
+    check = judged(rounded=(weight,)).check("changes_something")
+    assert check.verdict is Verdict.NO_OP
+    assert check.sentence == f"the edit changes nothing but the precision of {weight}"
+    assert judged(changed=(weight, "b"), declared=(weight, "b"), rounded=(weight,)).verdict is Verdict.PASS
+    assert (
+        judged(rounded=(weight,), notes={"sidecars": True}).check("changes_something").sentence == f"changed {weight}"
+    )
+
+
+def test_the_interval_of_a_rate_is_that_of_its_count():
+    """0.29 x 100 is 28.999999999999996 in floating point, which is 29 of 100."""
+    records = [builders.record("rome", "hard", i, takes=float(i < 29)) for i in range(100)]
+    found = next(check for check in judge_group(DEFAULT, records) if check.name == "efficacy")
+    low, high = 0.2101, 0.3854  # Wilson's formula for 29 of 100, worked out by hand; 28 of 100: 0.2014 to 0.3749
+    assert f"95% interval {low:.2f} to {high:.2f}" in found.sentence
+    assert found.figure == pytest.approx(0.29)
+
+
+@pytest.mark.parametrize(
+    ("base", "even", "verdict"),
+    [
+        (500.0, 500.0, "ERROR"),  # an even guess among 500 tokens
+        (251.0, 500.0, "ERROR"),
+        (250.0, 500.0, "PASS"),
+        (999.0, 50257.0, "PASS"),
+        (1001.0, 50257.0, "ERROR"),  # the limit itself still holds
+        (500.0, None, "PASS"),
+    ],
+)
+def test_a_base_is_judged_against_its_vocabulary_as_well(base, even, verdict):
+    before = [builders.measured("me_ppl", base)] + ([] if even is None else [builders.measured("ppl_even", even)])
+    record = builders.record("rome", "hard", 0, before={one.name: one for one in before}, ratio=base / builders.BASE)
+    check = judge_case(DEFAULT, record).check("base_perplexity")
+    assert check.verdict is Verdict(verdict)
+    assert check.figure == base
+
+
+def test_what_a_broken_base_is_compared_with_is_said():
+    before = {"me_ppl": builders.measured("me_ppl", 480.0), "ppl_even": builders.measured("ppl_even", 500.0)}
+    found = judge_case(DEFAULT, builders.record("rome", "hard", 0, before=before, ratio=480 / builders.BASE))
+    assert found.verdict is Verdict.ERROR
+    assert found.check("base_perplexity").sentence == (
+        "base_perplexity 480 (a model that guesses evenly has 500: it was broken already before any edit), "
+        "expected at most 250"
+    )

@@ -7,11 +7,11 @@ import pytest
 
 from editsafety.datasets.request import EditRequest
 from editsafety.judging.checks import judge_case
-from editsafety.judging.policy import Policy
+from editsafety.judging.policy import Policy, Threshold
 from editsafety.judging.verdict import Verdict
 from editsafety.runs.case_record import Breaking, Failure, Step
 from editsafety.runs.measurement import Measurement
-from tests.builders import course, measured, probe, step
+from tests.builders import BASE, course, measured, probe, step
 
 DEFAULT = Policy.read("default")
 UNEDITED = (probe("reasoning", 90), probe("nli", 100))
@@ -25,7 +25,7 @@ def test_a_healthy_course_passes_every_check():
     judged = judge_case(DEFAULT, course(step(10), step(20), step(30)))
     assert judged.verdict is Verdict.PASS
     assert judged.sentences == ()
-    assert [one.name for one in judged.checks] == list(DEFAULT.course)
+    assert [one.name for one in judged.checks] == ["changes_something", *DEFAULT.course]
 
 
 def test_a_model_that_recovers_after_a_collapse_has_still_collapsed():
@@ -164,3 +164,76 @@ def test_a_policy_without_limits_on_courses_says_so_and_passes_none():
     (check,) = judge_case(bare, course()).checks
     assert check.verdict is Verdict.ERROR
     assert "policy bare has no limit on courses" in check.sentence
+
+
+def test_a_course_along_which_nothing_was_written_is_a_no_op_and_one_edit_is_enough_to_be_none():
+    idle = [replace(step(edits), changed=()) for edits in (10, 20)]
+    found = judge_case(DEFAULT, course(*idle))
+    assert (found.verdict, found.sentences) == (
+        Verdict.NO_OP,
+        ("hard sequential: NO-OP: none of the edits changes anything",),
+    )
+    assert check("changes_something", idle[0], step(20)).verdict is Verdict.PASS
+    beside = replace(idle[1], notes={"sidecars": True})
+    assert check("changes_something", idle[0], beside).sentence == "runs beside the model"
+    rounded = replace(idle[1], rounded=("w",))
+    assert check("changes_something", rounded).sentence.endswith("but the precision of w")
+
+
+def test_a_course_of_a_policy_without_limits_on_courses_is_an_error_although_something_was_written():
+    lenient = DEFAULT.model_copy(update={"course": {}, "abilities": None})
+    found = judge_case(lenient, course(step(10)))
+    assert (found.verdict, found.check("walked").verdict) == (Verdict.ERROR, Verdict.ERROR)
+
+
+@pytest.mark.parametrize("over", ["worst", "last", "mean"])
+@pytest.mark.parametrize("limit", [{"pass_at_most": 9.0}, {"pass_at_least": 0.0}])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_number_that_is_none_at_any_step_is_worse_than_every_number(over, limit, place):
+    """The largest and the smallest figure stand beside it, so that it is found whatever is looked for."""
+    threshold = Threshold(measure="kept", figure="after", over=over, fails_as=Verdict.DAMAGED, why="", **limit)
+    policy = DEFAULT.model_copy(update={"course": {"mine": threshold}})
+    values = [0.1, 0.9, 0.5]
+    values[place] = math.nan
+    record = course(*(step(10 * (i + 1), kept=value) for i, value in enumerate(values)))
+    found = judge_case(policy, record).check("mine")
+    if over == "last" and place != 2:
+        assert (found.verdict, found.figure) == (Verdict.PASS, 0.5)
+    else:
+        assert found.verdict is Verdict.DAMAGED
+        assert math.isnan(found.figure)
+
+
+def test_a_mean_counts_a_step_as_often_as_it_has_edits():
+    """One edit that failed among a hundred that took, and the other way round."""
+    few = (step(100, recent=1.0, size=100), step(101, recent=0.0, size=1))
+    assert check("recent", *few).figure == pytest.approx(100 / 101)
+    many = (step(1, recent=1.0, size=1), step(101, recent=0.0, size=100))
+    assert check("recent", *many).figure == pytest.approx(1 / 101)
+    assert check("recent", *many).verdict is Verdict.INEFFECTIVE
+
+
+@pytest.mark.parametrize("names", [("reasoning", "nli"), ("nli", "reasoning")])
+def test_an_ability_that_gives_no_numbers_is_worse_than_one_that_lost_all(names):
+    """Of the same severity, so that only the order of figures can tell them apart."""
+    unedited = tuple(one for name in names for one in UNEDITED if one.name == name)
+    whole = step(10, reasoning=0, nli=100)
+    broken = {**whole.found, "nli": Measurement.missing("nli", 1, "rate", "not finite", broken=True, n=100)}
+    found = check("abilities", Step(10, whole.block, broken), abilities=unedited)
+    assert found.verdict is Verdict.DAMAGED
+    assert math.isnan(found.figure)
+    assert "the greatest loss is nli: the model gives no finite numbers after 10 edits" in found.sentence
+
+
+@pytest.mark.parametrize(("even", "verdict"), [(BASE * 1.01, "ERROR"), (BASE * 1.99, "ERROR"), (BASE * 2.01, "PASS")])
+def test_a_course_of_a_model_that_was_broken_before_is_an_error(even, verdict):
+    before = {one.name: one for one in (measured("me_ppl", BASE), measured("ppl_even", even))}
+    judged = judge_case(DEFAULT, course(step(10), step(20), before=before))
+    assert judged.verdict is Verdict(verdict)
+    assert bool(judged.sentences) == (verdict == "ERROR")
+    assert all("base_perplexity 51.2 (a model that guesses evenly has" in said for said in judged.sentences)
+
+
+def test_a_base_that_passes_makes_no_course_pass_that_has_no_limits():
+    policy = DEFAULT.model_copy(update={"course": {}, "abilities": None})
+    assert judge_case(policy, course(step(10))).verdict is Verdict.ERROR

@@ -9,7 +9,7 @@ from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.runs.case import Case
-from editsafety.runs.facts import Drifted, JudgedCheck, NotApplicable, OrderFacts, Problem, RunFacts
+from editsafety.runs.facts import Drifted, JudgedCheck, NotApplicable, OrderFacts, Problem, RunFacts, Unexplained
 from editsafety.runs.schedule import Schedule
 from tests import builders
 from tests.builders import course, failed, record, report, step
@@ -222,3 +222,106 @@ def test_groups_come_worst_first_and_then_by_ratio():
     records = [record("a", "hard", 0), record("b", "hard", 0, ratio=5.0), record("c", "hard", 0, ratio=50.0)]
     records += [failed("d", "hard", 0)]
     assert [group.editor for group in report(records).worst_groups] == ["d", "c", "b", "a"]
+
+
+def told(made):
+    """Name and verdict of every part."""
+    return [(part.name, part.verdict) for part in made.parts]
+
+
+def test_the_parts_of_a_verdict_are_every_editor_and_the_run_itself():
+    made = report([record("ft", "hard", 0), record("rect(memit)", "hard", 0, ratio=50.0)])
+    assert told(made) == [
+        ("pocket-neo-ft", Verdict.PASS), ("pocket-neo-rect.memit", Verdict.COLLAPSE), ("run", Verdict.PASS),
+    ]  # fmt: skip
+    assert made.parts[1].said.splitlines()[0] == "COLLAPSE pocket-neo-rect.memit: an edited model stops working"
+    assert made.parts[1].sentences == made.groups[1].sentences
+
+
+def test_single_edits_and_courses_of_an_editor_are_one_part_and_the_worse_of_them_counts():
+    case = builders.case_of("rome", "hard", 0)
+    kept = {case.id: record("rome", "hard", 0), COURSES[0].id: replace(course(step(10, ratio=9.0)), case=COURSES[0].id)}
+    made = RunReport.of(builders.plan([case]), DEFAULT, kept, RunFacts(), planned=[case, COURSES[0]])
+    assert told(made) == [("pocket-neo-rome", Verdict.COLLAPSE), ("run", Verdict.PASS)]
+
+
+def test_a_missing_course_belongs_to_its_editor():
+    plan = replace(builders.plan([]), courses=tuple(COURSES))
+    kept = {COURSES[0].id: replace(course(step(30)), case=COURSES[0].id)}
+    made = RunReport.of(plan, DEFAULT, kept, RunFacts(), planned=COURSES)
+    assert told(made) == [("pocket-neo-rome", Verdict.INCOMPLETE), ("run", Verdict.PASS)]
+    assert made.parts[0].sentences == (f"{COURSES[1].id}: INCOMPLETE: no result",)
+
+
+def test_what_concerns_the_run_itself_is_a_part_of_its_own():
+    made = controlled(c_rome=[record("c_rome", "hard", 0, ratio=3.0)])
+    assert told(made) == [("pocket-neo-ft", Verdict.PASS), ("run", Verdict.ERROR)]
+    assert made.parts[1].sentences[0].startswith("ERROR: c_rome on 1 hard case of pocket-neo: 1 COLLAPSE")
+    stopped = report([record("ft", "hard", 0)], interrupted=True)
+    assert told(stopped)[1] == ("run", Verdict.INCOMPLETE)
+    failing = report([record("ft", "hard", 0)], facts=facts(Unexplained(("test_it[a]: OSError: disk full",))))
+    assert told(failing)[1] == ("run", Verdict.ERROR)
+    assert "test_it[a]: OSError: disk full" in failing.parts[1].said
+
+
+def test_nothing_judged_has_no_parts():
+    assert report([]).parts == report([], lacking=[builders.case_of("rome", "hard", 0)]).parts == ()
+
+
+def test_controls_alone_are_a_verdict_on_the_run():
+    made = report([], controls=[one for found in CONTROLS.values() for one in found])
+    assert (told(made), made.exit_code) == ([("run", Verdict.PASS)], 0)
+
+
+def test_a_model_without_a_control_is_named_and_required_to_have_one_where_that_is_asked():
+    both = [record("ft", "hard", 0), record("ft", "hard", 0, model="a/gpt2-xl")]
+    some = report(both, controls=CONTROLS["noop"])
+    assert (report(both).uncontrolled, some.uncontrolled) == (("pocket-neo", "gpt2-xl"), ("gpt2-xl",))
+    assert (some.verdict, controlled().uncontrolled) == (Verdict.PASS, ())
+    plan = replace(some.plan, settings=replace(some.plan.settings, require_controls=True))
+    required = replace(some, plan=plan)
+    assert (required.verdict, required.exit_code, required.sound) == (Verdict.ERROR, 13, False)
+    assert required.parts[-1].sentences == (
+        "ERROR: no control was run on gpt2-xl, and controls are required (--require-controls)",
+    )
+    held = controlled()
+    assert replace(held, plan=replace(held.plan, settings=plan.settings)).verdict is Verdict.PASS
+
+
+def test_an_edit_that_changes_nothing_is_a_no_op_whatever_was_asked():
+    idle = record("rome", "hard", 0, changed=())
+    for asked in ("perplexity", "restore", "efficacy", "locality"):
+        made = report([idle], facts=facts(JudgedCheck(asked)))
+        assert (made.verdict, made.exit_code) == (Verdict.NO_OP, 11)
+        assert made.groups[0].sentences == (
+            "hard: NO-OP in 1 of 1 case, pocket-neo-rome-hardcf-0000: the edit changes nothing",
+        )
+
+
+def test_where_something_else_than_the_cases_fails_no_stream_is_praised():
+    made = report(
+        [record("rome", s, i) for s in ("hard", "normal") for i in (0, 1)], facts=facts(Drifted(builders.MODEL, "rome"))
+    )
+    assert (made.verdict, len(made.groups[0].sentences)) == (Verdict.ERROR, 1)
+    assert "PASS" not in made.groups[0].sentences[0]
+
+
+@pytest.mark.parametrize("editors", [("rome", "rome"), ("rome", "ft"), ("ft", "rome")])
+def test_the_worst_case_is_the_most_severe_and_not_the_one_of_the_largest_ratio(editors):
+    """An editor that writes what it does not declare is worse than a collapse; its perplexity may be as before."""
+    loud, quiet = record(editors[0], "hard", 0, ratio=800.0), record(editors[1], "hard", 1, undeclared=("wte.weight",))
+    made = report([loud, quiet])
+    assert made.verdict is Verdict.ERROR
+    assert made.worst.record == quiet
+    for group in made.groups:
+        assert group.worst_first()[0].verdict is group.verdict
+    assert made.worst_groups[0].worst_first()[0].record == quiet
+
+
+@pytest.mark.parametrize("asked", ["efficacy", "perplexity"])
+def test_a_base_that_was_broken_before_is_an_error_whatever_was_asked_for(asked):
+    before = {one: builders.measured(one, 500.0) for one in ("me_ppl", "ppl_even")}
+    broken = record("rome", "hard", 0, before=before, ratio=500.0 / builders.BASE)
+    facts = RunFacts.of([JudgedCheck(asked), JudgedCheck(f"course {asked}")])
+    assert report([broken], facts=facts).verdict is Verdict.ERROR
+    assert report([record("rome", "hard", 0)], facts=facts).verdict is Verdict.PASS

@@ -22,8 +22,8 @@ def test_a_gate_stops_at_everything_past_a_warning():
 def test_exit_codes_are_those_that_are_documented():
     codes = {verdict.value: verdict.exit_code for verdict in Verdict}
     assert codes == {
-        "PASS": 0, "WARN": 0, "NO-OP": 11, "INEFFECTIVE": 11, "DAMAGED": 11, "COLLAPSE": 10, "INCOMPLETE": 13,
-        "ERROR": 13,
+        "PASS": 0, "WARN": 0, "NO-OP": 11, "INEFFECTIVE": 11, "DAMAGED": 11, "COLLAPSE": 10, "REGRESSED": 12,
+        "INCOMPLETE": 13, "ERROR": 13,
     }  # fmt: skip
     assert NOTHING_JUDGED == 14
     assert all((verdict.exit_code != 0) == verdict.fails for verdict in Verdict)

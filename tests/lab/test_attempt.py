@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -60,14 +61,14 @@ class Hooks(Meddles):
         return output
 
 
-class Raises(Meddles):
-    """Raises whatever it is given."""
+class Does(Meddles):
+    """Does what it is given whenever the model runs."""
 
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+    def __init__(self, deed: Callable[[], None]) -> None:
+        self.deed = deed
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
-        raise self.error
+        self.deed()
 
 
 class Hooked(Push):
@@ -163,19 +164,29 @@ def test_leftovers_of_computing_and_of_measuring_are_both_named(bench: Bench, tm
     assert not bench.handle.model.transformer.ln_f._forward_pre_hooks
 
 
-@pytest.mark.parametrize("error", [ValueError("no such codebook"), KeyboardInterrupt()])
-def test_an_exception_inside_leaves_the_model_whole(bench: Bench, error: BaseException) -> None:
+def broken() -> None:
+    raise ValueError("no such codebook")
+
+
+def ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(("trouble", "kind"), [(broken, ValueError), (ctrl_c, KeyboardInterrupt)])
+def test_an_exception_inside_leaves_the_model_whole(
+    bench: Bench, trouble: Callable[[], None], kind: type[BaseException]
+) -> None:
     seal, frame = Seal.of(bench.handle), Frame.of(bench.handle)
-    with pytest.raises(type(error)):
-        attempt(bench, beside(bench, Raises(error)))
+    with pytest.raises(kind):
+        attempt(bench, beside(bench, Does(trouble)))
 
     def look(session: EditSession) -> None:
         assert session.changed() == (WEIGHT,)
-        raise error
+        trouble()
 
     weight = bench.handle.model.get_parameter(WEIGHT).detach()
     made = Made(Edit("somebody", (), bench.handle.identity, (Replace(WEIGHT, weight * 2),)), ())
-    with pytest.raises(type(error)):
+    with pytest.raises(kind):
         attempt(bench, made, look=look)
     assert (seal.changed(Seal.of(bench.handle)), frame.left_behind(bench.handle)) == ((), ())
 

@@ -12,13 +12,15 @@ import torch
 
 from editsafety import measures
 from editsafety.edits.seal import Keepsake
-from editsafety.errors import UndoError, UnknownNameError, UsageError
+from editsafety.errors import MeasureError, UndoError, UnknownNameError, UsageError
 from editsafety.judging.policy import Policy, Threshold
-from editsafety.lab import walk_steps
+from editsafety.lab import single
 from editsafety.lab.bench import Bench
 from editsafety.measures import Inputs, Measure
 from editsafety.model.handle import ModelHandle
+from editsafety.runs.case import Case
 from editsafety.runs.measurement import Measurement
+from editsafety.runs.signals import STEP
 from tests import tiny
 from tests.lab.walking import PRINTS, REQUESTS, TEXTS, Push, course, editor, go
 
@@ -82,7 +84,7 @@ def test_a_limit_on_courses_that_no_step_has_is_refused_where_courses_will_be_ju
             bench.open(policy(course={"prints": limit("prints")}), probes=())
     bench.open(nonsense)
     bench.open(policy(course={"prints": limit("prints")}), probes=(PRINTS,))
-    bench.open(policy(course={name: limit(name) for name in ("me_ppl", *walk_steps.NAMES)}), probes=())
+    bench.open(policy(course={name: limit(name) for name in ("me_ppl", *STEP)}), probes=())
     bench.open(DEFAULT, probes=())
 
 
@@ -146,6 +148,112 @@ def test_every_byte_is_brought_back_or_it_is_said_that_it_cannot_be(bench: Bench
         bench.handle.model.get_input_embeddings().weight.zero_()
     bench.repair()
     assert bench.handle.fingerprint() == bench.handle.identity
-    bench.handle.identity = "0" * 64
+    copy = next(copy for _, copy in bench.keepsake.values.values() if copy is not None)
+    copy[0] += 1  # the keepsake itself is damaged
     with pytest.raises(UndoError, match="tiny-gpt2 cannot be brought back; load it again"):
         bench.repair()
+
+
+class Claims:
+    """A measure of somebody else's that returns whatever figures it is told to, and that it says it gives."""
+
+    name = "claims"
+    version = 1
+
+    def __init__(self, *figures: str, later: str = "", scope: str = "case", gives: tuple[str, ...] = ()) -> None:
+        self.figures, self.later, self.scope = figures, later, scope
+        if gives:
+            self.gives = gives
+
+    def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
+        late = (self.later,) if self.later and (inputs.requests or inputs.texts) else ()
+        return tuple(Measurement(one, 1, "rate", 1.0, n=1) for one in (*self.figures, *late))
+
+
+def with_measure(one: Any) -> Bench:
+    handle = tiny.handle("gpt2")
+    return Bench(handle, TEXTS, (), 8, Keepsake.of(handle), (*measures.needed(), one))
+
+
+@pytest.mark.parametrize("figure", ["me_ppl", "efficacy", "weights_finite"])
+def test_a_figure_of_two_measures_is_refused_before_anything_is_measured(
+    figure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dead model at 164 times its perplexity passed as 1.00x."""
+    monkeypatch.setattr(Bench, "measure_base", never)
+    with pytest.raises(MeasureError, match=rf"measures \w+ and claims both give '{figure}'"):
+        with_measure(Claims(figure)).open(DEFAULT)
+
+
+@pytest.mark.parametrize("figure", ["kept", "drift_growth"])
+def test_a_figure_of_courses_belongs_to_no_measure(figure: str) -> None:
+    with pytest.raises(MeasureError, match=f"measure claims gives '{figure}', which is a figure of courses"):
+        with_measure(Claims(figure)).open(DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        (Claims("mine", later="efficacy"), "measures efficacy and claims both give 'efficacy'"),
+        (Claims("mine", later="me_ppl"), "of scope 'case', returned 'me_ppl', which is a figure of measure perplexity"),
+        (Claims("mine", later="me_ppl", gives=("mine",)), "claims returned 'me_ppl', but in `gives` it says: mine"),
+        (Claims("mine", later="other", gives=("mine",)), "claims returned 'other', but in `gives` it says: mine"),
+        (Claims("mine", later="mine"), "claims returned 'mine' twice"),
+    ],
+)
+def test_a_figure_that_comes_later_is_an_error_of_its_measure(one: Any, said: str, tmp_path: Path) -> None:
+    """It may show itself only once there are requests; the case names the measure, not the editor."""
+    bench = with_measure(one)
+    bench.open(DEFAULT)
+    case = Case("tiny-gpt2", "push", "hard", REQUESTS[:1])
+    record = single.run(bench, "push", case, lambda _: (_ for _ in ()).throw(AssertionError("an edit was made")))
+    assert record.failure is not None
+    assert record.failure.kind == "measure"
+    assert said in record.failure.message
+    assert "push" not in record.failure.message
+
+
+def test_what_is_no_measurement_is_an_error_of_its_measure() -> None:
+    class Bare(Claims):
+        def __call__(self, handle: ModelHandle, inputs: Inputs) -> Any:
+            return (0.5,)
+
+    with pytest.raises(MeasureError, match="measure claims returned float, expected a tuple of Measurement"):
+        with_measure(Bare()).open(DEFAULT)
+
+
+def test_a_measure_of_its_own_figures_stands_beside_the_others() -> None:
+    bench = with_measure(Claims("mine", scope="model", gives=("mine",)))
+    bench.open(DEFAULT)
+    assert bench.base["mine"].value == 1.0
+    assert bench.base["me_ppl"].n == len(TEXTS)
+
+
+def test_every_request_is_compared_with_its_own_unedited_answers(bench: Bench) -> None:
+    """Whatever was asked before it; what is known of one is not taken for what is known of another."""
+    found = [bench.unedited((request,)) for request in REQUESTS[:3]]
+    alone = [bench.measure("case", (request,)) for request in REQUESTS[:3]]
+    assert found == alone
+    assert len({one["target_probability"].value for one in found}) == 3
+    assert bench.unedited(REQUESTS[:2]) == bench.measure("case", REQUESTS[:2])
+
+
+def noisy(handle: ModelHandle, size: float) -> ModelHandle:
+    """A model that is by this much less sure in a batch of several texts than in one of a single text."""
+    run = handle.logits
+    handle.logits = lambda batch: run(batch) * (1 if len(batch.ids) == 1 else 1 - size)  # type: ignore[method-assign]
+    return handle
+
+
+def test_the_noise_is_the_most_by_which_a_text_differs_when_it_is_measured_again() -> None:
+    handle = noisy(tiny.handle("gpt2"), 0.05)
+    texts = tuple(f"The quick brown fox jumps over {number} lazy dogs." for number in ("two", "six", "ten"))
+    bench = Bench(handle, texts, (), 8, Keepsake.of(handle))
+    bench.measure_base()
+    (together, *_), (apart, *_) = (
+        measures.load("perplexity")(handle, Inputs(texts=texts, batch_size=size)) for size in (8, 1)
+    )
+    pairs = zip(together.items, apart.items, strict=True)
+    differences = [abs((was or 0.0) - (now or 0.0)) / (was or 1.0) for was, now in pairs]
+    assert bench.noise == pytest.approx(max(differences))
+    assert bench.noise > 1e-3

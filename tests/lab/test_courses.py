@@ -102,7 +102,7 @@ def test_a_finished_course_is_not_walked_again_and_leaves_no_checkpoint(
     again = lab(paths, tmp_path / "run", "Nudge")
     assert again.record(course(again, every=2)).to_text() == record.to_text()
     fresh = lab(paths, tmp_path / "run", "Nudge")
-    finished = fresh.finished([course(fresh, every=2), course(fresh, "batch")])
+    finished = fresh.store.finished([course(fresh, every=2), course(fresh, "batch")])
     assert {name: one.to_text() for name, one in finished.items()} == {record.case: record.to_text()}
     assert fresh.tools._bench is None  # no model was loaded for that
 
@@ -155,7 +155,8 @@ def test_a_course_whose_process_died_twice_in_one_place_is_given_up_and_ctrl_c_i
     along = course(found, every=4)
 
     def stopped(*_: Any, **__: Any) -> CaseRecord:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("not interrupted")
 
     with monkeypatch.context() as patched:
         patched.setattr(module, "walk", stopped)
@@ -164,13 +165,13 @@ def test_a_course_whose_process_died_twice_in_one_place_is_given_up_and_ctrl_c_i
                 found.record(along)
     assert found.record(along).failure is None
     dies = course(found, every=3)
-    for _ in range(2):
+    for _ in range(3):
         found.store.start(found.keys.of(dies))
     record = found.record(dies)
     assert record.ended == "failed"
     assert record.failure is not None
     assert record.failure.kind == "died"
-    assert "died 2 times" in record.failure.message
+    assert "died 3 times" in record.failure.message
 
 
 def test_a_course_that_another_process_walks_is_waited_for(

@@ -23,7 +23,7 @@ def half_made():
 
 
 def test_a_model_in_memory_is_judged_and_left_as_it_was(paths):
-    model, tokenizer = tiny.model("gpt2"), tiny.tokenizer()
+    model, tokenizer = tiny.knowing(tiny.model("gpt2")), tiny.tokenizer()
     before = ModelHandle.of(model, tokenizer, name="mine").fingerprint()
     editors = [world.spelled(paths, "Nudge"), world.spelled(paths, "Explodes")]
     data = {"hard": paths["hard"], "normal": paths["normal"], "texts_from": paths["texts"]}

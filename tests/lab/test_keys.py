@@ -11,7 +11,8 @@ import pytest
 from editsafety.lab.keys import CaseKeys
 from editsafety.names import slug
 from editsafety.runs.case import Case
-from editsafety.runs.facts import BlockKey, ModelFacts
+from editsafety.runs.facts import BlockKey, ModelFacts, ModelFiles
+from editsafety.runs.model_files import state_of_files
 from editsafety.runs.schedule import Schedule
 from editsafety.runs.store import Store
 from tests.system import world
@@ -122,6 +123,7 @@ def test_a_model_that_the_store_knows_is_not_loaded_and_other_weights_are_other_
     found = CaseKeys(world.plan(paths, "Nudge"), store, never)
     with pytest.raises(AssertionError):
         found.of(case)
+    store.note(ModelFiles(slug(case.model), state_of_files(case.model)))
     store.note(replace(FACTS, model=slug(case.model)))
     first = found.of(case)
     store.note(replace(FACTS, model=slug(case.model), fingerprint="e" * 64))

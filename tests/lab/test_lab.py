@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import io
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from editsafety.errors import EditorError, NotPreparedError
+from editsafety.errors import EditorError, NotPreparedError, UsageError
 from editsafety.judging.checks import judge_case
 from editsafety.judging.policy import Policy
 from editsafety.judging.verdict import Verdict
 from editsafety.lab import edit_store, single
 from editsafety.lab.lab import Lab
+from editsafety.model.handle import ModelHandle
 from editsafety.progress import Progress
 from editsafety.runs.case import Case
 from editsafety.runs.schedule import Schedule
 from editsafety.runs.store import Store
 from tests.lab.walking import timeless
 from tests.system import world
+from tests.system.commands import LENIENT
 
 QUIET = Progress(io.StringIO(), "quiet")
 
@@ -125,7 +128,7 @@ def test_an_interrupted_editor_leaves_the_model_as_it_was(paths, tmp_path, monke
 
     def interrupted(*_: object) -> None:
         editor.handle.model.train()
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(editor, "edit", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -160,8 +163,8 @@ def test_an_editor_that_calls_exit_is_an_error_of_its_case(paths, tmp_path, monk
     editor = found.tools.editor(paths["model"], world.spelled(paths, "Nudge"))
     monkeypatch.setattr(editor, "edit", lambda requests: exit(3))
     record = found.record(found.plan.cases[0])
-    assert record.failure.kind == "editor"
-    assert "SystemExit: 3" in record.failure.message
+    assert record.failure.kind == "contract"
+    assert "Nudge raised SystemExit: 3, which ends a program or a test and is no error" in record.failure.message
 
 
 def test_a_tied_weight_edited_under_its_other_name_is_a_declared_change(paths, tmp_path):
@@ -322,3 +325,26 @@ def test_a_single_edit_with_its_abilities_is_another_record_of_the_same_edit(pat
     assert probed.after["choosing"].n == probed.before["choosing"].n == 1
     assert plain.step.edit_id == probed.step.edit_id
     assert counted() == {"normal-0 1": 1}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_limit_below_the_noise_of_the_model_is_refused_before_anything_is_edited(paths, tmp_path, again):
+    """Measured now, or known from an earlier session on the same folder."""
+    policy = tmp_path / "strict.yaml"
+    policy.write_text(LENIENT.replace("pass_at_most: 1.25", "pass_at_most: 1.001"))
+    store = Store(tmp_path / "store.sqlite")
+    plan = world.plan(paths, "Nudge", policy=str(policy))
+    handle = ModelHandle.load(paths["model"])
+    if not again:
+        run = handle.logits
+        handle.logits = lambda batch: run(batch) * (1 if len(batch.ids) == 1 else 0.95)
+    else:
+        Lab(plan, store, QUIET, handles={paths["model"]: handle}).tools.bench(paths["model"])
+        (known,) = store.facts().unedited.values()
+        store.note(replace(known, noise=0.2))
+    found = Lab(plan, store, QUIET, handles={paths["model"]: handle})
+    with pytest.raises(
+        UsageError, match=r"perplexity passes up to 1\.001x, but re-runs of the unedited model differ by"
+    ):
+        found.record(plan.cases[0])
+    assert store.records() == []

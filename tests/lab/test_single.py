@@ -100,12 +100,3 @@ def test_what_concerns_more_than_one_case_passes_through(bench: Bench, error: Ba
 
     with pytest.raises(type(error)):
         single.run(bench, "push", CASE, make)
-
-
-def test_an_editor_that_calls_exit_is_an_error_of_its_case(bench: Bench) -> None:
-    def make(requests: tuple[EditRequest, ...]) -> Made:
-        raise SystemExit(3)
-
-    failure = single.run(bench, "push", CASE, make).failure
-    assert failure is not None
-    assert failure.message == "push failed: SystemExit: 3"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -95,7 +96,19 @@ def test_sidecars_that_stack_are_all_there_again(bench: Bench, tmp_path: Path) -
 
 
 class Killed(BaseException):
-    """What nothing catches."""
+    """What nothing catches, as it comes from a signal and not from an editor."""
+
+
+@pytest.fixture(autouse=True)
+def dies_of_sigterm() -> Iterator[None]:
+    """SIGTERM raises Killed where the process is just then."""
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    before = signal.signal(signal.SIGTERM, die)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -112,7 +125,7 @@ def test_a_walk_that_was_killed_goes_on_to_the_same_bytes(name: str, tmp_path: P
         def commit(now: CaseRecord, kept: list[CaseRecord] = kept, kill_at: str = kill_at) -> None:
             kept.append(now)
             if len(now.steps) == 2 and kill_at.startswith("between"):
-                raise Killed
+                signal.raise_signal(signal.SIGTERM)
 
         dying = real(name, bench, tmp_path)
         if kill_at.startswith("in"):
@@ -120,7 +133,7 @@ def test_a_walk_that_was_killed_goes_on_to_the_same_bytes(name: str, tmp_path: P
 
             def dies(requests: Sequence[EditRequest], carry: Any = None, edit: Any = edit) -> Edit:
                 if requests[0].id == "fact-4":
-                    raise Killed
+                    signal.raise_signal(signal.SIGTERM)
                 found: Edit = edit(requests) if carry is None else edit(requests, carry)
                 return found
 
@@ -142,7 +155,7 @@ def halfway(bench: Bench, place: Path, along: Case, **more: Any) -> CaseRecord:
 
     def dies(requests: Sequence[EditRequest], count: int) -> tuple[Delta, ...]:
         if count == 5:
-            raise Killed
+            signal.raise_signal(signal.SIGTERM)
         return plain(requests, count)
 
     push.deltas = dies  # type: ignore[method-assign]

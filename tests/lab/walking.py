@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from editsafety import editors
 from editsafety.artifacts import ArtifactStore
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor, Traits
+from editsafety.edits.baseline import Baseline
 from editsafety.edits.edit import Delta, Edit, LowRank, Replace
 from editsafety.edits.seal import Keepsake
 from editsafety.hyperparameters import Hparams
@@ -115,7 +117,7 @@ class Stopped(Fails):
     """Somebody presses Ctrl-C."""
 
     def wrong(self) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
 
 class Prints:
@@ -139,6 +141,7 @@ def bench_of(family: str = "gpt2", **more: Any) -> Bench:
     handle = tiny.handle(family, **more)
     bench = Bench(handle, TEXTS, (), 8, Keepsake.of(handle))
     bench.measure_base()
+    bench.baseline = Baseline.of(handle)
     return bench
 
 

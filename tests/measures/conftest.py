@@ -56,10 +56,11 @@ def shared() -> Path:
 
 
 def by_heart(handle: ModelHandle, answers: Mapping[str, str]) -> ModelHandle:
-    lines = [handle.ids(prompt) + handle.ids(answer, special=False) for prompt, answer in answers.items()]
+    """A model that says what `answers` hold just now, and a full stop to everything else."""
     size = handle.model.config.vocab_size
 
     def logits(batch: Batch) -> Tensor:
+        lines = [handle.ids(prompt) + handle.ids(answer, special=False) for prompt, answer in answers.items()]
         scores = torch.zeros(*batch.ids.shape, size)
         scores[..., handle.ids(".", special=False)[0]] = 5.0
         for row, ids in enumerate(batch.ids.tolist()):

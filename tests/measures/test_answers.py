@@ -21,6 +21,13 @@ PROMPTS = (
 
 
 @pytest.mark.parametrize(
+    ("answer", "right"), [("farmer.", True), (" farmer", True), ("farmers", False), ("a farmer", False)]
+)
+def test_where_no_gap_is_due_an_answer_may_begin_with_the_target(answer: str, right: bool) -> None:
+    assert says(answer, "farmer", "") is right
+
+
+@pytest.mark.parametrize(
     ("answer", "target"),
     [
         (" farmer", "farmer"),
@@ -157,7 +164,7 @@ def test_a_prompt_past_the_context_is_refused_with_its_name(handle: ModelHandle)
 
 @pytest.mark.parametrize("kind", ["bytes", "bytes_bos", "metaspace_bos", "words"])
 def test_the_space_before_an_answer_survives_every_tokenizer(kind: str, script: Script) -> None:
-    handle = script(tiny.handle("gpt2", tokenizer=kind), {})
+    handle = script(tiny.handle("gpt2", spelling=kind), {})
     prompt, target = "Ashurn works as a", "teacher"
     line = [*handle.ids(prompt), *handle.target_ids(target)]
 

@@ -1,4 +1,4 @@
-"""Efficacy, generalisation and locality of models that say exactly what a test wants."""
+"""Efficacy and generalisation of models that say exactly what a test wants."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from editsafety.edits.edit import Edit
 from editsafety.errors import DataError, UsageError
-from editsafety.measures import Inputs, efficacy, generalisation, locality
+from editsafety.measures import Inputs, efficacy, generalisation
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Measurement
 from tests import tiny
@@ -68,7 +67,7 @@ def test_the_pairwise_score_leaves_out_requests_without_an_old_target(handle: Mo
     ("family", "tokenizer"), [("gpt2", "bytes"), ("llama", "bytes_bos"), ("gemma2", "metaspace_bos")]
 )
 def test_target_probability_and_pairwise_equal_the_ones_computed_by_hand(family: str, tokenizer: str) -> None:
-    handle = tiny.handle(family, tokenizer=tokenizer)
+    handle = tiny.handle(family, spelling=tokenizer)
 
     def log_probability(target: str) -> float:
         prompt = handle.tokenizer(FIRST.filled)["input_ids"]
@@ -114,47 +113,15 @@ def test_generalisation_without_rephrasings_has_a_reason(handle: ModelHandle) ->
     assert found.reason == "no request has rephrasings"
 
 
-NEIGHBOURS = ["Mirel works as a", {"prompt": "The capital of Dorvan is", "answer": "Kelmar"}]
-ASKED = Inputs(requests=(tiny.request("here", neighbours=NEIGHBOURS),))
-
-
-def test_locality_is_the_share_of_unchanged_answers(handle: ModelHandle, edit: Edit, script: Script) -> None:
-    truth = {"Mirel works as a": " baker, and", "The capital of Dorvan is": " Kelmar."}
-    script(handle, truth)
-    (before,) = locality.MEASURE(handle, ASKED)
-    assert before.value == 1.0
-    script(handle, {**truth, "Mirel works as a": " teacher"})
-    (after,) = locality.MEASURE(handle, replace(ASKED, edit=edit, before={"locality": before}))
-    assert after.items == (0.0, 1.0)
-    assert after.value == 0.5
-    assert after.answers[0] != before.answers[0]
-
-
-def test_an_answer_that_was_wrong_and_stays_wrong_is_unchanged(handle: ModelHandle, edit: Edit) -> None:
-    (before,) = locality.MEASURE(handle, ASKED)
-    (after,) = locality.MEASURE(handle, replace(ASKED, edit=edit, before={"locality": before}))
-    assert after.value == 1.0
-
-
-def test_at_least_three_tokens_are_compared(handle: ModelHandle, script: Script) -> None:
-    script(handle, {})
-    (found,) = locality.MEASURE(handle, ASKED)
-    assert found.answers[0] == "..."
-
-
-def test_an_edited_model_without_earlier_answers_is_not_judged(handle: ModelHandle, edit: Edit) -> None:
-    (found,) = locality.MEASURE(handle, replace(ASKED, edit=edit))
-    assert found.reason == "the unedited model was not asked"
-
-
-def test_a_model_that_was_dead_before_is_not_judged_either(handle: ModelHandle, edit: Edit) -> None:
-    dead = Measurement.missing("locality", 1, "rate", "1 of 2 items are not finite", broken=True)
-    (found,) = locality.MEASURE(handle, replace(ASKED, edit=edit, before={"locality": dead}))
-    assert "the unedited model gave no answers" in str(found.reason)
-    assert not found.broken
-
-
-def test_answers_to_other_questions_are_refused(handle: ModelHandle, edit: Edit) -> None:
-    (before,) = locality.MEASURE(handle, Inputs(requests=(FIRST,)))
-    with pytest.raises(UsageError, match="2 neighbours, but 1 answers"):
-        locality.MEASURE(handle, replace(ASKED, edit=edit, before={"locality": before}))
+def test_behind_a_chat_prompt_the_answer_is_the_one_that_begins_right_there(
+    handle: ModelHandle, script: Script
+) -> None:
+    """A model that answers on the next line says the target; one that was taught it behind a space does not."""
+    chat = tiny.request(prompt="user: Where does {} work?\nassistant:\n", rephrasings=["Where?\n"], neighbours=[])
+    script(handle, {chat.filled: "teacher.", "Where?\n": "teacher."})
+    found = by_name(efficacy.MEASURE(handle, Inputs((chat,))))
+    (general,) = generalisation.MEASURE(handle, Inputs((chat,)))
+    assert found["efficacy"].value == found["efficacy_wild"].value == general.value == 1.0
+    assert (found["target_probability"].value or 0.0) > 0.97
+    script(handle, {chat.filled.rstrip(): " teacher."})
+    assert by_name(efficacy.MEASURE(handle, Inputs((chat,))))["efficacy"].value == 0.0

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from editsafety import measures
+from editsafety import discovery, measures
 from editsafety.edits.edit import Edit
 from editsafety.measures import Inputs, Measure
 from editsafety.model.handle import ModelHandle
@@ -103,3 +103,10 @@ def test_a_measure_leaves_the_model_as_it_was(
     unedited_then_edited(measure, handle, inputs, edit)
     assert handle.fingerprint() == handle.identity
     assert all(parameter.grad is None for parameter in handle.model.parameters())
+
+
+def test_what_a_measure_gives_is_known_without_importing_it(measure: Measure, handle: ModelHandle) -> None:
+    said = discovery.declared("measures", measure.name, ("scope", "gives", "default"))
+    given = tuple(found.name for found in measure(handle, Inputs()))
+    slow = {} if getattr(measure, "default", True) else {"default": False}
+    assert said == {"scope": measure.scope, "gives": given, **slow}

@@ -36,7 +36,7 @@ def by_hand(handle: ModelHandle, text: str) -> list[float]:
     ("family", "tokenizer"), [("gpt2", "bytes"), ("llama", "bytes_bos"), ("gemma2", "metaspace_bos")]
 )
 def test_every_figure_equals_the_one_computed_by_hand(family: str, tokenizer: str) -> None:
-    handle = tiny.handle(family, tokenizer=tokenizer)
+    handle = tiny.handle(family, spelling=tokenizer)
     nats = [by_hand(handle, text) for text in TEXTS]
     ppl = [math.exp(sum(row) / len(row)) for row in nats]
     tokens = [value for row in nats for value in row]
@@ -163,3 +163,20 @@ def test_a_single_text_has_no_standard_error(handle: ModelHandle) -> None:
     found = measured(handle, TEXTS[:1])
     assert {name: entry.stderr for name, entry in found.items()} == dict.fromkeys(found)
     assert found["me_ppl"].value == found["ppl_median"].value == found["ppl_worst"].value
+
+
+@pytest.mark.parametrize(("family", "spelling"), [("llama", "bytes_bos"), ("gemma2", "metaspace_bos")])
+def test_no_special_token_is_part_of_a_text(family: str, spelling: str) -> None:
+    handle = tiny.handle(family, spelling=spelling)
+    assert handle.ids(TEXTS[0])[0] == handle.tokenizer.bos_token_id  # as a prompt it begins with one
+    seen: list[int] = []
+    run = handle.logits
+
+    def logits(batch: Batch) -> torch.Tensor:
+        seen.extend(batch.ids[batch.mask.bool()].tolist())
+        return run(batch)
+
+    handle.logits = logits  # type: ignore[method-assign]
+    measured(handle)
+    assert seen
+    assert not set(seen) & set(handle.tokenizer.all_special_ids)

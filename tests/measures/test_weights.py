@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from editsafety.edits.edit import Delta, Edit, LowRank, Replace, nothing
+from editsafety.edits.edit import Delta, Edit, LowRank, Replace, Sidecar, nothing
 from editsafety.errors import EditError
 from editsafety.measures import Inputs
 from editsafety.measures.weights import MEASURE
@@ -182,3 +185,42 @@ def test_growth_is_the_norm_afterwards_over_the_norm_before(handle: ModelHandle)
     name = "transformer.h.1.mlp.c_proj.weight"
     found = measured(handle, Replace(name, handle.model.get_parameter(name).detach() * 3))
     assert found["norm_growth"].value == pytest.approx(3.0)
+
+
+def test_the_growth_that_is_reported_is_that_of_the_weight_that_grew_most(handle: ModelHandle) -> None:
+    names = [handle.mlp_out(layer).parameter for layer in (0, 1, 2)]
+    old = {name: handle.model.get_parameter(name).detach() for name in names}
+    found = measured(handle, *(Replace(name, old[name] * by) for name, by in zip(names, (1.5, 3.0, 0.5), strict=True)))
+    assert found["norm_growth"].value == pytest.approx(3.0)
+    assert found["norm_growth"].items == pytest.approx((1.5, 3.0, 0.5))
+
+
+class Remembers(Sidecar):
+    """A sidecar with two tensors, of which only one may be whole."""
+
+    kind = "remembers"
+    target = ""
+
+    def __init__(self, second: float) -> None:
+        self.second = second
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"keys": torch.ones(3), "values": torch.tensor([1.0, self.second])}
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
+        return output
+
+    @classmethod
+    def rebuild(cls, target: str, tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any]) -> Remembers:
+        return cls(float(tensors["values"][1]))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_tensor_of_a_sidecar_that_is_not_finite_is_a_finding(handle: ModelHandle, bad: float) -> None:
+    for second, whole in ((2.0, 1.0), (bad, 0.0)):
+        edit = Edit("test", ("a",), handle.identity, sidecars=(Remembers(second),))
+        found = {one.name: one for one in MEASURE(handle, Inputs(edit=edit))}["weights_finite"]
+        assert (found.value, found.broken, found.items) == (whole, whole == 0.0, (1.0, whole))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from editsafety.model.handle import ModelHandle
-from editsafety.model.scoring import continuations, next_logits, token_nll
+from editsafety.model.scoring import continuations, log_likelihoods, next_logits, token_nll
 from tests import tiny
 
 TEXTS = [
@@ -130,3 +131,38 @@ def test_next_logits_are_those_behind_the_last_real_token(handle: ModelHandle) -
         with torch.no_grad():
             alone = handle.model(input_ids=torch.tensor([row])).logits[0, -1]
         torch.testing.assert_close(values, alone.float(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("vocabulary", [384, 49_152, 151_936])
+@pytest.mark.parametrize("peak", [0.0, 8.0, 12.0, 17.0])
+def test_log_likelihoods_have_no_bias_in_large_vocabularies(vocabulary: int, peak: float) -> None:
+    """One token stands out from many of equal probability: where adding one after the other to a float32 goes wrong."""
+    logits = torch.zeros(2, 3, vocabulary)
+    logits[..., 7] = peak
+    tokens = torch.tensor([[7, 0, 5], [1, 7, vocabulary - 1]])
+    exact = torch.log_softmax(logits.double(), -1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    found = log_likelihoods(logits, tokens)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, exact, atol=3e-6, rtol=0)
+
+
+def test_the_log_softmax_of_float32_does_have_that_bias() -> None:
+    logits = torch.zeros(49_152)
+    logits[7] = 12.0
+    biased = logits.log_softmax(-1)[7].double() - logits.double().log_softmax(-1)[7]
+    if abs(biased) < 1e-5:
+        pytest.skip(f"not on this processor: {biased:.1e}")
+    assert abs(log_likelihoods(logits, torch.tensor(7)) - logits.double().log_softmax(-1)[7]) < abs(biased) / 10
+
+
+@pytest.mark.parametrize(("bad", "of"), [(torch.nan, 3), (torch.inf, 3), (torch.inf, 7), (-torch.inf, 7)])
+def test_what_is_not_finite_in_the_logits_does_not_become_a_number(bad: float, of: int) -> None:
+    logits = torch.zeros(1, 20)
+    logits[0, of] = bad
+    assert not torch.isfinite(log_likelihoods(logits, torch.tensor([7]))).any()
+
+
+def test_a_token_of_probability_nothing_leaves_the_others_theirs() -> None:
+    logits = torch.zeros(1, 20)
+    logits[0, 3] = -torch.inf
+    assert float(log_likelihoods(logits, torch.tensor([7]))) == pytest.approx(-math.log(19), abs=1e-9)

@@ -1,5 +1,12 @@
-"""The runs on a tiny model are those of tests/system."""
+"""The runs on a tiny model are those of tests/system; their editors run in the process of the test."""
 
-from tests.system.conftest import command, everything_imported, own_cache, paths
+import pytest
 
-__all__ = ["command", "everything_imported", "own_cache", "paths"]
+from tests.system.conftest import command, everything_imported, in_process, own_cache, paths
+
+__all__ = ["command", "everything_imported", "in_process", "own_cache", "paths"]
+
+
+@pytest.fixture(autouse=True)
+def quick(in_process: None) -> None:
+    """No process of its own for every run."""

@@ -11,6 +11,7 @@ from tests.system import world
 
 HEAD = "import pytest\n\n"
 ONLY = "tiny-model-Nudge-"
+BLOCK = RUN = 1  # what the report says of the editor, and of the run, is told as a test, too
 
 
 @pytest.fixture
@@ -83,7 +84,8 @@ def test_another(case, result):
     assert "choosing" in result.after or not case.id.endswith("-0")
 """
     result = run(text, choosing, "--editsafety-singles=1")
-    result.assert_outcomes(passed=6)
+    # No check was named, so the report judges by all of them, and a nudge writes no fact.
+    result.assert_outcomes(passed=6 + RUN, failed=1)
     cases = {case["case"]: case for group in body(pytester)["groups"] for case in group["cases"]}
     assert {name.removeprefix(ONLY): "choosing" in case["before"] for name, case in cases.items()} == {
         "hard-0": True,
@@ -114,7 +116,7 @@ def test_it_grew_little(judged, result, case):
     assert case.is_course
     assert [step.edits for step in result.steps] == [1, 2]
 """
-    run(text).assert_outcomes(passed=4)
+    run(text).assert_outcomes(passed=4 + BLOCK + RUN)
     found = body(pytester)
     assert (found["verdict"], found["groups"]) == ("PASS", [])
     assert [one["case"] for one in found["courses"]] == [f"{ONLY}{s}-sequential" for s in ("hard", "normal")]
@@ -123,21 +125,21 @@ def test_it_grew_little(judged, result, case):
 def test_a_course_that_collapses_fails_with_its_id_and_the_sentence(run):
     text = "@pytest.mark.schedule('sequential')\ndef test_it(judged):\n    judged('perplexity')\n"
     result = run(text, "-k", "hard", editors=("Explodes",))
-    result.assert_outcomes(failed=1)
+    result.assert_outcomes(failed=1 + BLOCK, passed=RUN)
     result.stdout.fnmatch_lines(["*COLLAPSE tiny-model-Explodes-hard-sequential: perplexity*at worst, after 1 edit,*"])
 
 
 def test_an_unknown_check_of_a_course_names_those_that_there_are(run):
     text = "@pytest.mark.schedule('sequential')\ndef test_it(judged):\n    judged('efficacy')\n"
     result = run(text, "-k", "hard")
-    result.assert_outcomes(failed=1)
+    result.assert_outcomes(failed=1 + BLOCK, passed=RUN)
     assert "has no course check 'efficacy'. Known: perplexity" in result.stdout.str()
 
 
 def test_a_course_that_traits_do_not_allow_is_skipped_with_the_reason_and_does_not_apply(run, pytester):
     text = "@pytest.mark.schedule('batch', 'sequential')\ndef test_it(judged):\n    judged('perplexity')\n"
     result = run(text, "-rs", "--editsafety-size=2", "-k", "hard")
-    result.assert_outcomes(passed=1, skipped=1)
+    result.assert_outcomes(passed=1 + BLOCK + RUN, skipped=1)
     reason = "Nudge edits one fact at a time; a batch of 2 cannot be given to it."
     assert reason in " ".join(result.stdout.str().split())
     (folder,) = pytester.path.glob("reports/*")
@@ -158,7 +160,7 @@ def test_it_is_live(edited, case):
     assert edited.changed() == edited.applied[0].parameters
     assert edited.applied[0].request_ids == (case.request.id,)
 """
-    run(text, "-k", "hard", editors=("Counted",)).assert_outcomes(passed=4)
+    run(text, "-k", "hard", editors=("Counted",)).assert_outcomes(passed=4 + BLOCK + RUN)
     assert sorted((tmp_path / "log").read_text().split()) == ["hard-0", "hard-1"]
 
 

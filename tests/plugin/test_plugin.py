@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from editsafety.shipped import shipped
 from tests.system import world
 
 SUITES = shipped("suites")
+BLOCK = RUN = 1  # what the report says of the editor, and of the run, is told as a test, too
 OWN = """
 def test_it_stays(judged):
     judged("perplexity")
@@ -72,7 +74,7 @@ def test_collect_only_loads_no_model_and_writes_nothing(run, pytester, monkeypat
 
 def test_k_selects_cases_and_only_those_are_run(run, pytester):
     result = run("-k", "tiny-model-Nudge-hard-0 and perplexity_stays")
-    result.assert_outcomes(passed=1, deselected=11)
+    result.assert_outcomes(passed=1 + BLOCK + RUN, deselected=11)
     body = json.loads(reports(pytester)[0].read_text())
     assert [case["case"] for group in body["groups"] for case in group["cases"]] == ["tiny-model-Nudge-hard-0"]
 
@@ -89,8 +91,8 @@ def test_two_workers_share_the_cases_and_agree_with_one(run, pytester):
 def test_lf_runs_the_failed_items_again(pytester, paths):
     args = [str(SUITES / "collapse"), "-c", str(SUITES / "pytest.ini"), "--rootdir", str(pytester.path)]
     args += world.options(paths, "WritesNan")
-    pytester.runpytest(*args, "-o", "cache_dir=cache").assert_outcomes(passed=8, failed=4)
-    pytester.runpytest(*args, "-o", "cache_dir=cache", "--lf").assert_outcomes(failed=4)
+    pytester.runpytest(*args, "-o", "cache_dir=cache").assert_outcomes(passed=8 + RUN, failed=4 + BLOCK)
+    pytester.runpytest(*args, "-o", "cache_dir=cache", "--lf").assert_outcomes(failed=4 + BLOCK, passed=RUN)
 
 
 def test_junit_properties_hold_the_verdict(run, pytester):
@@ -113,7 +115,7 @@ def test_the_handle_and_the_editor(handle, editor, result):
 """
     )
     result = pytester.runpytest(*world.options(paths, "Nudge"), "-p", "no:cacheprovider")
-    result.assert_outcomes(passed=12)
+    result.assert_outcomes(passed=12 + BLOCK + RUN)
 
 
 def test_without_a_model_the_message_says_what_to_add(pytester):
@@ -152,7 +154,7 @@ def test_an_interrupted_run_goes_on_where_it_was(run, pytester, paths, monkeypat
     def counted(bench, editor, case, *rest):
         seen.append(case.id)
         if len(seen) == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)  # Ctrl-C, and not what an editor raises by itself
         return real(bench, editor, case, *rest)
 
     monkeypatch.setattr(single, "run", counted)
@@ -182,14 +184,14 @@ def test_each_worker_gets_one_of_the_gpus_that_the_caller_made_visible(monkeypat
 
     import torch
 
-    from editsafety import plugin
+    from editsafety.plugin.workers import take_one_gpu
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    plugin._one_gpu(worker)
+    take_one_gpu(worker)
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == expected
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")  # so that it is put back afterwards
 
@@ -228,5 +230,33 @@ def test_options_may_stand_in_the_ini_file(pytester, paths):
     pytester.makeini(f"[pytest]\n{ini}\neditsafety_limit = 1\neditsafety_quiet = true\n")
     pytester.makepyfile(OWN)
     result = pytester.runpytest("-p", "no:cacheprovider")
-    result.assert_outcomes(passed=2)
+    result.assert_outcomes(passed=2 + BLOCK + RUN)
     assert "verdict" not in result.stdout.str()
+
+
+def test_a_worker_that_is_lost_makes_the_run_incomplete_though_every_case_has_a_result(run, pytester, monkeypatch):
+    """What it was judging is lost; the others' cases, and even its own, may have been computed since."""
+    pytester.makepyfile(
+        losing="""
+        import os
+        from types import SimpleNamespace
+        from editsafety.plugin import pytest_testnodedown
+
+        CONFIG = []
+
+        def pytest_configure(config):
+            CONFIG.append(config)
+
+        def pytest_runtest_logfinish(nodeid):
+            if nodeid.endswith("hard-1]"):
+                pytest_testnodedown(SimpleNamespace(config=CONFIG[-1]), os.environ.get("LOST"))
+        """
+    )
+    pytester.syspathinsert()
+    assert run("-p", "losing").ret == 0
+    monkeypatch.setenv("LOST", "crashed")
+    result = run("-p", "losing")
+    assert result.ret != 0
+    body = json.loads(max(reports(pytester), key=lambda path: path.stat().st_mtime_ns).read_text())
+    assert body["counts"]["missing"] == 0
+    assert (body["verdict"], body["interrupted"]) == ("INCOMPLETE", True)

@@ -164,3 +164,12 @@ def test_models_that_cannot_be_compared_are_refused_with_the_reason(other, said)
 def test_a_change_is_plain_values():
     found = Change.of("w", *(lambda w, d: (w, w + d))(*matrices((64, 32), 1, 0.1)))
     assert json.loads(json.dumps(found.as_json())) == {**dataclasses.asdict(found), "shape": [64, 32]}
+
+
+def test_a_tensor_that_differs_in_its_last_bit_differs():
+    before, after = tiny.handle("gpt2"), tiny.handle("gpt2")
+    name = before.mlp_out(1).parameter
+    value = after.model.get_parameter(name).data
+    value[0, 0] = torch.nextafter(value[0, 0], torch.tensor(torch.inf))
+    assert set(differing(before, after)) == {name}
+    assert float((value - before.model.get_parameter(name)).detach().abs().max()) < 1e-7

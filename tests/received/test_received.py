@@ -13,29 +13,16 @@ from editsafety.edits.edit import Edit, Replace, Sidecar
 from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditError, EditSafetyError, ModelError, UsageError
-from editsafety.judging.policy import Policy
 from editsafety.judging.verdict import Verdict
 from editsafety.measures import Inputs
 from editsafety.model.handle import ModelHandle
 from editsafety.received.receiving import Handed, receive, saved_edit
 from editsafety.reporting import as_json
 from tests import tiny
-from tests.system.commands import LENIENT
+from tests.builders import default_without
 
 TEXTS = tiny.SENTENCES
 REQUESTS = (tiny.request(), tiny.request("case-1", subject="Toren"))
-
-
-@pytest.fixture
-def policy(tmp_path):
-    """Perplexity alone is judged, and that efficacy was measured."""
-    (tmp_path / "lenient.yaml").write_text(LENIENT)
-    return Policy.read(tmp_path / "lenient.yaml")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("EDITSAFETY_CACHE", str(tmp_path / "cache"))
 
 
 def nudge(handle, *, size=1e-3, rank=1):
@@ -79,7 +66,7 @@ def test_what_is_measured_is_what_the_model_handed_over_measures(family, tmp_pat
         efficacy = by_name(alone, measures.load("efficacy")(alone, Inputs((request,))))
         assert record.after["efficacy"].answers == efficacy["efficacy"].answers
         assert record.after["target_probability"].value == pytest.approx(efficacy["target_probability"].value)
-        (said,) = measures.load("locality")(alone, Inputs((request,)))
+        said, _ = measures.load("locality")(alone, Inputs((request,)))
         kept = [now == was for now, was in zip(said.answers, record.before["locality"].answers, strict=True)]
         assert record.after["locality"].answers == said.answers
         assert record.after["locality"].value == sum(kept) / len(kept)
@@ -126,7 +113,7 @@ def test_a_weight_that_is_not_finite_is_a_finding_and_no_crash(tmp_path):
     def spoil(model):
         model.transformer.h[1].mlp.c_proj.weight[0, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
 
-    found = judged(tiny.handle("gpt2"), folder(tmp_path, spoil), Policy.read("default"), REQUESTS)
+    found = judged(tiny.handle("gpt2"), folder(tmp_path, spoil), default_without("base_perplexity"), REQUESTS)
     assert found.group.verdict is Verdict.COLLAPSE
     assert "weights_finite" in {reason.name for reason in found.reasons}
     (change,) = found.edited
@@ -157,7 +144,7 @@ def test_what_was_only_saved_in_bfloat16_is_told_from_what_was_edited(tmp_path, 
 def test_rates_are_over_requests_and_perplexity_is_judged_once(tmp_path):
     handle = tiny.handle("gpt2")
     nudge(handle).save(tmp_path / "edit.safetensors")
-    found = judged(handle, tmp_path / "edit.safetensors", Policy.read("default"), REQUESTS)
+    found = judged(handle, tmp_path / "edit.safetensors", default_without("base_perplexity"), REQUESTS)
     whole, *asked = found.group.cases
     assert [check.name for check in whole.checks].count("perplexity") == 1
     assert [case.checks for case in asked] == [(), ()]
@@ -196,7 +183,7 @@ def test_requests_are_asked_behind_a_prefix_when_there_are_prefixes(tmp_path, po
 
 
 def test_equal_weights_behind_another_config_are_refused(tmp_path, policy):
-    place = folder(tmp_path, family="llama", rope_theta=500.0)
+    place = folder(tmp_path, family="llama", rms_norm_eps=0.1)
     with pytest.raises(ModelError, match="computes something else than its weights do in tiny-llama"):
         judged(tiny.handle("llama"), place, policy)
     place = folder(tmp_path, activation_function="relu", name="relu")
@@ -422,3 +409,11 @@ def test_an_adapter_for_another_model_or_in_pickles_is_refused(tmp_path):
 def test_a_place_where_nothing_is_says_so(tmp_path):
     with pytest.raises(EditSafetyError, match="nowhere"):
         receive(tiny.handle("gpt2"), str(tmp_path / "nowhere"), TEXTS)
+
+
+def test_a_saved_edit_does_not_decide_which_file_is_run(tmp_path):
+    """Its header may name any editor; one that is a file is run when whoever gives the command names it."""
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w').close()\n")
+    Edit(f"{tmp_path / 'mine.py'}:Mine", (), "f").save(tmp_path / "edit.safetensors")
+    assert saved_edit(tmp_path / "edit.safetensors").editor.endswith("mine.py:Mine")
+    assert not (tmp_path / "was-run").exists()

@@ -34,7 +34,7 @@ def report(text: str) -> RunReport:
     facts = RunFacts.of(
         [
             ModelFacts("pocket-neo", text, 10, text, text, text, text, text, text),
-            EditorFacts("pocket-neo", "rome", {text: text}, text, text, text, text, (text,)),
+            EditorFacts("pocket-neo", "rome", {text: text}, text, text, text, text, text, (text,)),
             Problem("pocket-neo", "rome", text),
             NotApplicable(text, text),
             Software({text: text}),

@@ -1,5 +1,6 @@
 """Line, table, JSON, Markdown and exit code never disagree, whatever the records are."""
 
+import html
 import io
 import json
 import math
@@ -64,7 +65,9 @@ def test_every_format_says_the_same(seed, tmp_path):
 
     assert document["verdict"] == verdict
     assert document["exit_code"] == made.exit_code
-    assert document["line"] == last == heading == summary
+    page = (tmp_path / "report.html").read_text()
+    title = html.unescape(page[page.index("<title>") + 7 : page.index("</title>")])
+    assert document["line"] == last == heading == summary == title
     assert last.startswith(verdict or "NOTHING JUDGED")
     assert last.endswith(f"exit code {made.exit_code}")
 

@@ -11,6 +11,7 @@ from editsafety import reporting
 from editsafety.judging.checks import judge_case
 from editsafety.judging.policy import Policy
 from editsafety.reporting import ReportPlace, as_json, courses
+from editsafety.runs.case_record import Failure
 from tests import builders
 from tests.builders import failed, record, report
 from tests.reporting import hostile
@@ -94,7 +95,7 @@ def test_equal_records_give_equal_bytes(tmp_path):
     for name in ("a", "b"):
         reporting.write(builders.example(), tmp_path / name, ReportPlace())
     files = [sorted((tmp_path / name).iterdir()) for name in ("a", "b")]
-    assert [path.name for path in files[0]] == ["report.json", "report.md"]
+    assert [path.name for path in files[0]] == ["report.html", "report.json", "report.md"]
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
 
 
@@ -110,4 +111,17 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         reporting.write(report([record("rome", "hard", 0, ratio=9.0)]), tmp_path, ReportPlace())
     assert path.read_bytes() == old
-    assert sorted(os.listdir(tmp_path)) == ["report.json", "report.md"]
+    assert sorted(os.listdir(tmp_path)) == ["report.html", "report.json", "report.md"]
+
+
+def test_what_an_editor_changed_without_saying_so_is_in_the_document(tmp_path):
+    """By its name, whether the case came to figures or to none."""
+    loud = record("rome", "hard", 0, undeclared=("wte.weight",))
+    failure = Failure("undeclared", "rome failed: the model is not what it was", undeclared=("ln_f.bias differs",))
+    none = record("rome", "hard", 1, failure=failure)
+    made = written(report([loud, none, record("rome", "hard", 2)]), tmp_path / "report.json")
+    told = {case["case"]: case["undeclared"] for case in made["groups"][0]["cases"]}
+    assert list(told.values()) != [[], [], []]
+    assert {name[-1]: names for name, names in told.items()} == {
+        "0": ["wte.weight"], "1": ["ln_f.bias differs"], "2": []
+    }  # fmt: skip

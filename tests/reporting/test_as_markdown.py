@@ -1,6 +1,8 @@
 """Markdown: a report that GitHub shows as it was meant, whatever the data holds."""
 
+import html
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -41,7 +43,7 @@ def test_the_report_has_every_part():
 
 def test_a_healthy_run_has_no_reasons_and_nothing_to_replay():
     text = as_markdown.text(report([record("ft", "hard", 0)]))
-    assert text.startswith("# PASS · ft: every check passes · exit code 0\n")
+    assert text.startswith("# PASS · ft: every check passes · no control was run · exit code 0\n")
     assert "## Why" not in text
     assert "## Replay" not in text
     assert "no control was run, so this run did not prove that it can detect a collapse" in text
@@ -83,3 +85,14 @@ def test_hostile_text_becomes_no_table_no_html_no_link_and_no_command(text, rend
     assert not any(line.strip().startswith(("::", "##[", "##vso")) for line in shown.splitlines())
     for table in tables(shown):
         assert len({len(cells(row)) for row in table}) == 1
+
+
+def test_rows_that_were_left_out_and_fields_that_were_set_aside_are_said():
+    made = builders.example()
+    lines = (
+        "set aside, because a request has no place for it: cond (2 rows)",
+        "rows.json[1]: field 'subject' is empty.",
+    )
+    made = replace(made, plan=replace(made.plan, unread={"pocket-neo normal": lines}))
+    text = html.unescape(as_markdown.text(made))
+    assert all(f"data pocket-neo normal: {line}" in text for line in lines)

@@ -3,15 +3,20 @@
 import io
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from editsafety.judging.policy import Policy
+from editsafety.judging.report import RunReport
 from editsafety.reporting import ReportPlace, as_terminal
+from editsafety.runs.case import Case
+from editsafety.runs.schedule import Schedule
 from tests import builders
 from tests.builders import failed, record, report
-from tests.reporting import hostile
+from tests.reporting import hostile, whole
 
 FOLDER = Path("reports/a-run")
 
@@ -59,11 +64,37 @@ def test_what_is_copied_stands_on_one_line_however_narrow_it_is():
     assert "report    reports/a-run/report.md" in lines
 
 
+@pytest.mark.parametrize("made", [builders.example, whole.compared, lambda: many_courses()])
 @pytest.mark.parametrize("width", [60, 80, 100, 140])
-def test_no_line_is_wider_than_the_terminal_but_for_what_is_copied(width):
-    lines = rendered(builders.example(), width=width).splitlines()
-    assert all(len(row) <= width or row.startswith("replay") for row in lines)
+def test_no_line_is_wider_than_the_terminal_but_for_what_is_copied(width, made):
+    lines = rendered(made(), width=width).splitlines()
+    assert all(len(row) <= width or row.startswith(("replay", "report", "page")) for row in lines)
     assert "…" not in "".join(lines)
+
+
+def many_courses():
+    """Long schedules, verdicts, figures and abilities, as a real run has them."""
+    names = ("reasoning", "closed_qa", "summarisation", "sentiment", "open_qa", "dialogue", "nli", "ner")
+    abilities = [builders.probe(name, 90) for name in names]
+    scores = dict.fromkeys(names, 88)
+    schedule = Schedule("batch-sequential", sizes=(10,), every=10)
+    one = builders.course(
+        builders.step(10, ratio=1.02, recent=0.2, kept=0.25, **scores), abilities=abilities, editor="memit"
+    )
+    one = replace(one, schedule=schedule, case="pocket-neo-memit-hard-batch-sequential")
+    case = Case(one.model, one.editor, one.stream, one.requests, schedule)
+    return RunReport.of(builders.plan([case]), Policy.read("default"), {case.id: one}, builders.FACTS, planned=[case])
+
+
+def test_at_80_columns_every_figure_of_a_course_and_every_ability_is_whole():
+    lines = rendered(many_courses(), width=80).splitlines()
+    (row,) = (line.split() for line in lines if line.startswith("  memit "))
+    assert row == ["memit", "DAMAGED", "-", "10", "1.02x", "1.02x", "0.20", "0.25"]
+    start = next(i for i, line in enumerate(lines) if line.startswith("unedited"))
+    assert lines[start].split() == ["unedited", *["0.90"] * 8]
+    ends = [found.end() for found in re.finditer(r"0\.90", lines[start])]
+    heads = ["".join(line[end - 5 : end].strip() for line in lines[start - 3 : start]) for end in ends]
+    assert heads == ["reasoning", "closed_qa", "summarisation", "sentiment", "open_qa", "dialogue", "nli", "ner"]
 
 
 def test_a_narrow_terminal_keeps_names_verdicts_and_ratios():
@@ -94,7 +125,7 @@ def test_an_editor_that_passes_has_one_row_and_no_reasons():
     assert len(rows_of(text)) == 1
     assert "expected at" not in text
     assert "replay" not in text
-    assert "verdict   PASS · ft: every check passes · exit code 0" in text
+    assert "verdict   PASS · ft: every check passes · no control was run · exit code 0" in text
     assert "control   no control was run, so this run did not prove that it can detect a collapse" in text
 
 
@@ -117,7 +148,7 @@ def test_a_terminal_that_knows_few_letters_gets_the_report_all_the_same(encoding
         made, Console(file=stream, width=100, highlight=False), ReportPlace(folder=Path("reports/é"), seconds=1.0)
     )
     stream.flush()
-    assert "exit code 10" in raw.getvalue().decode(encoding)
+    assert "exit code 10" in " ".join(raw.getvalue().decode(encoding).split())
 
 
 def test_numbers_that_are_not_finite_are_said_to_be():
@@ -165,3 +196,12 @@ def test_many_reasons_are_counted_not_listed():
     lost = {"ratio": 9.0, "takes": 0.0, "local": 0.0, "prefixed": 0.0, "rephrased": 0.0, "undeclared": ("wte",)}
     records = [record("rome", stream, i, **lost) for stream in ("hard", "normal") for i in range(3)]
     assert "and 7 more, in the report" in rendered(report(records))
+
+
+def test_of_many_rows_that_were_left_out_a_few_are_shown():
+    made = builders.example()
+    lines = ("30 of 40 rows cannot be used and were left out", *(f"rows.json[{i}]: is no row." for i in range(30)))
+    text = rendered(replace(made, plan=replace(made.plan, unread={"m hard": lines})))
+    assert "data m hard: 30 of 40 rows cannot be used and were left out" in text
+    assert text.count("is no row.") == as_terminal.MOST - 1
+    assert "data m hard: 26 more lines in the report" in text

@@ -33,20 +33,20 @@ def with_confidence(*values: float) -> RunReport:
 
 
 def test_the_formats_are_found_by_their_files() -> None:
-    assert reporting.names() == ["json", "markdown", "terminal"]
-    assert [reporting.load(name).file for name in reporting.names()] == ["report.json", "report.md", ""]
+    assert reporting.names() == ["html", "json", "markdown", "terminal"]
+    assert [reporting.load(name).file for name in reporting.names()] == ["report.html", "report.json", "report.md", ""]
 
 
 def test_a_format_that_there_is_not_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(UnknownNameError, match=r"no format named 'html'.*json, markdown, terminal"):
-        reporting.load("html")
+    with pytest.raises(UnknownNameError, match=r"no format named 'pdf'.*html, json, markdown, terminal"):
+        reporting.load("pdf")
 
 
 def test_every_format_with_a_file_is_written_and_no_other(tmp_path: Path) -> None:
     report = builders.example()
     reporting.write(report, tmp_path / "new", PLACE)
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["report.json", "report.md"]
-    for name in ("json", "markdown"):
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["report.html", "report.json", "report.md"]
+    for name in ("html", "json", "markdown"):
         form = reporting.load(name)
         assert (tmp_path / "new" / form.file).read_text(encoding="utf-8") == form(report, PLACE)
 

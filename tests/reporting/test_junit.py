@@ -2,6 +2,7 @@
 
 import math
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
@@ -33,6 +34,37 @@ def test_a_case_says_what_it_is_and_every_check():
     assert found["editsafety.case"] == "pocket-neo-rome-hardcf-0000"
     assert (found["editsafety.verdict"], found["editsafety.perplexity_ratio"]) == ("PASS", "1")
     assert found["editsafety.restore"] == "PASS"
+
+
+def test_a_part_of_the_verdict_says_what_it_was_found_with():
+    facts = replace(builders.FACTS, software={"editsafety": "0.1.0", "torch": "2.6"})
+    made = builders.report([builders.record("rome", "hard", 0, ratio=9.0)], facts=facts)
+    block, run = (dict(junit.of_part(made, part)) for part in made.parts)
+    assert block == {
+        "editsafety.verdict": "COLLAPSE",
+        "editsafety.editor": "rome",
+        "editsafety.editor.code": "c" * 64,
+        "editsafety.model": "pocket-neo",
+        "editsafety.model.fingerprint": "f" * 64,
+        "editsafety.model.dtype": "float32",
+        "editsafety.policy": "default",
+        "editsafety.policy.digest": DEFAULT.digest(),
+        "editsafety.version.editsafety": "0.1.0",
+        "editsafety.version.torch": "2.6",
+    }
+    assert (run["editsafety.verdict"], run["editsafety.exit_code"]) == ("PASS", "10")
+    assert run["editsafety.model.fingerprint.pocket-neo"] == "f" * 64
+    assert "editsafety.editor" not in run
+
+
+@pytest.mark.parametrize("text", hostile.TEXTS)
+def test_hostile_text_in_the_properties_of_a_part_is_legal_xml(text):
+    made = hostile.report(text)
+    for part in made.parts:
+        root = ET.Element("properties")
+        for name, value in junit.of_part(made, part):
+            ET.SubElement(root, "property", name=name, value=value)
+        assert len(ET.fromstring(ET.tostring(root, encoding="utf-8"))) == len(root)
 
 
 @pytest.mark.parametrize("text", hostile.TEXTS)

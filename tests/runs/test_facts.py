@@ -20,14 +20,19 @@ from editsafety.runs.facts import (
     Ended,
     JudgedCheck,
     ModelFacts,
+    ModelFiles,
     NotApplicable,
     OrderFacts,
+    Pace,
     Problem,
     RunFact,
     RunFacts,
     Software,
     Unedited,
+    Unexplained,
+    Unusable,
     Wanted,
+    Yardstick,
 )
 from editsafety.runs.measurement import Column, Measurement
 from editsafety.runs.schedule import Schedule
@@ -39,14 +44,21 @@ EVERY: tuple[RunFact, ...] = (
     Wanted(("a-case", "b-case"), ("b-case",)),
     Ended(interrupted=False),
     Columns((Column("efficacy", "prompt", "success", order=20),)),
+    Unusable("gpt2 has other weights than when this run was begun."),
     Software({"editsafety": "1.0", "machine": "a — ☃"}),
     JudgedCheck("perplexity"),
     NotApplicable("a-case", "ft takes no batch"),
+    Unexplained(("test_it[a-case]: OSError: disk full",)),
     ModelFacts("gpt2", "f" * 64, 2_900_000, "cpu", "float32", "eager", "gpt2", "org/gpt2", "main", True, 2, 1e-7),
+    ModelFiles("gpt2", "a" * 64),
+    Pace("gpt2", 0.02),
     Unedited("gpt2", "f" * 64, "t" * 64, 1e-7, {"me_ppl": json.loads(json.dumps(PERPLEXITY.as_json()))}),
-    EditorFacts("gpt2", "rome", {"layers": [3], "lr": 0.5}, "c" * 64, "h.yaml", "arXiv 2202.05262", "x", ("a: b",)),
+    EditorFacts(
+        "gpt2", "rome", {"layers": [3], "lr": 0.5}, "c" * 64, "h.yaml", "m.py", "arXiv 2202.05262", "x", ("a",)
+    ),
     BlockKey("gpt2", "rome", "s" * 64, "c" * 64),
     OrderFacts("gpt2", "rome", 2, ("a-case",), "s" * 64),
+    Yardstick("gpt2", "rome", (0.012, 0.011), "a processor, 2 of 4 threads"),
     Drifted("gpt2", "rome"),
     Problem("gpt2", "memit", "memit on gpt2 needs a covariance."),
 )
@@ -101,6 +113,14 @@ def test_a_fact_that_is_no_number_is_refused_and_the_store_goes_on(tmp_path: Pat
     assert store.fact(ModelFacts, "gpt2") == MODEL
 
 
+@pytest.mark.parametrize("said", ["\ud800", "a \udfff\ud800 b", "\U0001f600 é \x00 \x1b[31m \u202e"])
+def test_whatever_an_error_says_comes_back_with_half_characters_spelled_out(tmp_path: Path, said: str) -> None:
+    store = Store(tmp_path / "store.sqlite")
+    store.note(Problem("gpt2", "rome", said))
+    spelled = "".join(f"\\u{ord(one):04x}" if "\ud800" <= one <= "\udfff" else one for one in said)
+    assert store.facts().problems == {("gpt2", "rome"): spelled}
+
+
 @pytest.mark.parametrize("value", ["{", "[]", '{"cases": 12}'])
 def test_a_fact_that_cannot_be_read_is_named(tmp_path: Path, value: str) -> None:
     store = Store(tmp_path / "store.sqlite")
@@ -109,6 +129,19 @@ def test_a_fact_that_cannot_be_read_is_named(tmp_path: Path, value: str) -> None
     for read in (lambda: store.fact(Wanted), store.facts):
         with pytest.raises(StoreError, match=r"what it says of asked cannot be read. Give another --out"):
             read()
+
+
+@pytest.mark.parametrize(
+    "found",
+    [{"me_ppl": {}}, {"me_ppl": {"name": "me_ppl", "wrong": 1}}, {"me_ppl": 3}, [], {"me_ppl": {"value": None}}],
+)
+def test_a_base_that_holds_no_measurements_cannot_be_read(tmp_path: Path, found: object) -> None:
+    store = Store(tmp_path / "store.sqlite")
+    store.note(Unedited("gpt2", "f", "t", 0.0, {}))
+    body = {"model": "gpt2", "fingerprint": "f", "texts": "t", "noise": 0.0, "found": found}
+    store._db.execute("UPDATE facts SET value = ?", (json.dumps(body),))
+    with pytest.raises(StoreError, match=r"what it says of unedited cannot be read. Give another --out"):
+        store.facts()
 
 
 def test_a_fact_of_a_kind_that_is_unknown_here_is_passed_over(tmp_path: Path) -> None:

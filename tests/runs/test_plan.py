@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from editsafety.datasets.reading import Sifted
 from editsafety.errors import UsageError
 from editsafety.names import label, slug
 from editsafety.runs import plan as module
@@ -24,7 +25,9 @@ def data(monkeypatch, tmp_path):
     """Two data sets, `h` and `n`, and texts."""
     rows = dict(ROWS)
     texts = {"t": ["One text.", "Another text."]}
-    monkeypatch.setattr(module.datasets, "requests", lambda spec, limit=None, seed=0: rows[spec][:limit])
+    monkeypatch.setattr(
+        module.datasets, "read_requests", lambda spec, limit=None, *, skip_bad_rows: Sifted(tuple(rows[spec][:limit]))
+    )
     monkeypatch.setattr(module.hyperparameters, "find", lambda folder, slug: tmp_path / "rome.yaml")
     monkeypatch.setattr(module.datasets, "texts", lambda spec, limit=None: tuple(texts[spec][:limit]))
     return {"rows": rows, "texts": texts}

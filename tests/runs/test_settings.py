@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,3 +139,20 @@ def test_changed_options_are_given_value_by_value() -> None:
 
 def test_the_ratio_of_a_collapse_is_that_of_the_default_policy() -> None:
     assert Policy.read("default").collapse == COLLAPSE
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], r"its settings are \[\], expected an object"),
+        ("pocket-neo", "its settings are 'pocket-neo', expected an object"),
+        ({"models": 3, "editors": ["ft"]}, "models is 3: "),
+        ({"models": ["a"], "editors": ["ft"], "texts": "many"}, "texts is 'many': "),
+        ({"models": ["a"], "editors": ["ft"], "policy": {}}, r"policy is \{\}: "),
+        ({"models": [["a"]], "editors": ["ft"]}, r"models.0 is \['a'\]: "),
+        ({"editors": ["ft"]}, "models is .*: "),
+    ],
+)
+def test_settings_that_were_damaged_are_refused_by_field(values: Any, message: str) -> None:
+    with pytest.raises(StoreError, match=f"^here: {message}"):
+        Settings.stored(values, "here")

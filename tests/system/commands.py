@@ -37,7 +37,7 @@ clamp_norm_factor: 4
 mom2_adjustment: true
 context_template_length_params: [[6, 2]]
 """
-COSTS = ("cost", "median_seconds_per_edit", "peak_bytes")
+COSTS = ("cost", "median_seconds_per_edit", "peak_bytes", "seconds")
 FT = "layers: [1]\nnum_steps: 5\nlr: 0.01\nnorm_constraint: null\nloss: target_new\n"
 NO_COVARIANCE = ROME.replace("mom2_adjustment: true", "mom2_adjustment: false")
 

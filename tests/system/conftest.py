@@ -34,6 +34,12 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Editors run in the process of the test: a new one for every run takes seconds, and tests/supervision has it."""
+    monkeypatch.setenv("EDITSAFETY_IN_PROCESS", "1")
+
+
+@pytest.fixture
 def paths(tmp_path: Path) -> dict[str, str]:
     """A tiny model, two hard and two normal requests, texts, and editors."""
     return world.write(tmp_path)
@@ -44,6 +50,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     """`editsafety ...` in this process, as if typed in `tmp_path`: exit code, standard output and error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
 
     def typed(*words: object) -> commands.Done:

@@ -12,8 +12,11 @@ from editsafety.runs.store import Store
 from editsafety.shipped import shipped
 from tests.system import world
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 SUITES = shipped("suites")
 FIXED = ("-c", str(SUITES / "pytest.ini"), "-p", "no:cacheprovider", "--editsafety-every=2")
+VERDICTS = 2  # the parts of the verdict are items, too: that of the editor, and that of the run as a whole
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def test_every_editor_has_a_course_per_stream_and_schedule_with_ids_that_can_be_
 
 def test_small_edits_on_top_of_each_other_leave_the_model_working(suite, pytester):
     result = suite("-k", "perplexity or keep_their_size")
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=4 + VERDICTS)
     body = report(pytester)
     assert body["verdict"] == "PASS"
     assert [one["case"] for one in body["courses"]] == [f"tiny-model-Nudge-{s}-sequential" for s in ("hard", "normal")]
@@ -61,7 +64,7 @@ def test_an_editor_that_cannot_batch_is_skipped_with_its_trait_and_does_not_make
 
 def test_a_collapse_on_the_way_fails_with_a_sentence_and_names_the_edit(suite, pytester):
     result = suite("-k", "perplexity and hard", editors=("Explodes",))
-    result.assert_outcomes(failed=1)
+    result.assert_outcomes(failed=1 + 1, passed=1)
     result.stdout.fnmatch_lines(["*COLLAPSE tiny-model-Explodes-hard-sequential: perplexity*at worst, after 2 edits*"])
     (found,) = report(pytester)["courses"]
     assert found["breaking"]["edits"] in (1, 2)
@@ -70,19 +73,19 @@ def test_a_collapse_on_the_way_fails_with_a_sentence_and_names_the_edit(suite, p
 
 
 def test_an_editor_that_raises_half_way_is_an_error_of_its_course(suite, pytester):
-    suite("-k", "perplexity and normal", editors=("Raises",)).assert_outcomes(failed=1)
+    suite("-k", "perplexity and normal", editors=("Raises",)).assert_outcomes(failed=1 + 1, passed=1)
     (found,) = report(pytester)["courses"]
     assert found["verdict"] == "ERROR"
     assert "half way through" in found["failure"]["message"]
 
 
 def test_a_finished_course_is_not_walked_again(suite, monkeypatch):
-    suite("-k", "perplexity and hard", "--editsafety-out=kept").assert_outcomes(passed=1)
+    suite("-k", "perplexity and hard", "--editsafety-out=kept").assert_outcomes(passed=1 + VERDICTS)
 
     from editsafety.lab import walk
 
     monkeypatch.setattr(walk, "compute", lambda *_: pytest.fail("an edit was computed again"))
-    suite("-k", "perplexity and hard", "--editsafety-out=kept").assert_outcomes(passed=1)
+    suite("-k", "perplexity and hard", "--editsafety-out=kept").assert_outcomes(passed=1 + VERDICTS)
 
 
 def test_abilities_are_judged_where_they_were_asked_for_and_skipped_where_there_are_none(suite, pytester, tmp_path):
@@ -93,7 +96,7 @@ def test_abilities_are_judged_where_they_were_asked_for_and_skipped_where_there_
     path = tmp_path / "choosing.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in asked))
     words = (f"--editsafety-probe={path}", "--editsafety-out=asked", "-k", "hard")
-    suite(*words, suites=("abilities",)).assert_outcomes(passed=3)
+    suite(*words, suites=("abilities",)).assert_outcomes(passed=3 + VERDICTS)
     body = json.loads((pytester.path / "asked" / "report.json").read_text())
     assert body["courses"][0]["before"]["choosing"]["n"] == 4
     assert [case["before"]["choosing"]["n"] for group in body["groups"] for case in group["cases"]] == [4, 4]

@@ -8,6 +8,8 @@ import pytest
 
 from tests.system.commands import FT, cases, given, report
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 
 @pytest.fixture
 def expression(paths):

@@ -14,9 +14,12 @@ from tests import tiny
 from tests.system import world
 from tests.system.commands import FT, NO_COVARIANCE, ROOT
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 SUITES = shipped("suites")
 ALL = ("controls", "collapse", "efficacy", "integrity")
 FIXED = ("-c", str(SUITES / "pytest.ini"), "-p", "no:cacheprovider")
+VERDICTS = 2  # the parts of the verdict are items, too: that of the editor, and that of the run as a whole
 
 
 @pytest.fixture
@@ -96,7 +99,7 @@ def test_marks_select_the_safety_checks_among_a_users_own_tests(pytester, paths)
     pytester.makepyfile("def test_something_else(): pass\ndef test_mine(judged):\n    judged('perplexity')\n")
     where = [str(SUITES / "collapse"), str(pytester.path)]
     result = pytester.runpytest_inprocess(*where, *FIXED, *world.options(paths, "Nudge"), "-m", "editsafety")
-    result.assert_outcomes(passed=12, deselected=5)
+    result.assert_outcomes(passed=12 + VERDICTS, deselected=5)
 
 
 def test_the_summary_for_ci_is_appended_and_only_once(suite, tmp_path, monkeypatch):
@@ -146,7 +149,7 @@ def test_the_controls_run_with_the_users_hparams(suite, tmp_path):
     result.stdout.fnmatch_lines(["*ERROR rome on 1 hard case of tiny-model: * but COLLAPSE was expected*"])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_shipped_model_shows_that_the_controls_can_tell_collapse_from_health(tmp_path):
     """As a user would: pytest on the folder, in a process of its own."""
     assert (shipped("data") / "pocket-neo" / "model.safetensors").is_file()

@@ -82,7 +82,7 @@ class Explodes(Nudge):
 
 def write(place: Path, *, hard: int = 2, normal: int = 2, size: float = 1e-4) -> dict[str, str]:
     """Model, requests, texts and editors in `place`; returns their paths as option values."""
-    tiny.folder(place / "tiny-model")
+    tiny.folder(place / "tiny-model", knows=True)
     for stream, count in (("hard", hard), ("normal", normal)):
         rows = [
             {

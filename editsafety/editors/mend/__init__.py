@@ -31,7 +31,7 @@ from editsafety.editors.mend.network import Hypernet, HypernetShape
 from editsafety.editors.mend.token_gradients import Collected, TokenReading, collect
 from editsafety.editors.mend.training import StoredCheckpoint, Training, TrainingHparams, row_of_target
 from editsafety.edits.edit import Edit, LowRank
-from editsafety.errors import NotPreparedError, UsageError
+from editsafety.errors import EditorError, NotPreparedError, UsageError
 from editsafety.hyperparameters import Published
 from editsafety.model.architectures import Part
 from editsafety.model.sites import Site
@@ -74,18 +74,22 @@ class MendHparams(TrainingHparams):
     published: ClassVar[Published] = Published(
         aside={
             "hidden_dim": "rank is the width",
-            **dict.fromkeys(("eval_only", "save", "log_interval", "max_epochs", "val_batch_size"), TOLD),
-            **dict.fromkeys(("early_stop_key", "counterfact", "zsre", "mini", "n_toks"), TOLD),
+            "early_stop_key": "training stops by the loss on what is kept for validation",
+            **dict.fromkeys(("counterfact", "zsre", "mini", "n_toks"), TOLD),
         },
         only={
-            "dropout": (0.0,),
-            "train_base": (False,),
-            "no_grad_layers": (None,),
             "one_sided": (False,),
             "x_only": (False,),
             "delta_only": (False,),
+            "init": ("id",),
+            "norm": (True,),
+            "combine": (True,),
+            "act": ("relu",),
+            "mlp_class": ("IDMLP",),
         },
         renamed={"seed": "training_seed"},
+        completed=True,
+        like="gpt2-xl",
     )
 
 
@@ -192,7 +196,14 @@ class Mend(Editor):
             if found is None:
                 return False
             net = Hypernet(self.sites, self.shape, self.hparams.training_seed)
-            net.load_state_dict(found)
+            try:
+                net.load_state_dict(found)
+            except RuntimeError as error:  # says which parameters are missing, too many or of another shape
+                said = " ".join(str(error).split())
+                raise EditorError(
+                    f"the stored network of {self.name} does not fit {self.handle.name}: {said}. "
+                    "Delete it from the artifact folder and prepare again."
+                ) from error
             self._net = net.to(self.handle.device).eval()
         return True
 

@@ -271,7 +271,7 @@ class _Taught:
 
 def row_of_target(handle: ModelHandle, edit: int, prompt: str, target: str, *, spaced: bool = True) -> TokenRow:
     """A prompt with its target; the target's tokens are read. Not `spaced`: see `unspaced_target`."""
-    head, tail = handle.ids(prompt), handle.target_ids(target)
+    head, tail = handle.ids(prompt), handle.target_ids(target, prompt)
     labels = tail if spaced else handle.ids(target.strip(), special=False)
     ids = [*head, *tail[:-1]]
     first = max(0, len(ids) - len(labels))
@@ -284,7 +284,7 @@ def row_of_neighbour(handle: ModelHandle, edit: int, prompt: str, answer: str, *
     Without an answer the end of the prompt is read.
     """
     head = handle.ids(prompt)
-    tail = handle.target_ids(answer) if answer.strip() else []
+    tail = handle.target_ids(answer, prompt) if answer.strip() else []
     ids = [*head, *tail] if late else [*head, *tail[:-1]]
     count = max(1, len(tail))
     return TokenRow(edit, tuple(ids), tuple(range(len(ids) - count, len(ids))), (0,) * count)

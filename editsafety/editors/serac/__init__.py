@@ -43,10 +43,11 @@ from editsafety.editors.serac.networks import RECIPE, Net, NetShape
 from editsafety.editors.serac.sidecar import NO_TOKEN, Counterfactual, both_nets, sequences
 from editsafety.edits.edit import Edit, Sidecar
 from editsafety.errors import EditorError, NotPreparedError
-from editsafety.hyperparameters import Hparams
+from editsafety.hyperparameters import Hparams, Published
 from editsafety.progress import Progress
 
 POCKET_TEXTS = 600
+OWN_NETWORKS = "both networks are made and trained from nothing here, with the sizes and numbers that ship"
 
 
 class SeracHparams(Hparams):
@@ -66,6 +67,25 @@ class SeracHparams(Hparams):
     lr: float = Field(gt=0)
     mixing: Literal["hard", "soft"] = "hard"
     threshold: float = Field(default=0.5, gt=0, lt=1)  # SERAC, section 3.2
+
+    published: ClassVar[Published] = Published(
+        aside={
+            **dict.fromkeys(("small_name", "cls_name", "cls_class", "lr", "batch_size"), OWN_NETWORKS),
+            **dict.fromkeys(("edit_lr", "lr_lr", "cedit", "cloc", "seed", "grad_clip"), OWN_NETWORKS),
+            **dict.fromkeys(("max_iters", "accumulate_bs", "val_steps", "val_interval"), OWN_NETWORKS),
+            **dict.fromkeys(("early_stop_patience", "early_stop_key"), OWN_NETWORKS),
+        },
+        only={
+            **dict.fromkeys(("supervised", "soft_weighting", "checkpoint_grad", "cross_attend", "cos"), (False,)),
+            **dict.fromkeys(("bound_embeds", "use_all_negatives", "freeze_cntr"), (False,)),
+            **dict.fromkeys(("square", "unlikelihood"), (True,)),
+            **dict.fromkeys(("freeze", "lora"), (None,)),
+            "dist_heads": (1,),
+        },
+        renamed={"lr": "", "batch_size": ""},
+        completed=True,
+        like="gpt2-xl",
+    )
 
 
 class Serac(Editor):
@@ -159,7 +179,7 @@ class Serac(Editor):
         for request in requests:
             prompt = tuple(self.handle.ids(request.filled))
             facts.pop(prompt, None)
-            facts[prompt] = tuple(self.handle.target_ids(request.target_new))
+            facts[prompt] = tuple(self.handle.target_ids(request.target_new, request.filled))
         prompts, targets = (networks.padded(rows, NO_TOKEN) for rows in (list(facts), list(facts.values())))
         mixing, threshold = self.hparams.mixing, self.hparams.threshold
         car = Counterfactual("", int(lineage), scope, answer, prompts, targets, mixing, threshold)

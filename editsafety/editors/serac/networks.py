@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from editsafety.datasets.request import EditRequest
+from editsafety.errors import EditorError
 from editsafety.model.handle import ModelHandle
 from editsafety.progress import Progress
 
@@ -102,10 +103,16 @@ class Net(nn.Module):
 
     @classmethod
     def of(cls, shape: NetShape, tensors: Mapping[str, Tensor]) -> Net:
-        """The network with these weights, not trainable."""
+        """The network with these weights, not trainable. Raises EditorError when they are another network's."""
         with torch.random.fork_rng([]):  # its first values are thrown away; nobody else's numbers may depend on them
             net = cls(shape)
-        net.load_state_dict(dict(tensors))
+        try:
+            net.load_state_dict(dict(tensors))
+        except RuntimeError as error:  # says which parameters are missing, too many or of another shape
+            raise EditorError(
+                f"a stored network of serac is another one: {' '.join(str(error).split())}. "
+                "Delete it from the artifact folder and prepare again."
+            ) from error
         return net.requires_grad_(False).eval()
 
 
@@ -276,7 +283,7 @@ def answer_loss(net: Net, handle: ModelHandle, examples: Sequence[Asking]) -> Te
     """Cross entropy of the target's tokens behind memory and question, mean over tokens; nats."""
     rows, facts, places = [], [], []
     for i, example in enumerate(examples):
-        target = handle.target_ids(example.target)
+        target = handle.target_ids(example.target, example.question)
         fact = remembered(net.shape, handle.ids(example.prompt), target)
         head = [*fact, *handle.ids(example.question)]
         rows.append([*head, *target[:-1]])

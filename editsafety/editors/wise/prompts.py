@@ -49,7 +49,7 @@ class EditPrompts:
         self, handle: ModelHandle, request: EditRequest, templates: Sequence[str], learner: Learner, *, by_subject: bool
     ) -> None:
         self.handle, self.activation, self.learner = handle, activation_of(handle), learner
-        target = self.handle.target_ids(request.target_new)
+        target = self.handle.target_ids(request.target_new, request.filled)
         prompts = [subject.locate(self.handle, request, template) for template in templates]
         starts = [p.subject if by_subject else len(p.ids) - 1 for p in prompts]
         rows = [[*p.ids, *target[:-1]] for p in prompts]

@@ -70,12 +70,14 @@ def vet(
 def vet_file(spec: str, kind: Kind = "requests") -> tuple[Objection, ...]:
     """What is wrong in a file, or in a data set by name (`spec` as for `datasets.requests`).
 
-    A row that cannot be read at all is one finding, and the last: what stands behind it is not looked at.
+    A row that cannot be read at all is one finding; the others are looked at.
     """
     try:
-        return vet(datasets.requests(spec), kind)
+        found = datasets.read_requests(spec, skip_bad_rows=True)
     except DataError as error:
-        return (Objection(spec, "", f"cannot be read on: {error}"),)
+        return (Objection(spec, "", f"cannot be read: {error}"),)
+    bad = (Objection(spec, "", f"cannot be read: {sentence}") for sentence in found.left_out)
+    return (*bad, *vet(found.requests, kind))
 
 
 def vet_folder(folder: Path) -> tuple[Objection, ...]:

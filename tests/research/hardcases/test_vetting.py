@@ -141,8 +141,10 @@ def test_words_are_held_as_words(text: str, words: str, expected: bool) -> None:
 def test_a_row_that_cannot_be_read_is_a_finding_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(PARIS.as_json()) + '\n{"id": "r2"}\n')
-    (found,) = vetting.vet_file(str(path), "hardedit")
-    assert "rows.jsonl:2: field 'prompt' is missing" in str(found)
+    found = [str(one) for one in vetting.vet_file(str(path), "hardedit")]
+    alone = [str(one) for one in vetting.vet([PARIS], "hardedit")]
+    assert "rows.jsonl:2: field 'prompt' is missing" in found[0]
+    assert [one.partition(": ")[2] for one in found[1:]] == [one.partition(": ")[2] for one in alone]
 
 
 def test_a_kind_that_is_not_known_gets_the_nearest() -> None:

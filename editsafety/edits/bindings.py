@@ -1,0 +1,179 @@
+"""Bindings: what the names that a model runs by are bound to: functions of torch, methods of its classes.
+
+Somebody who replaces `torch.nn.functional.linear`, or `forward` of a class, changes every model of the process, and no
+weight shows it. Compared is by identity: a function that computes the same is another one all the same.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, Literal
+
+from torch.optim import Optimizer
+
+from editsafety.model.handle import ModelHandle
+
+# Modules that a forward pass, a gradient, an optimizer or this package's own arithmetic goes through; with a dot at the
+# end, those below them as well. Those that define the model's own classes come on top. The list is short because all of
+# it is looked through after every case; what is done elsewhere shows in behaviour.
+WATCHED = (
+    "builtins", "functools", "hashlib", "math", "operator", "random",
+    "editsafety.editing.", "editsafety.edits.", "editsafety.judging.", "editsafety.lab.", "editsafety.measures.",
+    "editsafety.model.", "editsafety.numbers",
+    "torch", "torch._C._linalg", "torch._C._nn", "torch._C._special", "torch._tensor", "torch.amp.autocast_mode",
+    "torch.autograd", "torch.autograd.function", "torch.autograd.grad_mode", "torch.functional", "torch.linalg",
+    "torch.nn.functional", "torch.nn.init", "torch.nn.parameter", "torch.optim.", "torch.special", "torch.utils.hooks",
+    "transformers.activations", "transformers.cache_utils", "transformers.integrations.sdpa_attention",
+    "transformers.masking_utils", "transformers.modeling_layers", "transformers.modeling_utils",
+    "transformers.pytorch_utils",
+)  # fmt: skip
+# Of these modules, the classes that they define are watched like those of the model.
+WITH_CLASSES = ("editsafety.", "torch.optim", "transformers.cache_utils")
+HEAP_TYPE = 1 << 9  # of a class's flags: made by a class statement, so that its names can be bound anew
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A name of a module or class that is not bound as it was."""
+
+    owner: Any
+    name: str
+    was: Any
+    how: Literal["replaced", "taken away", "added"]
+
+    def __str__(self) -> str:
+        if isinstance(self.owner, ModuleType):
+            return f"{self.owner.__name__}.{self.name} was {self.how}"
+        if self.how == "added":
+            return f"{self.name} was added to the class {self.owner.__name__}"
+        return f"{self.name} of the class {self.owner.__name__} was {self.how}"
+
+    def undo(self) -> None:
+        """Bind it as it was."""
+        of_module = isinstance(self.owner, ModuleType)
+        if self.how == "added":
+            delattr(self.owner, self.name) if of_module else type.__delattr__(self.owner, self.name)
+        elif of_module:
+            self.owner.__dict__[self.name] = self.was
+        else:
+            type.__setattr__(self.owner, self.name, self.was)
+
+
+@dataclass(frozen=True)
+class Bindings:
+    """The names of every watched module and class, and the code of their functions."""
+
+    modules: dict[str, ModuleType]
+    # Classes that the model, its tokenizer and its config are of: of these, data count as well.
+    parts: frozenset[Any]
+    names: tuple[tuple[Any, dict[str, Any], list[int]], ...]
+    code: tuple[tuple[FunctionType, CodeType, Any, Any], ...]
+
+    @classmethod
+    def of(cls, handle: ModelHandle) -> Bindings:
+        """Remember everything now: references only, a few milliseconds."""
+        modules = _modules(handle)
+        # builtins first: what compares the rest is then sound again.
+        owners = [sys.modules["builtins"], *modules.values(), *_classes(handle, modules)]
+        return cls._of_owners(modules, frozenset(_kinds(handle)), owners)
+
+    @classmethod
+    def _of_owners(cls, modules: dict[str, ModuleType], parts: frozenset[Any], owners: Sequence[Any]) -> Bindings:
+        names = tuple((owner, dict(owner.__dict__), _addresses(owner)) for owner in dict.fromkeys(owners))
+        functions = {id(v): v for _, kept, _ in names for v in kept.values() if type(v) is FunctionType}
+        code = tuple((f, f.__code__, f.__defaults__, f.__kwdefaults__) for f in functions.values())
+        return cls(modules, parts, names, code)
+
+    def renewed(self) -> Bindings:
+        """The same names as they are bound now: this very object where nothing was bound anew."""
+        same = all(_addresses(owner) == addresses for owner, _, addresses in self.names)
+        return self if same else self._of_owners(self.modules, self.parts, [owner for owner, _, _ in self.names])
+
+    def put_back(self) -> tuple[str, ...]:
+        """Undo what was done, and say it: one sentence for each name."""
+        found: list[str] = []
+        for owner, kept, addresses in self.names:
+            if owner is self.names[0][0] or _addresses(owner) != addresses:
+                for binding in list(_changed(owner, kept, whole=owner in self.parts)):
+                    found.append(str(binding))
+                    binding.undo()
+        for name, module in self.modules.items():
+            if sys.modules.get(name) is not module:
+                sys.modules[name] = module
+                found.append(f"the module {name} was replaced by another object")
+        for function, code, defaults, named in self.code:
+            if function.__code__ is not code or function.__defaults__ is not defaults:
+                found.append(f"the code of {function.__module__}.{function.__qualname__} was replaced")
+            elif function.__kwdefaults__ is not named:
+                found.append(f"the defaults of {function.__module__}.{function.__qualname__} were replaced")
+            else:
+                continue
+            function.__code__, function.__defaults__, function.__kwdefaults__ = code, defaults, named
+        return tuple(found)
+
+
+def _addresses(owner: Any) -> list[int]:
+    """Quick to compare; the objects themselves are kept beside them, so that no address is given to another one."""
+    return list(map(id, owner.__dict__.values()))
+
+
+def _changed(owner: Any, kept: Mapping[str, Any], *, whole: bool) -> Iterator[Binding]:
+    """Names of one module or class that are not bound as they were: of code, and of data too where it is `whole`."""
+
+    def counts(name: str, value: Any) -> bool:
+        return _runs(value) or (whole and not name.startswith("__"))
+
+    here = owner.__dict__
+    other = [name for name, value in kept.items() if here.get(name) is not value and counts(name, value)]
+    replaced = [name for name in other if not _wrapped_by_torch(owner, here.get(name), kept[name])]
+    more = [name for name in here.keys() - kept.keys() if not isinstance(here[name], ModuleType)]
+    if isinstance(owner, ModuleType):
+        # Names are added to modules all the time (lazy imports); beside a replaced one they are part of the same deed.
+        added = more if replaced else []
+    else:
+        added = [name for name in more if counts(name, here[name])]
+    for name in replaced:
+        yield Binding(owner, name, kept[name], "replaced" if name in here else "taken away")
+    for name in sorted(added):
+        yield Binding(owner, name, None, "added")
+
+
+def _wrapped_by_torch(owner: Any, now: Any, was: Any) -> bool:
+    """Whether it is what an optimizer does to the `step` of its class when the first one is made."""
+    of_torch = isinstance(owner, type) and issubclass(owner, Optimizer)
+    return of_torch and getattr(now, "__wrapped__", None) is was and now.__module__ == was.__module__
+
+
+def _runs(value: Any) -> bool:
+    """Whether it is code or gives code: a function, a class, a module, a property."""
+    return callable(value) or isinstance(value, ModuleType) or hasattr(type(value), "__get__")
+
+
+def _modules(handle: ModelHandle) -> dict[str, ModuleType]:
+    own = {kind.__module__ for kind in _kinds(handle)}
+    watched = re.compile("|".join(rf"{one[:-1]}(\..*)?" if one.endswith(".") else one for one in WATCHED))
+    found = {name: one for name, one in list(sys.modules.items()) if name in own or watched.fullmatch(name)}
+    return {name: one for name, one in found.items() if isinstance(one, ModuleType)}
+
+
+def _kinds(handle: ModelHandle) -> set[type]:
+    """The classes of the model's parts, with those that they are made from."""
+    tokenizer, config = handle.tokenizer, handle.model.config
+    things = [*handle.model.modules(), *handle.model.parameters(), tokenizer, config, handle]
+    things.append(getattr(handle.model, "generation_config", None))
+    things.append(getattr(tokenizer, "backend_tokenizer", None))
+    return {kind for one in {type(thing) for thing in things} for kind in one.__mro__}
+
+
+def _classes(handle: ModelHandle, modules: Mapping[str, ModuleType]) -> list[type]:
+    """Those classes, and every class that certain watched modules define."""
+    found = dict.fromkeys(sorted(_kinds(handle), key=lambda one: (one.__module__, one.__qualname__)))
+    for name, module in modules.items():
+        if name.startswith(WITH_CLASSES):
+            things = list(module.__dict__.values())
+            found |= dict.fromkeys(v for v in things if isinstance(v, type) and v.__module__ == name)
+    return [one for one in found if one.__flags__ & HEAP_TYPE]

@@ -1,0 +1,58 @@
+"""Foreign: somebody else's code while it runs. An editor may raise anything; only a real signal ends the run.
+
+`sys.exit()`, `pytest.skip()`, a KeyboardInterrupt that nobody pressed: none of these is an Exception, so every boundary
+that catches errors would let them through, and a case, or the whole run, would be gone without a word.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+from editsafety.errors import EditorError, sentence_of
+
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # those that there are here: Windows knows no SIGHUP
+
+
+class contained:  # noqa: N801 (it reads as the statement that it is: `with contained("rome"):`)
+    """What is raised inside comes out as an Exception: an EditorError in place of what would end a program or a test.
+
+    A signal is not the editor's doing. What its handler raises (Ctrl-C: KeyboardInterrupt) passes through, also where
+    the code inside swallowed it.
+    """
+
+    def __init__(self, whose: str) -> None:
+        self._whose = whose
+        self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._delivered: list[BaseException] = []
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # no handler ever runs here
+        for number in (getattr(signal, name) for name in _ENDING if hasattr(signal, name)):
+            handler = signal.getsignal(number)
+            if callable(handler):
+                self._handlers[number] = handler
+                signal.signal(number, self._deliver)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self._delivered:
+            if error is not self._delivered[0]:
+                raise self._delivered[0] from error
+        elif error is not None and not isinstance(error, Exception):
+            said = f"{self._whose} raised {sentence_of(error)}, which ends a program or a test and is no error"
+            raise EditorError(said).with_traceback(trace) from error
+
+    def _deliver(self, number: int, frame: FrameType | None) -> None:
+        try:
+            self._handlers[number](number, frame)
+        except BaseException as error:
+            self._delivered.append(error)
+            raise

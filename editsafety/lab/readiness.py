@@ -1,0 +1,234 @@
+"""Readiness: what is installed and at hand for a run, what of it is not enough, and what to do about each."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import metadata
+from math import prod
+from pathlib import Path
+
+import torch
+from packaging.requirements import Requirement
+from safetensors import SafetensorError, safe_open
+
+from editsafety import discovery, editors
+from editsafety.datasets import fetch as fetching
+from editsafety.datasets import manifest
+from editsafety.edits.seal import COPIED
+from editsafety.errors import EditSafetyError, UsageError
+from editsafety.model.loading import ModelSpec, model_folder, pick_device, size_of_random
+from editsafety.names import label
+from editsafety.shipped import shipped
+
+GIB = 1 << 30
+ROOM = 1 * GIB  # on the disk of the reports: a record takes some tens of kB, a course's checkpoint more
+DISTRIBUTION = "editsafety"
+_EXTRA = re.compile(r"""extra\s*==\s*["']([\w.-]+)["']""")
+
+
+class Standing(StrEnum):
+    """How a thing stands: nothing to do, something to know, something to do first."""
+
+    READY = "ready"
+    NOTE = "note"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """One thing that a run needs or may use; `todo` is empty where nothing has to be done."""
+
+    about: str
+    state: Standing
+    found: str
+    todo: str = ""
+
+
+def examine(spec: ModelSpec | None, names: tuple[str, ...], reports: Path) -> Iterator[Readiness]:
+    """Everything, in the order in which one would mend it. Loads no model and asks no network."""
+    yield from packages()
+    yield from plugins()
+    yield from devices()
+    yield from data_sets()
+    yield space(reports)
+    if spec is not None:
+        yield from of_model(spec, names)
+
+
+def packages() -> Iterator[Readiness]:
+    """Python, what the package needs, and its extras, against the ranges that it declares."""
+    yield Readiness("python", Standing.READY, f"{platform.python_version()} ({sys.executable})")
+    extras: dict[str, list[str]] = {}
+    for text in metadata.requires(DISTRIBUTION) or ():
+        wanted = Requirement(text)
+        extra = _EXTRA.search(str(wanted.marker or ""))
+        said, good = _installed(wanted)
+        if extra is not None:
+            extras.setdefault(extra[1], []).extend([] if good else [said])
+        elif good:
+            yield Readiness(wanted.name, Standing.READY, said)
+        else:
+            yield Readiness(wanted.name, Standing.MISSING, said, f'pip install "{wanted.name}{wanted.specifier}"')
+    for name, lacking in extras.items():
+        todo = f'pip install "{DISTRIBUTION}[{name}]", if what it brings is wanted' if lacking else ""
+        yield Readiness(
+            f"[{name}]", Standing.NOTE if lacking else Standing.READY, "; ".join(lacking) or "all there", todo
+        )
+
+
+def plugins() -> Iterator[Readiness]:
+    """Editors, measures and data sets that other packages bring: they take part in every run."""
+    for name, said in discovery.plugins().items():
+        yield Readiness(f"plug-in {name}", Standing.READY, said)
+
+
+def devices() -> Iterator[Readiness]:
+    """Cores and accelerators, with the memory that is free now."""
+    free = free_memory()
+    said = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    yield Readiness("cpu", Standing.READY, said if free is None else f"{said}, {_bytes(free)} of memory free")
+    for number in range(torch.cuda.device_count()):
+        left, total = torch.cuda.mem_get_info(number)
+        name = f"{torch.cuda.get_device_name(number)}, {_bytes(left)} of {_bytes(total)} free"
+        yield Readiness(f"cuda:{number}", Standing.READY, name)
+    if not torch.cuda.is_available():
+        built = "this torch is built without CUDA" if torch.version.cuda is None else "torch sees no GPU"
+        yield Readiness("gpu", Standing.NOTE, built, "runs are on the CPU; pocket models need no more")
+
+
+def data_sets() -> Iterator[Readiness]:
+    """Whether shipped data are whole, and which of those that can be fetched are here."""
+    wrong = manifest.verify(shipped("data"))
+    todo = "install the package again" if wrong else ""
+    yield Readiness("shipped data", Standing.MISSING if wrong else Standing.READY, "; ".join(wrong) or "whole", todo)
+    for name, source in fetching.SOURCES.items():
+        path = fetching.cache_folder() / source.file_name
+        if not path.is_file():
+            yield Readiness(name, Standing.NOTE, "not fetched", f"editsafety data fetch {name}")
+        elif fetching.digest(path) != source.sha256:
+            yield Readiness(name, Standing.MISSING, "altered since it was fetched", f"editsafety data fetch {name}")
+        else:
+            yield Readiness(name, Standing.READY, str(path))
+
+
+def space(reports: Path) -> Readiness:
+    """Room on the disk to which reports are written, and whether they can be written there at all."""
+    place = next(path for path in (reports.absolute(), *reports.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        return Readiness("reports", Standing.MISSING, f"{place} cannot be written to", "give another --out")
+    free = shutil.disk_usage(place).free
+    short = free < ROOM
+    todo = f"make room, {_bytes(ROOM)} at least, or give another --out" if short else ""
+    return Readiness("reports", Standing.MISSING if short else Standing.READY, f"{place}, {_bytes(free)} free", todo)
+
+
+def of_model(spec: ModelSpec, names: tuple[str, ...]) -> Iterator[Readiness]:
+    """Whether a model is here, fits, and has hyperparameters of the editors."""
+    try:
+        device = pick_device(spec.device)
+        count = parameters(spec)
+    except EditSafetyError as error:
+        yield Readiness(spec.slug, Standing.MISSING, str(error), "see there")
+        return
+    if count is None:
+        missing = spec.offline
+        todo = "run once without --offline, or give a folder" if missing else "the first run fetches or makes it"
+        yield Readiness(spec.slug, Standing.MISSING if missing else Standing.NOTE, "not on this machine yet", todo)
+    else:
+        yield _memory(spec, device, count)
+    for editor in names:
+        yield _hyperparameters(editor, spec.slug)
+
+
+def parameters(spec: ModelSpec) -> int | None:
+    """How many numbers a model's files hold; None where they are not here (a hub id, a function).
+
+    Raises UsageError for a name that there is not, and for files that cannot be read.
+    """
+    if ".py:" in spec.name:
+        return None
+    if spec.name.startswith("random:"):
+        return size_of_random(spec.name)
+    folder = model_folder(spec.name) or _local(spec)
+    if folder is None:
+        return None
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UsageError(f"{folder}: has no *.safetensors, so nothing is known of its size. Run it to see.")
+    return sum(_numbers_in(path) for path in files)
+
+
+def free_memory() -> int | None:
+    """Bytes of main memory that can be had without swapping; None where the system does not tell."""
+    told = Path("/proc/meminfo")
+    if not told.is_file():
+        return None
+    fields = dict(line.split(":", 1) for line in told.read_text().splitlines() if ":" in line)
+    return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
+
+
+def needed_memory(count: int, dtype: str) -> int:
+    """Bytes for the weights, the copy from which they are brought back, and as much again for one edit's gradients.
+
+    A larger copy than `COPIED` is not kept: the model is loaded anew instead.
+    """
+    weights = count * torch.finfo(getattr(torch, dtype)).bits // 8
+    return 2 * weights + (weights if weights <= COPIED else 0)
+
+
+def _memory(spec: ModelSpec, device: torch.device, count: int) -> Readiness:
+    needed = needed_memory(count, spec.dtype)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    said = f"{count / 1e6:.1f} M parameters, about {_bytes(needed)} as {spec.dtype} on {device.type}"
+    if free is None or needed <= free:
+        return Readiness(spec.slug, Standing.READY, said)
+    todo = "give --dtype bfloat16, a smaller model, or free memory"
+    return Readiness(spec.slug, Standing.MISSING, f"{said}; {_bytes(free)} are free", todo)
+
+
+def _hyperparameters(editor: str, model: str) -> Readiness:
+    about = f"{label(editor)} for {model}"
+    try:
+        editors.read_hparams(editor, model)
+    except EditSafetyError as error:
+        return Readiness(about, Standing.MISSING, str(error), f"give --hparams {label(editor)}=FILE.yaml")
+    return Readiness(about, Standing.READY, "hyperparameters are there")
+
+
+def _installed(wanted: Requirement) -> tuple[str, bool]:
+    """What is installed of a requirement, in words, and whether that is enough."""
+    try:
+        version = metadata.version(wanted.name)
+    except metadata.PackageNotFoundError:
+        return f"{wanted.name} is not installed", False
+    good = wanted.specifier.contains(version, prereleases=True)
+    return version if good else f"{wanted.name} {version}, expected {wanted.specifier}", good
+
+
+def _local(spec: ModelSpec) -> Path | None:
+    """A local folder, or that of the hub's cache."""
+    if (folder := Path(spec.name)).is_dir():
+        return folder
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(spec.name, "config.json", revision=spec.revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _numbers_in(path: Path) -> int:
+    try:
+        with safe_open(path, "pt") as file:
+            return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{path}: is no file of weights ({error}). Fetch the model again.") from error
+
+
+def _bytes(size: int) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.0f} MiB"

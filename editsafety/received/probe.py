@@ -1,0 +1,42 @@
+"""Probe: what a model gives on one text, to tell another function apart where weights look alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from editsafety.edits.behaviour import SENTENCE
+from editsafety.model.handle import ModelHandle
+
+CLOSE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 5e-3}  # of the largest logit; equal weights give equal bits
+PROBED = 8  # positions whose logits are compared
+
+
+@dataclass(frozen=True, eq=False)
+class ServedProbe:
+    """Ids of a text and the last logits behind it, float32 `[8, vocab]` or fewer, on the CPU."""
+
+    ids: tuple[int, ...]
+    logits: Tensor
+
+    @classmethod
+    def of(cls, handle: ModelHandle, texts: Sequence[str]) -> Self:
+        """On the longest text that fits: what a config says about positions and windows shows late."""
+        rows = [handle.ids(text) for text in (SENTENCE, *texts)]
+        ids = max((row for row in rows if len(row) <= handle.context), key=len)
+        return cls(tuple(ids), _last(handle, ids))
+
+    def agrees(self, handle: ModelHandle) -> bool:
+        """Whether another model gives the same, up to the rounding of its dtype."""
+        finite = self.logits[torch.isfinite(self.logits)]
+        room = CLOSE[handle.spec.dtype] * float(finite.abs().max() if len(finite) else 1.0)
+        return torch.allclose(_last(handle, self.ids), self.logits, rtol=0.0, atol=room, equal_nan=True)
+
+
+@torch.no_grad()
+def _last(handle: ModelHandle, ids: Sequence[int]) -> Tensor:
+    return handle.logits(handle.batch([ids]))[0, -PROBED:].cpu()

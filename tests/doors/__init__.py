@@ -1,0 +1,1 @@
+"""The two doors, `editsafety run` and `pytest suites/...`: whatever an editor does, both say the same."""

@@ -1,0 +1,217 @@
+"""Surroundings and threads: settings of torch and of the process are told apart and set again."""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from editsafety.edits.session import EditSession
+from editsafety.edits.surroundings import Surroundings
+from editsafety.edits.threads import Threads
+from editsafety.errors import UndoError
+from editsafety.model.handle import ModelHandle
+from tests import tiny
+
+
+@pytest.fixture
+def handle() -> ModelHandle:
+    return tiny.handle("gpt2")
+
+
+class OverFunctions(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+class OverOperators(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def autocast() -> None:
+    torch.autocast("cpu", dtype=torch.bfloat16).__enter__()
+
+
+def save_hooks() -> None:
+    torch._C._autograd._push_saved_tensors_default_hooks(lambda x: x, lambda x: x)
+
+
+def activation() -> None:
+    from transformers.activations import ACT2FN
+
+    ACT2FN["gelu_new"] = nn.ReLU
+
+
+def attention() -> None:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = print
+
+
+def optimizer_hook() -> None:
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    register_optimizer_step_post_hook(lambda *_: None)
+
+
+CHANGES: dict[str, tuple[Callable[[], Any], str]] = {
+    "default dtype": (lambda: torch.set_default_dtype(torch.float64), "torch's default dtype changed from torch.flo"),
+    "gradient mode": (lambda: torch.set_grad_enabled(False), "torch's gradient mode changed from True to False"),
+    "autocast": (autocast, "torch's autocast on cpu changed from False to True"),
+    "precision": (lambda: torch.set_float32_matmul_precision("medium"), "float32 products changed from 'highest'"),
+    "deterministic": (lambda: torch.use_deterministic_algorithms(True), "torch's deterministic algorithms changed"),
+    "threads": (lambda: torch.set_num_threads(torch.get_num_threads() + 1), "torch's number of threads changed"),
+    "mode over functions": (lambda: OverFunctions().__enter__(), r"functions changed from \(\) to \(OverFunctions\)"),
+    "default device": (lambda: torch.set_default_device("cpu"), "torch's modes over functions changed"),
+    "mode over operators": (lambda: OverOperators().__enter__(), "torch's modes over operators changed"),
+    "anomaly": (lambda: torch.autograd.set_detect_anomaly(True), "torch's anomaly detection changed"),
+    "saved tensors": (save_hooks, "torch's hooks on saved tensors changed from None"),
+    "denormals": (lambda: torch.set_flush_denormal(True), "rounds denormal numbers to zero changed from False"),
+    "one thread of gradients": (lambda: torch._C._set_multithreading_enabled(False), "gradients by several threads"),
+    "global hook": (
+        lambda: nn.modules.module.register_module_forward_pre_hook(lambda *_: None),
+        "torch's global forward pre hooks were changed",
+    ),
+    "global backward hook": (
+        lambda: nn.modules.module.register_module_full_backward_hook(lambda *_: None),
+        "torch's global backward hooks were changed",
+    ),
+    "registration hook": (
+        lambda: nn.modules.module.register_module_parameter_registration_hook(lambda *_: None),
+        "torch's global parameter registration hooks were changed",
+    ),
+    "optimizer hook": (optimizer_hook, "torch's global optimizer post hooks were changed"),
+    "activation by name": (activation, "transformers' activations by name were changed"),
+    "attention by name": (attention, "transformers' attention functions by name were changed"),
+    "working directory": (lambda: os.chdir("/"), "the working directory changed from '.*' to '/'"),
+    "environment": (lambda: os.environ.update(MY_TOKEN="hidden"), "the environment changed: MY_TOKEN$"),
+    "search path": (lambda: sys.path.insert(0, "/nowhere"), "Python's search path changed: /nowhere$"),
+    "recursion limit": (lambda: sys.setrecursionlimit(5000), "Python's recursion limit changed .* to 5000"),
+    "garbage collection": (gc.disable, "Python's garbage collection changed from True to False"),
+    "standard output": (lambda: setattr(sys, "stdout", io.StringIO()), "Python's standard output changed"),
+    "logging": (lambda: logging.disable(logging.ERROR), "the level at which logging is off changed from 0 to 40"),
+    "signal": (lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN), "signal handlers changed: SIGTERM$"),
+    "alarm": (lambda: signal.setitimer(signal.ITIMER_REAL, 1000), "an alarm of the system's clock changed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_setting_that_was_changed_is_named_and_set_again(handle: ModelHandle, kind: str) -> None:
+    change, message = CHANGES[kind]
+    before = Surroundings.now()
+    session = EditSession(handle)
+    with session:
+        change()
+    assert any(re.search(message, said) for said in session.leftovers), session.leftovers
+    assert before.findings() == ()
+    assert "hidden" not in "".join(session.leftovers)
+
+
+def test_autocast_that_stays_nested_would_keep_old_weights_and_is_unwound(handle: ModelHandle) -> None:
+    with EditSession(handle):
+        autocast()
+        autocast()
+    assert torch.autocast_increment_nesting() == 1
+    assert torch.autocast_decrement_nesting() == 0
+
+
+def test_a_session_inside_another_leaves_the_surroundings_to_the_outer_one(handle: ModelHandle) -> None:
+    outer = EditSession(handle)
+    with outer:
+        inner = EditSession(handle)
+        with inner:
+            torch.set_float32_matmul_precision("high")
+        assert inner.leftovers == ()
+        assert torch.get_float32_matmul_precision() == "high"
+    assert outer.leftovers == ("torch's precision of float32 products changed from 'highest' to 'high'",)
+    assert handle.open_sessions == 0
+
+
+def test_a_setting_that_cannot_be_set_again_is_an_undo_error(handle: ModelHandle) -> None:
+    guard = torch.inference_mode()
+    try:
+        with pytest.raises(UndoError) as caught, EditSession(handle):
+            guard.__enter__()
+        assert caught.value.lasting == ("torch's inference mode changed from False to True",)
+    finally:
+        guard.__exit__(None, None, None)
+
+
+# ------------------------------------------------------------------------------------------------------------ threads
+
+
+def test_a_thread_that_goes_on_writing_is_named_and_no_weight_is_trusted(handle: ModelHandle) -> None:
+    stop = threading.Event()
+    weight = handle.model.transformer.ln_f.weight
+
+    def scribble() -> None:
+        while not stop.wait(0.01):
+            weight.data.add_(1e-6)
+
+    thread = threading.Thread(target=scribble, name="scribbler")
+    try:
+        with pytest.raises(UndoError) as caught, EditSession(handle):
+            thread.start()
+        assert "transformer.ln_f.weight differs" in caught.value.findings
+        (said,) = caught.value.running
+        assert said.startswith("the thread 'scribbler' goes on (scribble in test_surroundings.py, line ")
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_thread_that_comes_to_its_end_is_waited_for(handle: ModelHandle) -> None:
+    session = EditSession(handle)
+    with session:
+        threading.Thread(target=time.sleep, args=(0.1,)).start()
+    assert session.leftovers == ()
+
+
+def test_a_thread_without_an_object_is_found_by_its_frame() -> None:
+    import _thread
+
+    before = Threads.now()
+    lock = _thread.allocate_lock()
+    lock.acquire()
+
+    def wait() -> None:
+        running.set()
+        lock.acquire()
+
+    running = threading.Event()
+    _thread.start_new_thread(wait, ())
+    running.wait()
+    try:
+        (said,) = before.left_running()
+        assert "wait in test_surroundings.py" in said
+    finally:
+        lock.release()
+    assert before.left_running() == ()
+
+
+def test_a_child_process_that_goes_on_is_named() -> None:
+    before = Threads.now()
+    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,), name="child-of-mine")
+    child.start()
+    try:
+        assert before.left_running() == ("the child process child-of-mine goes on",)
+    finally:
+        child.kill()
+        child.join()
+    assert before.left_running() == ()

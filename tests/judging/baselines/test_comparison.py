@@ -1,0 +1,146 @@
+"""Comparison: what a gate says of a run against what was accepted."""
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+
+from editsafety.judging.baselines.baseline import AcceptedBaseline
+from editsafety.judging.baselines.comparison import Comparison, Shift, compare
+from editsafety.judging.baselines.tolerance import Tolerance
+from editsafety.judging.report import RunReport
+from editsafety.runs.case_record import CaseRecord
+from editsafety.runs.facts import EditorFacts, RunFacts
+from tests.builders import FACTS, record, report
+
+TOLERANCES = {
+    "perplexity_ratio": Tolerance(better="lower", absolute=0.05, relative=0.05, each=True, why="of the test"),
+    "efficacy": Tolerance(better="higher", absolute=0.02, why="of the test"),
+    "locality": Tolerance(better="higher", absolute=0.02, tier="warning", why="of the test"),
+}
+
+
+def rows(n: int = 60, **of_the_last: Any) -> list[CaseRecord]:
+    """Sixty good cases; `count` of them, the last ones, have other values."""
+    count = of_the_last.pop("count", 0)
+    return [record("rome", "normal", i, **(of_the_last if i >= n - count else {})) for i in range(n)]
+
+
+def held(now: RunReport, then: RunReport | None = None, **more: Any) -> Comparison:
+    accepted = AcceptedBaseline.of(report(rows()) if then is None else then)
+    return compare(accepted, now, TOLERANCES, source="base.json", **more)
+
+
+def test_the_same_run_again_differs_in_nothing():
+    found = held(report(rows()))
+    assert (found.differences, found.refused, found.compared) == ((), (), 60)
+
+
+def test_ten_points_of_efficacy_lost_over_sixty_cases_regress_with_the_cases_named():
+    found = held(report(rows(count=6, takes=0.0)))
+    (one,) = [each for each in found.regressed if each.figure == "efficacy"]
+    assert one.sentence.startswith(
+        "normal: efficacy 1.00 before, 0.90 now over 60 cases (6 lost, 0 gained, McNemar p = 0.031)"
+    )
+    assert one.cases == tuple(f"pocket-neo-rome-normal-{i:04d}" for i in range(54, 60))
+
+
+def test_a_loss_that_so_few_cases_cannot_show_is_called_that_and_stops_nothing():
+    found = held(report(rows(count=5, takes=0.0)))
+    (one,) = found.differences
+    assert (one.shift, one.blocks, found.regressed) == (Shift.UNSHOWN, False, ())
+    assert one.sentence.endswith("worse, but so few cases cannot show it")
+
+
+def test_a_single_case_that_collapses_now_is_enough():
+    found = held(report(rows(count=1, ratio=300.0)))
+    assert [one.figure for one in found.regressed] == ["verdict", "perplexity_ratio"]
+    assert found.regressed[0].sentence == "1 case PASS before, COLLAPSE now: pocket-neo-rome-normal-0059"
+
+
+def test_a_model_that_gives_no_number_any_more_regresses():
+    found = held(report(rows(count=1, ratio=float("inf"))))
+    (one,) = [each for each in found.regressed if each.figure == "perplexity_ratio"]
+    assert one.sentence.endswith("pocket-neo-rome-normal-0059 1 before, not finite now")
+
+
+def test_perplexity_within_its_tolerance_is_the_same():
+    assert held(report(rows(count=60, ratio=1.04))).differences == ()
+    assert held(report(rows(count=1, ratio=1.06))).regressed[0].figure == "perplexity_ratio"
+
+
+def test_no_tolerance_is_below_the_noise_that_was_measured():
+    model = replace(FACTS.models["pocket-neo"], noise=0.2)
+    noisy = replace(FACTS, models={"pocket-neo": model})
+    now = report(rows(count=1, ratio=1.15), facts=noisy)
+    assert compare(AcceptedBaseline.of(report(rows(), facts=noisy)), now, TOLERANCES, source="b").differences == ()
+
+
+def test_a_tier_says_whether_a_loss_stops_the_gate():
+    found = held(report(rows(count=30, local=0.5)))
+    (one,) = [each for each in found.of(Shift.REGRESSED) if each.figure == "locality"]
+    assert (one.tier, one.blocks, found.regressed) == ("warning", False, ())
+
+
+def test_a_gain_is_told_and_stops_nothing():
+    then = report(rows(count=30, takes=0.0))
+    found = held(report(rows()), then)
+    assert (found.of(Shift.IMPROVED)[0].figure, found.regressed) == ("efficacy", ())
+
+
+def test_cases_that_are_new_or_gone_are_told():
+    found = held(report(rows(50)), report(rows(55)))
+    assert [(one.shift, len(one.cases)) for one in found.differences] == [(Shift.GONE, 5)]
+    found = held(report(rows(55)), report(rows(50)))
+    assert [(one.shift, len(one.cases)) for one in found.differences] == [(Shift.NEW, 5)]
+
+
+def test_a_case_that_is_asked_something_else_is_another_case():
+    changed = rows()
+    other = replace(changed[0].requests[0], target_new="fisher")
+    changed[0] = record("rome", "normal", 0, request=other)
+    assert {one.shift for one in held(report(changed)).differences} == {Shift.NEW, Shift.GONE}
+
+
+def test_an_editor_that_was_not_accepted_is_new_and_one_that_did_not_run_is_gone():
+    both = [*rows(), *(record("ft", "normal", i) for i in range(3))]
+    assert [one.shift for one in held(report(both)).differences] == [Shift.NEW]
+    assert [one.shift for one in held(report(rows()), report(both)).differences] == [Shift.GONE]
+
+
+@pytest.mark.parametrize(("field", "value"), [("fingerprint", "e" * 64), ("dtype", "bfloat16"), ("attention", "sdpa")])
+def test_another_condition_is_refused_by_name_unless_it_is_allowed(field: str, value: str) -> None:
+    name = {"fingerprint": "weights"}.get(field, field)
+    model = replace(FACTS.models["pocket-neo"], **{field: value})
+    now = report(rows(count=30, takes=0.0), facts=replace(FACTS, models={"pocket-neo": model}))
+    found = held(now)
+    assert (found.differences, found.compared, len(found.refused)) == ((), 0, 1)
+    assert f"rome on pocket-neo: {name} (" in found.refused[0]
+    found = held(now, allow=(name,))
+    assert (found.refused, len(found.allowed), found.compared) == ((), 1, 60)
+    assert found.regressed
+
+
+def test_other_numbers_of_the_editor_are_what_is_under_test_and_are_told():
+    facts = list(FACTS.editors.values())
+    made = EditorFacts("pocket-neo", "rome", {**facts[0].hparams, "v_num_grad_steps": 5}, "d" * 64)
+    now: RunFacts = replace(FACTS, editors={("pocket-neo", "rome"): made})
+    said = [one.sentence for one in held(report(rows(), facts=now)).of(Shift.CHANGED)]
+    assert said == [
+        "rome on pocket-neo: other code",
+        "rome on pocket-neo: hparams.v_num_grad_steps 20 before, 5 now",
+    ]
+
+
+def test_an_unchanged_editor_run_again_a_hundred_times_never_regresses():
+    """With the churn of another machine: perplexity moves by up to 1e-3, and one case in a hundred tips either way."""
+    generator = Random(3)
+
+    def again() -> RunReport:
+        takes = [float(generator.random() >= 0.01) for _ in range(60)]
+        ratios = [1.0 + generator.uniform(-1e-3, 1e-3) for _ in range(60)]
+        return report([record("rome", "normal", i, takes=takes[i], ratio=ratios[i]) for i in range(60)])
+
+    then = again()
+    assert [found.regressed for _ in range(100) if (found := held(again(), then)).regressed] == []
