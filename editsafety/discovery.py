@@ -60,12 +60,17 @@ def expect(family: str, name: str) -> None:
     """Check that a member can be meant, without importing it. Raises UnknownNameError or UsageError."""
     if ".py:" in name:
         _path_of(name)
-    elif name in _files(family).keys() - _members(family):
-        raise UsageError(f"editsafety/{family.replace('.', '/')}/{name}.py does not define {MEMBER[family]}.")
-    elif name not in names(family):
-        raise UnknownNameError(family.rstrip("s"), name, names(family), "One of your own: path/to/file.py:ClassName.")
     else:
-        _refuse_twins(family, name, _members(family), _points(family, name))
+        _expect(family, name, _members(family), _points(family))
+
+
+def _expect(family: str, name: str, own: Collection[str], points: Collection[EntryPoint]) -> None:
+    known = sorted({*own, *(point.name for point in points)})
+    if name not in known and name in _files(family):
+        raise UsageError(f"editsafety/{family.replace('.', '/')}/{name}.py does not define {MEMBER[family]}.")
+    if name not in known:
+        raise UnknownNameError(family.rstrip("s"), name, known, "One of your own: path/to/file.py:ClassName.")
+    _refuse_twins(family, name, own, points)
 
 
 def expect_editor(name: str) -> None:
@@ -87,8 +92,11 @@ def load(family: str, name: str) -> Any:
 
     Raises UnknownNameError or UsageError.
     """
-    expect(family, name)
-    return from_file(name) if ".py:" in name else _load(family, name, _members(family), _points(family, name))
+    if ".py:" in name:
+        return from_file(name)
+    own, points = _members(family), _points(family)
+    _expect(family, name, own, points)
+    return _load(family, name, own, points)
 
 
 def load_all(family: str) -> tuple[Any, ...]:

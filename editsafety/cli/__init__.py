@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from editsafety import escaping
 from editsafety.errors import EditSafetyError
-from editsafety.escaping import line
 from editsafety.supervision.stop_signals import stopping_like_ctrl_c
 
 INTERRUPTED, USAGE = 2, 4  # as pytest; the latter: an invalid command
@@ -37,12 +36,13 @@ def main() -> None:
         except SystemExit as end:
             raise SystemExit({2: USAGE, _CTRL_C: INTERRUPTED}.get(end.code, end.code)) from None  # type: ignore[arg-type]
         except EditSafetyError as error:
-            print(f"editsafety: {line(error, _LONGEST)}", file=sys.stderr)  # noqa: T201
+            print(f"editsafety: {escaping.line(error, _LONGEST)}", file=sys.stderr)  # noqa: T201
             raise SystemExit(USAGE) from None
         except OSError as error:
             where = f"{error.filename}: " if error.filename is not None else ""
             reason = error.strerror or type(error).__name__
-            print(f"editsafety: {line(f'{where}{reason}', _LONGEST)}. Mend this and run again.", file=sys.stderr)  # noqa: T201
+            said = escaping.line(f"{where}{reason}", _LONGEST)
+            print(f"editsafety: {said}. Mend this and run again.", file=sys.stderr)  # noqa: T201
             raise SystemExit(USAGE) from None
 
 

@@ -232,11 +232,15 @@ class EditSession:
         running = () if self._watch is None else self._watch.threads.left_running()
         started = time.perf_counter()
         self.handle.open_sessions = self._outside
-        self._stop_riding(self._riding)
-        for original in self._originals.values():
-            original.put_back()
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        try:
+            self._stop_riding(self._riding)
+            for original in self._originals.values():
+                original.put_back()
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+        except BaseException:
+            self._frame.restore(self.handle)  # flags, hooks and settings come back though a weight did not
+            raise
         self.undo_seconds = time.perf_counter() - started
         doubtful = error is not None or bool(running)
         if self._proof == "always":

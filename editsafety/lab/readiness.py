@@ -135,7 +135,7 @@ def of_model(spec: ModelSpec, names: tuple[str, ...]) -> Iterator[Readiness]:
         device = pick_device(spec.device)
         count = parameters(spec)
     except EditSafetyError as error:
-        yield Readiness(spec.slug, Standing.MISSING, str(error), "see there")
+        yield Readiness(spec.slug, Standing.MISSING, str(error))
         return
     if count is None:
         missing = spec.offline

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from editsafety.datasets.request import EditRequest
-from editsafety.errors import NotPreparedError
+from editsafety.errors import NotPreparedError, StoreError
 from editsafety.lab.attempt import Made, Questions, attempt, failure_of
 from editsafety.lab.bench import Bench
 from editsafety.measures import AbilityProbe
@@ -19,7 +19,7 @@ Make = Callable[[tuple[EditRequest, ...]], Made]  # an edit of the unedited mode
 def run(bench: Bench, editor: str, case: Case, make: Make, probes: Sequence[AbilityProbe] = ()) -> CaseRecord:
     """The record of a single edit, whatever the editor did. The model is afterwards what it was.
 
-    NotPreparedError and Ctrl-C pass through.
+    NotPreparedError, StoreError (results cannot be kept: no editor's doing) and Ctrl-C pass through.
     """
     names = tuple(probe.name for probe in probes)
     record = CaseRecord.begun(case, bench.handle.name, editor, abilities=names)
@@ -31,7 +31,7 @@ def run(bench: Bench, editor: str, case: Case, make: Make, probes: Sequence[Abil
         step, _ = attempt(bench, make(case.requests), [question], probes=probes)
         before |= {probe.name: bench.probed(probe) for probe in probes}
         return replace(record, before=before, steps=(step,), ended="complete")
-    except NotPreparedError:
+    except (NotPreparedError, StoreError):
         raise
     except Exception as error:  # the boundary: an editor is somebody else's code, anything may come
         return replace(record, failure=failure_of(bench, editor, error), ended="failed")

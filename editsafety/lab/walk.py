@@ -246,7 +246,7 @@ class _Walker:
         try:
             made = self._noted(self.make(requests))
             session.apply(made.edit)
-        except (UndoError, NotPreparedError):
+        except (UndoError, NotPreparedError, StoreError):
             raise
         except Exception as error:  # the boundary again; that an edit breaks the model is known by now and must stay
             return None, sentence_of(error)

@@ -130,6 +130,21 @@ def test_an_exception_passes_through_after_everything_was_put_back(
     assert not handle.model.training
 
 
+def test_hooks_and_modes_come_back_though_a_weight_cannot_be_put_back(
+    handle: ModelHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(original: object) -> None:
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"), EditSession(handle) as session:  # noqa: PT012
+        session.apply(low_rank_edit(handle))
+        handle.model.train()
+        handle.model.get_submodule(handle.block(0)).register_forward_hook(lambda *_: None)
+        monkeypatch.setattr("editsafety.edits.session._Original.put_back", full)
+    assert not handle.model.training
+    assert not handle.model.get_submodule(handle.block(0))._forward_hooks
+
+
 def test_ctrl_c_stays_ctrl_c_even_when_a_weight_cannot_be_put_back(handle: ModelHandle) -> None:
     with pytest.raises(KeyboardInterrupt) as caught, EditSession(handle):  # noqa: PT012
         handle.model.transformer.wpe.weight.data.mul_(2)

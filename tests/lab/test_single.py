@@ -11,7 +11,7 @@ from torch import Tensor
 
 from editsafety.datasets.request import EditRequest
 from editsafety.edits.edit import Edit
-from editsafety.errors import NotPreparedError
+from editsafety.errors import NotPreparedError, StoreError
 from editsafety.lab import single
 from editsafety.lab.attempt import Made, compute
 from editsafety.lab.bench import Bench
@@ -93,7 +93,10 @@ def test_an_edit_of_another_model_is_an_error_of_its_case(bench: Bench, tmp_path
     assert "was made for a model with fingerprint 000000000000" in record.failure.message
 
 
-@pytest.mark.parametrize("error", [NotPreparedError("push", "tiny-gpt2", "a covariance"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error",
+    [NotPreparedError("push", "tiny-gpt2", "a covariance"), StoreError("an edit cannot be kept"), KeyboardInterrupt()],
+)
 def test_what_concerns_more_than_one_case_passes_through(bench: Bench, error: BaseException) -> None:
     def make(requests: tuple[EditRequest, ...]) -> Made:
         raise error

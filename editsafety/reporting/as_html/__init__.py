@@ -25,17 +25,6 @@ from editsafety.reporting import ReportPlace, against, courses, story
 from editsafety.reporting.as_html import _cases, _matrix, _singles, _walks
 
 PARTS = Path(__file__).parent / "page"
-GLYPHS = {
-    Verdict.PASS: "✓",
-    Verdict.WARN: "!",
-    Verdict.INEFFECTIVE: "○",
-    Verdict.NO_OP: "∅",
-    Verdict.DAMAGED: "◐",
-    Verdict.COLLAPSE: "✕",
-    Verdict.REGRESSED: "↓",
-    Verdict.INCOMPLETE: "…",
-    Verdict.ERROR: "⚠",
-}
 
 
 class AsHtml:
@@ -159,7 +148,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"rate": rate, "times": times, "number": number}
-    made.globals |= {"glyphs": {verdict.value: glyph for verdict, glyph in GLYPHS.items()}}
+    made.globals |= {"glyphs": {verdict.value: glyph for verdict, glyph in _cases.GLYPHS.items()}}
     return made
 
 

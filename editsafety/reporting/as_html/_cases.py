@@ -21,6 +21,17 @@ from editsafety.runs.measurement import Column, Measurement
 
 FEW = 1000  # single edits up to which every question of every case is shown; of more, only of those that do not pass
 ALIKE = 3  # questions of one kind that are shown of a case
+GLYPHS = {
+    Verdict.PASS: "✓",
+    Verdict.WARN: "!",
+    Verdict.INEFFECTIVE: "○",
+    Verdict.NO_OP: "∅",
+    Verdict.DAMAGED: "◐",
+    Verdict.COLLAPSE: "✕",
+    Verdict.REGRESSED: "↓",
+    Verdict.INCOMPLETE: "…",
+    Verdict.ERROR: "⚠",
+}
 FIELDS = (
     "case", "editor", "model", "stream", "verdict", "ratio", "written", "target", "before", "after", "reasons",
     "checks", "cause", "replay", "asked", "figures", "short",
@@ -81,6 +92,7 @@ def as_data(report: RunReport, suites: str) -> str:
         "fields": FIELDS,
         "columns": [line(column.heading, 40) for column in _rates(report)],
         "verdicts": [verdict.value for verdict in Verdict],
+        "glyphs": {verdict.value: glyph for verdict, glyph in GLYPHS.items()},
         "cases": rows,
         "pool": [line(text, 10_000) for text in pool],
     }

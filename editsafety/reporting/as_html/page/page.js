@@ -87,8 +87,7 @@
     one.text = `${one.case} ${one.written} ${one.target} ${one.before} ${one.after} ${one.reasons.map((reason) => reason[1]).join(" ")}`.toLowerCase();
     return one;
   });
-  const glyphs = { PASS: "✓", WARN: "!", INEFFECTIVE: "○", "NO-OP": "∅", DAMAGED: "◐", COLLAPSE: "✕", REGRESSED: "↓", INCOMPLETE: "…", ERROR: "⚠" };
-  const chip = (word) => element("span", { className: `chip v-${word.toLowerCase()}` }, `${glyphs[word]} ${word}`);
+  const chip = (word) => element("span", { className: `chip v-${word.toLowerCase()}` }, `${data.glyphs[word]} ${word}`);
   const times = (value) => {
     if (value === null) return "–";
     if (value === Infinity) return "not finite";
