@@ -62,8 +62,8 @@ def test_names_that_cannot_be_meant_are_refused_with_the_known_ones(editor: str,
 def test_a_file_may_shadow_no_name_but_an_editor_called_like_a_regulariser_is_an_editor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    known = {"editors": ["both", "rome"], "regularisers": ["both"]}
-    monkeypatch.setattr(discovery, "names", lambda family: known[family])
+    known = {"editors": {"both", "rome"}, "regularisers": {"both"}}
+    monkeypatch.setattr(discovery, "_members", lambda family: known[family])
     discovery.expect_editor("both")
     discovery.expect_editor("both(both)")
     with pytest.raises(UnknownNameError, match="regulariser"):
