@@ -2,133 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-import editsafety
 from editsafety import datasets, guard
-from editsafety.artifacts import ArtifactStore
-from editsafety.datasets.request import EditRequest
-from editsafety.editors import Editor, Traits
-from editsafety.edits.edit import Edit, LowRank, Replace, Sidecar
-from editsafety.errors import EditError, NotPreparedError, StoreError, UndoError, UsageError
-from editsafety.guarding import Guard, audit
-from editsafety.hyperparameters import Hparams
-from editsafety.judging.alarms import Alarm
-from editsafety.judging.policy import Policy, Threshold
+from editsafety.editors import Traits
+from editsafety.errors import NotPreparedError, UsageError
+from editsafety.guarding import audit
 from editsafety.judging.verdict import Verdict
 from editsafety.model.handle import ModelHandle
 from editsafety.reporting import as_json
 from tests import tiny
-from tests.measures.conftest import by_heart
-
-TEXTS = tiny.SENTENCES[:4]
-LAX = Policy(
-    name="lax",
-    case={
-        "perplexity": Threshold(
-            measure="me_ppl", figure="ratio", pass_at_most=1.5, warn_at_most=2, fails_as=Verdict.COLLAPSE, why=""
-        ),
-        "finite": Threshold(
-            measure="weights_finite", figure="after", pass_at_least=1, fails_as=Verdict.COLLAPSE, why=""
-        ),
-        "norm_growth": Threshold(
-            measure="norm_growth", figure="after", pass_at_most=1.5, fails_as=Verdict.COLLAPSE, why=""
-        ),
-    },
-    group={},
-)
-
-
-class Scripted(Editor):
-    """Gives the edits of a list, one after the other; what is callable is called first."""
-
-    traits = Traits(batch=True)
-    script: Sequence[Any] = ()
-
-    def edit(self, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None) -> Edit:
-        seen = 0 if carry is None else int(carry["seen"])
-        self.seen = [*getattr(self, "seen", []), seen]
-        made = self.script[len(self.seen) - 1]
-        made = made() if callable(made) else made
-        if isinstance(made, BaseException):
-            raise made
-        deltas, sidecars = made if isinstance(made, tuple) else ([made], ())
-        ids = tuple(request.id for request in requests)
-        carried = {"seen": torch.tensor(seen + 1)}
-        return Edit(self.name, ids, self.handle.identity, tuple(deltas), tuple(sidecars), carry=carried)
-
-
-class Louder(Sidecar):
-    """Multiplies a layer's output."""
-
-    kind = "louder"
-
-    def __init__(self, target: str, factor: float) -> None:
-        self.target, self.factor = target, factor
-
-    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
-        return output * self.factor
-
-    def tensors(self) -> Mapping[str, Tensor]:
-        return {"factor": torch.tensor(self.factor)}
-
-    def settings(self) -> Mapping[str, Any]:
-        return {}
-
-    @classmethod
-    def rebuild(cls, target: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Louder:
-        return cls(target, float(tensors["factor"]))
-
-
-@pytest.fixture
-def handle() -> ModelHandle:
-    return tiny.handle("gpt2")
-
-
-def scripted(handle: ModelHandle, tmp_path: Path, *script: Any) -> Scripted:
-    editor = Scripted(handle, Hparams(), ArtifactStore(tmp_path), name="scripted")
-    editor.script = script
-    return editor
-
-
-def small(handle: ModelHandle, seed: int = 0, layer: int = 1, size: float = 1e-3) -> LowRank:
-    return tiny.low_rank(handle.mlp_out(layer), size=size, seed=seed)
-
-
-def guarded(editor: Editor, **more: Any) -> Guard:
-    return guard(editor, more.pop("policy", LAX), texts=TEXTS, **more)
-
-
-def ctrl_c() -> LowRank:
-    signal.raise_signal(signal.SIGINT)
-    raise AssertionError("not interrupted")
-
-
-def loud(handle: ModelHandle) -> Replace:
-    """Makes the model twenty times as sure of everything, so that its perplexity explodes."""
-    name = "transformer.ln_f.weight"
-    return Replace(name, 20 * handle.model.get_parameter(name).detach())
-
-
-def told(path: Path) -> list[str]:
-    return [row["what"] for row in audit.read(path)]
-
-
-def ask(number: int = 0, **more: Any) -> EditRequest:
-    return tiny.request(f"r{number}", **more)
+from tests.guarding.scripted import LAX, TEXTS, Louder, Scripted, ask, guarded, loud, nan, scripted, small, told
 
 
 def test_the_name_is_a_function_however_often_it_is_asked_for() -> None:
@@ -200,117 +88,6 @@ def test_keep_false_takes_everything_back(handle: ModelHandle, tmp_path: Path) -
     assert handle.fingerprint() == before
 
 
-def test_losses_are_counted_from_the_first_model_on(handle: ModelHandle, tmp_path: Path) -> None:
-    """Every edit alone is harmless; together they are not, and the one that goes too far is refused."""
-    edits = [small(handle, 5, size=0.02) for _ in range(30)]
-    with guarded(scripted(handle, tmp_path, *edits)) as one:
-        decisions = []
-        while not decisions or decisions[-1]:
-            decisions.append(one.edit(ask(len(decisions))))
-        assert len(decisions) > 3
-        ratios = [decision.ratio or 0.0 for decision in decisions]
-        assert all(later / earlier < 1.5 for earlier, later in pairwise(ratios))
-        assert decisions[-1].verdict is Verdict.COLLAPSE
-
-
-def nan(handle: ModelHandle) -> Replace:
-    name = handle.mlp_out(1).parameter
-    value = handle.model.get_parameter(name).detach().clone()
-    value[0, 0] = torch.nan
-    return Replace(name, value)
-
-
-@pytest.mark.parametrize(
-    ("make", "name"),
-    [(nan, "finite"), (lambda handle: small(handle, size=10.0), "norm_growth")],
-)
-def test_weights_that_are_out_of_bounds_are_refused_before_they_are_applied(
-    handle: ModelHandle, tmp_path: Path, make: Callable[[ModelHandle], Any], name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, path = handle.fingerprint(), tmp_path / "audit.jsonl"
-    with guarded(scripted(handle, tmp_path, make(handle)), audit=path) as one:
-        monkeypatch.setattr(one._session, "apply", lambda edit: pytest.fail("it was applied"))
-        decision = one.edit(ask())
-        assert (decision.stage, decision.verdict, decision.kept) == ("preflight", Verdict.COLLAPSE, False)
-        assert f"COLLAPSE: {name} " in decision.sentence
-        assert decision.sentence.endswith("(refused before it was applied)")
-        assert handle.fingerprint() == before
-    assert audit.read(path)[2]["stage"] == "preflight"
-
-
-def test_growth_is_that_over_all_edits(handle: ModelHandle, tmp_path: Path) -> None:
-    name = handle.mlp_out(1).parameter
-    weight = handle.model.get_parameter(name).detach().clone()
-    editor = scripted(handle, tmp_path, Replace(name, weight * 1.3), Replace(name, weight * 1.69))
-    with guarded(editor) as one:
-        assert one.edit(ask(1)).found["norm_growth"].value == pytest.approx(1.3)
-        second = one.edit(ask(2))
-        assert second.stage == "preflight"
-        assert second.found["norm_growth"].value == pytest.approx(1.69)
-
-
-def test_an_alarm_that_was_found_before_refuses_an_edit(handle: ModelHandle, tmp_path: Path) -> None:
-    alarm = Alarm("delta_norm", "above", 0.05)
-    with guarded(scripted(handle, tmp_path, small(handle), small(handle, size=0.01)), alarms=[alarm]) as one:
-        assert one.edit(ask(1)).kept
-        decision = one.edit(ask(2))
-        assert decision.stage == "preflight"
-        assert "delta_norm is 0.483" in decision.sentence  # 0.01 |left| |right|
-        assert "collapse is expected delta_norm above 0.05" in decision.sentence
-
-
-def test_a_canary_that_changes_its_answer_refuses_an_edit(handle: ModelHandle, tmp_path: Path) -> None:
-    lax = LAX.model_copy(update={"case": {"finite": LAX.case["finite"]}})
-    editor = scripted(handle, tmp_path, small(handle, size=1e-6), small(handle, 1, size=1.0))
-    canaries = ("Mirel works as a", ask(1, subject="Toren"))
-    with guarded(editor, policy=lax, canaries=canaries) as one:
-        assert one.edit(ask(1)).kept
-        decision = one.edit(ask(2))
-        assert decision.verdict is Verdict.DAMAGED
-        assert "of 2 canaries changed, first " in decision.sentence
-
-
-def test_earlier_facts_have_to_be_said_still(handle: ModelHandle, tmp_path: Path) -> None:
-    """A model that answers by heart, and forgets while the third edit is computed."""
-    policy = LAX.model_copy(update={"case": {"finite": LAX.case["finite"]}, "course": Policy.read("default").course})
-    known = tiny.request("known", prompt="The capital of {} is", subject="Dorvan", target_new="Kelmar")
-
-    def forgetting() -> LowRank:
-        answers.clear()
-        return small(handle, 3)
-
-    answers = {known.filled: " Kelmar."}
-    by_heart(handle, answers)
-    editor = scripted(handle, tmp_path, small(handle), small(handle, 1), forgetting, small(handle, 2))
-    with guarded(editor, policy=policy) as one:
-        assert one.edit(known).kept
-        assert one.edit(ask(2, subject="Mirel")).found["kept"].items == (1.0,)
-        forgotten = one.edit(ask(3))
-        assert forgotten.verdict is Verdict.DAMAGED
-        assert "kept 0.00 of 2 earlier requests (lost: known, r2), expected" in forgotten.sentence
-
-
-def test_what_the_suites_ask_of_a_group_is_asked_of_a_transaction(handle: ModelHandle, tmp_path: Path) -> None:
-    policy = LAX.model_copy(update={"group": {"efficacy": Policy.read("default").group["efficacy"]}})
-    with guarded(scripted(handle, tmp_path, small(handle)), policy=policy) as one:
-        decision = one.edit([ask(1), ask(2, subject="Mirel")])
-    assert decision.verdict is Verdict.INEFFECTIVE
-    assert "efficacy 0.00 over 1 case" in decision.sentence
-
-
-def test_an_edit_that_changes_nothing_is_not_kept(handle: ModelHandle, tmp_path: Path) -> None:
-    with guarded(scripted(handle, tmp_path, ([], ()))) as one:
-        assert one.edit(ask()).verdict is Verdict.NO_OP
-
-
-def test_an_editor_that_fails_is_an_error_and_the_guard_goes_on(handle: ModelHandle, tmp_path: Path) -> None:
-    with guarded(scripted(handle, tmp_path, ValueError("no such layer"), small(handle))) as one:
-        failed = one.edit(ask(1))
-        assert (failed.verdict, failed.stage) == (Verdict.ERROR, "editor")
-        assert failed.sentence == "ERROR: scripted failed: ValueError: no such layer"
-        assert one.edit(ask(2)).kept
-
-
 def test_the_report_is_about_every_edit_that_was_tried_kept_or_not(handle: ModelHandle, tmp_path: Path) -> None:
     script = (small(handle), loud(handle), ValueError("no such layer"), nan(handle))
     policy = LAX.model_copy(update={"case": {name: LAX.case[name] for name in ("perplexity", "finite")}})
@@ -328,71 +105,6 @@ def test_the_report_is_about_every_edit_that_was_tried_kept_or_not(handle: Model
     cases = as_json.document(report)["groups"][0]["cases"]
     verdicts = {case["case"]: case["verdict"] for case in cases}
     assert verdicts == {"edit 1": "PASS", "edit 2": "COLLAPSE", "edit 3": "ERROR", "edit 4": "COLLAPSE"}
-
-
-def test_ctrl_c_while_an_edit_is_tried_takes_it_back(handle: ModelHandle, tmp_path: Path) -> None:
-    path = tmp_path / "audit.jsonl"
-    with guarded(scripted(handle, tmp_path, small(handle), ctrl_c, small(handle, 2)), audit=path) as one:
-        one.edit(ask(1))
-        kept = handle.fingerprint()
-        with pytest.raises(KeyboardInterrupt):
-            one.edit(ask(2))
-        assert handle.fingerprint() == kept
-        assert one.edit(ask(3)).kept
-    assert told(path) == ["opened", "begun", "kept", "begun", "rolled back", "begun", "kept", "closed"]
-    assert audit.read(path)[4]["error"].startswith("KeyboardInterrupt")
-
-
-def test_an_error_while_measuring_takes_the_edit_back(
-    handle: ModelHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with guarded(scripted(handle, tmp_path, small(handle))) as one:
-        before = handle.fingerprint()
-
-        def stop(*_: Any) -> Any:
-            assert handle.fingerprint() != before
-            raise MemoryError("full")
-
-        monkeypatch.setattr("editsafety.guarding.examination.judge_case", stop)
-        with pytest.raises(MemoryError):
-            one.edit(ask())
-        assert handle.fingerprint() == before
-
-
-def test_an_edit_whose_audit_cannot_be_written_is_not_kept(handle: ModelHandle, tmp_path: Path) -> None:
-    path = tmp_path / "folder" / "audit.jsonl"
-    before = handle.fingerprint()
-
-    def stolen() -> Any:
-        path.unlink()
-        path.mkdir()
-        return small(handle)
-
-    with pytest.raises(StoreError), guarded(scripted(handle, tmp_path, stolen), audit=path) as one:
-        one.edit(ask())
-    assert handle.fingerprint() == before
-
-
-def test_an_editor_that_writes_into_the_weights_is_found_out(handle: ModelHandle, tmp_path: Path) -> None:
-    def tampering() -> Any:
-        handle.model.get_parameter(handle.mlp_out(0).parameter).data.mul_(1.5)
-        return small(handle)
-
-    with pytest.raises(UndoError), guarded(scripted(handle, tmp_path, tampering)) as one:
-        one.edit(ask())
-    with pytest.raises(UsageError, match="cannot be used"):
-        one.edit(ask())
-
-
-def test_a_model_that_is_changed_behind_the_guards_back_is_refused(handle: ModelHandle, tmp_path: Path) -> None:
-    parameter = handle.model.get_parameter(handle.mlp_out(0).parameter)
-    with guarded(scripted(handle, tmp_path, small(handle))) as one:
-        original = parameter.data
-        parameter.data = original * 2
-        with pytest.raises(UsageError, match=r"was changed behind the guard's back \(transformer\.h\.0\.mlp"):
-            one.edit(ask())
-        parameter.data = original
-        assert one.edit(ask()).kept
 
 
 def test_sidecars_are_kept_taken_back_and_left_in_place(handle: ModelHandle, tmp_path: Path) -> None:
@@ -472,42 +184,6 @@ def test_an_editor_by_name_needs_a_model_and_its_preparation(handle: ModelHandle
     editor.missing = lambda: "statistics"  # type: ignore[method-assign]
     with pytest.raises(NotPreparedError, match="statistics"):
         guarded(editor).open()
-
-
-def test_an_edit_of_another_model_is_not_kept(handle: ModelHandle, tmp_path: Path) -> None:
-    wide = tiny.handle("llama")
-    with guarded(scripted(handle, tmp_path, small(wide))) as one, pytest.raises(EditError):
-        one.edit(ask())
-
-
-KILLED = """
-    import sys
-    from pathlib import Path
-    from tests.guarding.test_guarding import *
-    handle = tiny.handle("gpt2")
-    path = Path(sys.argv[1])
-    def die():
-        os.kill(os.getpid(), signal.SIGKILL)
-    editor = scripted(handle, path.parent, small(handle), die)
-    with guarded(editor, audit=path) as one:
-        one.edit(ask(1))
-        one.edit(ask(2))
-"""
-
-
-def test_the_audit_of_a_killed_process_says_which_edit_it_died_in(tmp_path: Path) -> None:
-    path = tmp_path / "audit.jsonl"
-    root = Path(editsafety.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED), str(path)], cwd=root, check=False, capture_output=True
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
-    rows = audit.read(path)
-    assert [row["what"] for row in rows] == ["opened", "begun", "kept", "begun"]
-    (open_,) = audit.unfinished(rows)
-    assert [row["id"] for row in open_["requests"]] == ["r2"]
-    assert rows[2]["fingerprint_before"] == rows[0]["fingerprint"] != rows[2]["fingerprint_after"]
-    assert os.environ  # the parent lives
 
 
 @pytest.mark.slow

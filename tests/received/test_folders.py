@@ -13,7 +13,7 @@ from editsafety.received import folders
 from editsafety.received.receiving import receive
 from tests import tiny
 from tests.builders import default_without
-from tests.received.test_received import TEXTS, folder, judged
+from tests.received.given import TEXTS, folder, judged
 
 
 def test_a_folder_without_a_tokenizer_is_read_with_that_of_the_unedited_model(tmp_path, policy):

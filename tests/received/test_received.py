@@ -6,47 +6,20 @@ import warnings
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from editsafety import measures, received
-from editsafety.edits.edit import Edit, Replace, Sidecar
+from editsafety.edits.edit import Edit, Replace
 from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditError, EditSafetyError, ModelError, UsageError
 from editsafety.judging.verdict import Verdict
 from editsafety.measures import Inputs
 from editsafety.model.handle import ModelHandle
-from editsafety.received.receiving import Handed, receive, saved_edit
+from editsafety.received.receiving import receive, saved_edit
 from editsafety.reporting import as_json
 from tests import tiny
 from tests.builders import default_without
-
-TEXTS = tiny.SENTENCES
-REQUESTS = (tiny.request(), tiny.request("case-1", subject="Toren"))
-
-
-def nudge(handle, *, size=1e-3, rank=1):
-    return Edit("nudge", ("case-0",), handle.identity, (tiny.low_rank(handle.mlp_out(1), size=size, rank=rank),))
-
-
-def folder(tmp_path, change=None, family="gpt2", name="edited", **more):
-    """A copy of the tiny model, with something done to it."""
-    model = tiny.model(family, **more)
-    if change is not None:
-        with torch.no_grad():
-            change(model)
-    model.save_pretrained(tmp_path / name)
-    tiny.tokenizer().save_pretrained(tmp_path / name)
-    return str(tmp_path / name)
-
-
-def judged(handle, place, policy, requests=()):
-    given = place if isinstance(place, Handed) else receive(handle, str(place), TEXTS)
-    return received.examine(received.unedited(handle, TEXTS, policy), given, requests, policy)
-
-
-def by_name(handle, found):
-    return {one.name: one for one in found}
+from tests.received.given import REQUESTS, TEXTS, by_name, folder, judged, nudge
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -213,147 +186,6 @@ def test_an_altered_edit_is_refused(tmp_path, policy):
         judged(handle, path, policy)
     with pytest.raises(EditError, match="there is no such file"):
         judged(handle, tmp_path / "nowhere.safetensors", policy)
-
-
-class Louder(Sidecar):
-    """Multiplies the last norm's output."""
-
-    kind = "louder"
-    target = "transformer.ln_f"
-
-    def after(self, module, args, kwargs, output):
-        return output * 100
-
-    def tensors(self):
-        return {}
-
-    def settings(self):
-        return {}
-
-    @classmethod
-    def rebuild(cls, target, tensors, settings):
-        return cls()
-
-
-class Fails(Louder):
-    def after(self, module, args, kwargs, output):
-        raise ValueError("no such codebook")
-
-
-class Writes(Louder):
-    def after(self, module, args, kwargs, output):
-        with torch.no_grad():
-            module.weight += 1
-        return output
-
-
-class Swaps(Louder):
-    def after(self, module, args, kwargs, output):
-        module.weight.data = module.weight.data * 1.01
-        return output
-
-
-def with_sidecar(handle, car):
-    return Handed("car", "edit", Edit("somebody", (), handle.identity, sidecars=(car,)), 1)
-
-
-def test_a_sidecar_is_judged_though_no_weight_changes(policy):
-    handle = tiny.handle("gpt2")
-    found = judged(handle, with_sidecar(handle, Louder()), policy)
-    assert found.group.verdict is Verdict.COLLAPSE
-    assert found.changes == ()
-
-
-@pytest.mark.parametrize(("car", "said"), [(Fails(), "no such codebook"), (Writes(), "ln_f.weight differs")])
-def test_a_sidecar_that_misbehaves_is_an_error_and_no_crash(car, said, policy):
-    handle = tiny.handle("gpt2")
-    found = judged(handle, with_sidecar(handle, car), policy, REQUESTS)
-    assert found.group.verdict is Verdict.ERROR
-    assert said in found.reasons[0].sentence
-    assert found.group.verdict.exit_code == 13
-
-
-def test_a_sidecar_that_changes_a_weight_it_did_not_declare_is_an_error(policy):
-    handle = tiny.handle("gpt2")
-    found = judged(handle, with_sidecar(handle, Swaps()), policy)
-    assert "changed what it did not declare: transformer.ln_f.weight" in found.reasons[0].sentence
-    assert found.records[0].step.leftovers
-    assert handle.fingerprint() == handle.identity
-
-
-def test_sidecars_are_rebuilt_by_the_editor_that_the_file_or_the_user_names(tmp_path):
-    handle = tiny.handle("gpt2")
-    edit = Edit("somebody", (), handle.identity, sidecars=(Louder(),))
-    edit.save(tmp_path / "car.safetensors")
-    with pytest.raises(EditError, match="needs the sidecar 'louder'"):
-        saved_edit(tmp_path / "car.safetensors")
-    (tmp_path / "mine.py").write_text(MINE)
-    found = saved_edit(tmp_path / "car.safetensors", f"{tmp_path / 'mine.py'}:Mine")
-    assert [car.kind for car in found.sidecars] == ["louder"]
-    with pytest.raises(UsageError, match="no editor named 'mien'"):
-        saved_edit(tmp_path / "car.safetensors", "mien")
-
-
-MINE = """
-from editsafety import Edit, Editor
-from tests.received.test_received import Louder
-
-class Mine(Editor):
-    sidecars = {"louder": Louder}
-
-    def edit(self, requests, carry=None):
-        return Edit(self.name, (), self.handle.identity)
-"""
-
-
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_a_checkpoint_with_the_edit_says_what_the_edited_model_says(family, tmp_path):
-    handle = tiny.handle(family)
-    edit = nudge(handle, size=0.05)
-    received.write_checkpoint(handle, edit, tmp_path / "new" / "written")
-    batch = handle.batch([handle.ids(TEXTS[0])])
-    with torch.no_grad():
-        plain = AutoModelForCausalLM.from_pretrained(tmp_path / "new" / "written")(batch.ids).logits
-        assert not torch.allclose(plain, handle.logits(batch), atol=1e-3)
-        handle.model.get_parameter(handle.mlp_out(1).parameter).copy_(
-            edit.deltas[0].on(handle.model.get_parameter(handle.mlp_out(1).parameter))
-        )
-        assert torch.allclose(plain, handle.logits(batch), atol=1e-5)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["written"]
-
-
-def test_what_no_checkpoint_can_hold_or_overwrite_is_refused(tmp_path):
-    handle = tiny.handle("gpt2")
-    with pytest.raises(EditError, match="acts by louder, code that runs beside the model"):
-        received.write_checkpoint(handle, with_sidecar(handle, Louder()).edit, tmp_path / "out")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("mine")
-    for place in (tmp_path / "out", tmp_path / "out" / "mine.txt"):
-        with pytest.raises(UsageError, match="is not an empty folder"):
-            received.write_checkpoint(handle, nudge(handle), place)
-    assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
-    (tmp_path / "empty").mkdir()
-    received.write_checkpoint(handle, nudge(handle), tmp_path / "empty")
-    assert (tmp_path / "empty" / "config.json").is_file()
-
-
-def test_nothing_is_left_of_a_checkpoint_that_could_not_be_written(tmp_path, monkeypatch):
-    handle = tiny.handle("gpt2")
-    seal = Seal.of(handle)
-
-    def full(place):
-        place.mkdir()
-        (place / "half").write_text("a model")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(handle.model, "save_pretrained", full)
-    with pytest.raises(UsageError, match="No space left on device"):
-        received.write_checkpoint(handle, nudge(handle), tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
-    assert seal.changed(Seal.of(handle)) == ()
-    with pytest.raises(EditError, match="fingerprint"):
-        received.write_checkpoint(handle, Edit("x", (), "0" * 64), tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
 
 
 def adapter(tmp_path, family="llama"):
