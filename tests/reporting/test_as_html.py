@@ -14,6 +14,7 @@ from editsafety.judging.checks import judge_case
 from editsafety.judging.group import Group
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
+from editsafety.judging.verdict import Verdict
 from editsafety.reporting import as_html, as_json, story
 from tests import builders
 from tests.reporting import hostile, whole
@@ -170,6 +171,17 @@ def test_a_case_that_passes_alone_is_not_praised_where_its_stream_fails() -> Non
     told = Read(page(whole.report())).text(".sample")
     assert "INEFFECTIVE ft, hard perplexity stays, but the edits do not take" in told
     assert "PASS ft, normal one of 8 that pass" in told
+
+
+def test_nowhere_do_all_pass_where_the_run_does_not() -> None:
+    """Every case keeps its perplexity, and no edit takes: a bar of nothing but PASS would praise that."""
+    failing = builders.report([builders.record("ft", "normal", number, takes=0.0) for number in range(6)])
+    assert (failing.verdict, {case.verdict for case in failing.groups[0].cases}) == (
+        Verdict.INEFFECTIVE,
+        {Verdict.PASS},
+    )
+    assert 'class="outcomes"' not in page(failing)
+    assert 'class="outcomes"' in page(whole.report())
 
 
 def test_plug_ins_versions_and_hyperparameters_are_said() -> None:

@@ -65,7 +65,7 @@ def _content(report: RunReport, place: ReportPlace) -> dict[str, Any]:
         "notes": [*story.set_aside(report), *story.unread(report)],
         "gaps": [*report.gaps, *story.skipped(report)],
         "replay": story.replay(report, place.suites),
-        "outcome_counts": _outcomes([*cases, *report.courses]),
+        "outcome_counts": _outcomes(report, [*cases, *report.courses]),
         "controls": controls,
         "behaved": sum(control.behaved for control in controls),
         "no_control": story.NO_CONTROL,
@@ -95,9 +95,11 @@ def _content(report: RunReport, place: ReportPlace) -> dict[str, Any]:
     }
 
 
-def _outcomes(cases: list[CaseVerdict]) -> list[tuple[str, int]]:
-    """How many cases came to each verdict, worst first."""
+def _outcomes(report: RunReport, cases: list[CaseVerdict]) -> list[tuple[str, int]]:
+    """How many cases came to each verdict, worst first; nothing where all pass and the run does not."""
     found = [case.verdict for case in cases]
+    if report.verdict is not None and report.verdict.fails and set(found) <= {Verdict.PASS}:
+        return []
     return [(verdict.value, found.count(verdict)) for verdict in reversed(Verdict) if verdict in found]
 
 
