@@ -254,7 +254,7 @@ def _rome(number: int) -> CaseRecord:
 
 
 def _case(one: CaseRecord, control: str = "") -> Case:
-    return Case(one.model, one.editor, one.stream, one.requests, control=control)
+    return Case(one.model, one.editor, one.stream, one.requests, one.schedule, control=control)
 
 
 @cache

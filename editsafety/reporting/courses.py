@@ -108,14 +108,20 @@ def ability_rows(report: RunReport) -> list[AbilityRow]:
     found = []
     singles = [case for group in report.worst_groups for case in group.cases]
     for case in (*singles, *ordered(report)):
-        record = case.record
-        names = record.abilities
-        if names and record.steps:
-            lowest = min(record.steps, key=lambda step: math.fsum(_value(step, name) or 0.0 for name in names))
-            before = {name: record.before[name].value for name in names}
-            after = {name: _value(lowest, name) for name in names}
+        record, lowest = case.record, lowest_step(case.record)
+        if lowest is not None:
+            before = {name: record.before[name].value for name in record.abilities}
+            after = {name: _value(lowest, name) for name in record.abilities}
             found.append(AbilityRow(record.case, before, after, lowest.edits))
     return found
+
+
+def lowest_step(record: CaseRecord) -> Step | None:
+    """The step at which the mean of the abilities is lowest; one that has no score counts as 0. None without any."""
+    names = record.abilities
+    if not names or not record.steps:
+        return None
+    return min(record.steps, key=lambda step: math.fsum(_value(step, name) or 0.0 for name in names))
 
 
 def as_json(course: CaseVerdict) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
-from editsafety.reporting import as_json
+from editsafety.reporting import as_json, courses
+from editsafety.reporting.as_html import _walks
+from editsafety.runs.measurement import Measurement
 from tests import builders
 from tests.reporting import whole
 from tests.reporting.pages import Read, page, points
@@ -89,6 +92,25 @@ def test_abilities_are_drawn_with_wilsons_intervals() -> None:
     for share, value, when in ((0.90, "0.90", "before"), (0.02, "0.02", "after")):
         low, high = wilson(share, 100)
         assert f"reasoning {when}: {value} ({low:.2f} to {high:.2f}, 100 items)" in said
+
+
+def test_a_score_that_is_no_share_of_right_answers_has_the_interval_of_its_standard_error() -> None:
+    """Expected by hand: items 0.2, 0.4, 0.6 have mean 0.4 and standard error 0.2 / sqrt(3)."""
+    found = Measurement.mean_of("summarization", 1, "rate", [0.2, 0.4, 0.6])
+    half = 1.96 * 0.2 / math.sqrt(3)
+    assert _walks.interval(found) == pytest.approx((0.4 - half, 0.4 + half))
+
+
+def test_abilities_that_cannot_be_measured_any_more_have_no_score_and_are_the_lowest() -> None:
+    fine, lost = builders.step(10, nli=96), builders.step(20)
+    gone = Measurement.missing("nli", 1, "rate", "the model gives no finite numbers", broken=True, n=100)
+    broken = builders.course(
+        fine, replace(lost, found={**lost.found, "nli": gone}), abilities=[builders.probe("nli", 95)], ended="collapsed"
+    )
+    assert courses.lowest_step(broken) is broken.steps[1]
+    (chart,) = _walks.losses(builders.report([broken]))
+    assert chart.said.endswith("mean score 0.95 before, - after")
+    assert [mark.said for mark in chart.marks] == ["nli before: 0.95 (0.89 to 0.98, 100 items)"]
 
 
 def test_the_worst_single_edit_of_an_editor_is_drawn_and_every_score_is_in_the_table() -> None:

@@ -140,29 +140,32 @@ class _AtLowest:
     record: CaseRecord
     step: Step
     before: float
-    after: float
+    after: float | None  # None where no ability could be measured any more
+
+    @property
+    def change(self) -> float:
+        """Of the mean; a model that gives no numbers has lost all."""
+        return (self.after or 0.0) - self.before
 
 
 def losses(report: RunReport) -> list[Plot]:
     """Abilities before and after with 95 % intervals: every course, and of single edits the worst of each editor."""
     found = list(_lowest(report))
     singles: dict[tuple[str, str], _AtLowest] = {}
-    for one in sorted((one for one in found if not one.record.is_course), key=lambda one: one.after - one.before):
+    for one in sorted((one for one in found if not one.record.is_course), key=lambda one: one.change):
         singles.setdefault((one.record.model, one.record.editor), one)
     chosen = [*singles.values(), *(one for one in found if one.record.is_course)]
-    chosen.sort(key=lambda one: one.after - one.before)
+    chosen.sort(key=lambda one: one.change)
     return [_dumbbells(one) for one in chosen[:MOST]]
 
 
 def _lowest(report: RunReport) -> Iterator[_AtLowest]:
     singles = [case for group in report.worst_groups for case in group.cases]
     for case in (*singles, *courses.ordered(report)):
-        record = case.record
-        if record.abilities and record.steps:
-            step = min(record.steps, key=lambda one: _mean(one.found, record.abilities) or 0.0)
-            before, after = _mean(record.before, record.abilities), _mean(step.found, record.abilities)
-            if before is not None:
-                yield _AtLowest(record, step, before, after or 0.0)
+        record, step = case.record, courses.lowest_step(case.record)
+        before = _mean(record.before, record.abilities)
+        if step is not None and before is not None:
+            yield _AtLowest(record, step, before, _mean(step.found, record.abilities))
 
 
 def _dumbbells(one: _AtLowest) -> Plot:
@@ -202,7 +205,7 @@ def _dumbbells(one: _AtLowest) -> Plot:
 def interval(found: Measurement) -> tuple[float, float]:
     """Of 95 %: Wilson's where a score is a share of items, else that of its standard error."""
     value = found.value or 0.0
-    if found.n and 0 <= value <= 1:
+    if found.n and 0 <= value <= 1 and all(item in (None, 0.0, 1.0) for item in found.items):
         return wilson(round(value * found.n), found.n)
     half = 1.96 * (found.stderr or 0.0)
     return value - half, value + half
