@@ -17,6 +17,7 @@ from editsafety.cli import (
     experiments,
     export,
     keys,
+    merge,
     mining,
     models,
     received,
@@ -31,6 +32,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Run and judge": {
         "run": run.run,
         "report": run.report,
+        "merge": merge.merge,
         "export": export.export,
         "sequence": sequences.sequence,
         "check": received.check,

@@ -102,7 +102,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name in wanted:
         kinds = [kind for mark in metafunc.definition.iter_markers("schedule") for kind in mark.args]
         probed = metafunc.definition.get_closest_marker("probed") is not None
-        values = safety.parameters(name, kinds, probed=probed)
+        values = safety.share.parameters(name, kinds, probed=probed)
         metafunc.parametrize(name, values, ids=[line(value.id) for value in values], indirect=True)
 
 

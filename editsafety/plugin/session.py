@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ from editsafety.judging.policy import Policy
 from editsafety.judging.report import Control, RunReport
 from editsafety.names import label, slug
 from editsafety.plugin.options import is_in_process, settings_of
-from editsafety.plugin.selection import GroupKey, Selected
+from editsafety.plugin.selection import GroupKey, Selected, Share
 from editsafety.progress import Progress
 from editsafety.publishing import github, outlets
 from editsafety.reporting import ReportPlace, as_terminal, junit
@@ -39,6 +39,7 @@ from editsafety.runs.facts import (
     Wanted,
 )
 from editsafety.runs.plan import NONE, RunPlan
+from editsafety.runs.shards import WHOLE, Shard
 from editsafety.runs.store import Store
 from editsafety.supervision import Labs
 
@@ -66,8 +67,10 @@ class SafetySession:
         gate: Gate | None = None,
         comment_to: Path | None = None,
         capture: Any = None,
+        shard: Shard = WHOLE,
     ) -> None:
         self.plan = plan
+        self.share = Share(plan, shard)
         self.policy = Policy.of(plan.settings)
         asked = [probe for probe in plan.settings.probe if probe != NONE]
         refuse_unmeasured(self.policy, map(abilities.measurement_of, [*asked, *abilities.names()]))
@@ -93,9 +96,12 @@ class SafetySession:
         plan = RunPlan.of(settings_of(lambda name: option(config, name)))
         reports, out = Path(config.invocation_params.dir) / "reports", option(config, "out")
         chosen = Path(worker["editsafety_folder"]) if worker else Path(out) if out else None
-        folder = folders.choose(plan, reports, chosen)
+        shard = Shard.parse(option(config, "shard"))
+        folder = folders.choose(plan, reports, chosen, shard)
         given = option(config, "baseline")
         limits = option(config, "allow"), option(config, "fail-over")
+        if given and not shard.is_whole:
+            raise UsageError("a part of a run is not held against a baseline: give it to `editsafety merge`.")
         gate = None if worker else Gate.asked(Path(given) if given else None, *limits)
         return cls(
             plan,
@@ -107,6 +113,7 @@ class SafetySession:
             gate=gate,
             comment_to=Path(written) if (written := option(config, "comment")) else None,
             capture=config.pluginmanager.getplugin("capturemanager"),
+            shard=shard,
         )
 
     @property
@@ -114,7 +121,7 @@ class SafetySession:
         """The store of this run; the folder is made when it is first used."""
         if self._store is None:
             if self.worker is None:
-                self._lock = folders.begin(self.folder, self.plan)
+                self._lock = folders.begin(self.folder, self.plan, self.share.shard)
             self._store = Store(self.folder / folders.STORE)
             if self.worker is None:
                 self._store.note(Unusable())  # whatever was refused before: this session finds out for itself
@@ -129,21 +136,6 @@ class SafetySession:
             wanted = [self._chosen(case) for case in self.plan.every if case.id in self._wanted]
             self._labs = Labs(self.plan, self.store, progress, wanted, self._live, self.workers, log, self._in_process)
         return self._labs
-
-    def parameters(self, fixture: str, kinds: Collection[str] = (), *, probed: bool = False) -> Sequence[Any]:
-        """The values that a fixture is parametrised with, in plan order; of cases those of certain schedules.
-
-        Where abilities are asked for, the single edits are a few of each stream.
-        """
-        if fixture == "case":
-            singles = self.plan.spread() if probed else self.plan.cases
-            courses = [case for case in self.plan.courses if case.schedule.kind in kinds]
-            return [*(singles if not kinds or "single" in kinds else ()), *courses]
-        if fixture == "group":
-            return list(dict.fromkeys(GroupKey(c.model, c.editor, c.stream) for c in self.plan.cases))
-        if fixture == "block":
-            return [GroupKey(model, editor) for model, editor in self.plan.blocks]
-        return list(dict.fromkeys(GroupKey(c.model, c.editor) for c in self.plan.controls))
 
     def expect_tests(self) -> None:
         """A worker has selected tests: its cases are in the store, and not known here."""
@@ -167,10 +159,10 @@ class SafetySession:
                 self._wanted[case.id] = case
                 probed |= {case.id} if test.probed and not case.is_course else set()
                 self._live += [case] if test.edited else []
-            for name, pool in (("group", self.plan.cases), ("block", self.plan.cases), ("control", self.plan.controls)):
+            for name in ("group", "block", "control"):
                 group = test.params.get(name)
                 if isinstance(group, GroupKey) and (name != "block" or test.ordered):
-                    for member in _members(pool, group):
+                    for member in self.share.members(name, group):
                         self._wanted.setdefault(member.id, member)
         if not self._wanted:
             return
@@ -206,7 +198,7 @@ class SafetySession:
     def group_check(self, group: GroupKey, name: str) -> Check | None:
         """One check over a group; None when no case has the data for it, or the policy leaves it out."""
         self._ask(name)
-        records = [self.record(case) for case in _members(self.plan.cases, group)]
+        records = [self.record(case) for case in self.share.members("group", group)]
         if name not in self.policy.group:
             self.policy.expect_left_out("group", name, self.policy.group)
         return next((check for check in judge_group(self.policy, records) if check.name == name), None)
@@ -229,7 +221,7 @@ class SafetySession:
     def control(self, control: GroupKey) -> Control:
         """A control's outcome."""
         self._ask("control")
-        cases = _members(self.plan.controls, control)
+        cases = self.share.members("control", control)
         records = {case.id: self.record(case) for case in cases}
         report = RunReport.of(self.plan, self.policy, records, RunFacts(), planned=())
         return next(c for c in report.controls if (c.model, c.editor) == (slug(control.model), label(control.editor)))
@@ -306,7 +298,7 @@ class SafetySession:
         whole = all(case.id in records or case.id in facts.not_applicable for case in planned)
         if not interrupted and whole:
             shutil.rmtree(self.folder / folders.EDITS, ignore_errors=True)
-            folders.finish(self.folder, self.plan)
+            folders.finish(self.folder, self.plan, self.share.shard)
 
     def show(self, stream: Any) -> None:
         """Render the report to a terminal stream."""
@@ -344,7 +336,3 @@ class SafetySession:
             return
         with self._capture.global_and_fixture_disabled(), escaping.clean_streams():
             yield
-
-
-def _members(cases: Iterable[Case], group: GroupKey) -> list[Case]:
-    return [c for c in cases if c.block == (group.model, group.editor) and group.stream in ("", c.stream)]

@@ -13,13 +13,14 @@ from editsafety.errors import StoreError
 from editsafety.names import slug
 from editsafety.runs.model_files import state_of_files
 from editsafety.runs.plan import RunPlan
+from editsafety.runs.shards import WHOLE, Shard
 from editsafety.shipped import shipped
 from editsafety.tensor_files import write_atomically
 
 STORE, PLAN, EDITS, LOCK = "store.sqlite", "plan.json", "edits", "run.lock"
 
 
-def choose(plan: RunPlan, reports: Path, out: Path | None = None) -> Path:
+def choose(plan: RunPlan, reports: Path, out: Path | None = None, shard: Shard = WHOLE) -> Path:
     """The folder of a run: `out` when given, else the newest unfinished run of the same plan, else a new one.
 
     A run whose local models have changed since is not gone on with, nor one that is still going on. Nothing is written
@@ -31,6 +32,7 @@ def choose(plan: RunPlan, reports: Path, out: Path | None = None) -> Path:
     for path in sorted(reports.glob(f"*/{PLAN}"), reverse=True):
         found = about(path.parent)
         same = found.get("digest") == digest and found.get("weights", {}) == _weights(plan)
+        same = same and found.get("shard", str(WHOLE)) == str(shard)
         if same and not found.get("finished") and not _is_held(path.parent):
             return path.parent
     stamp = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
@@ -39,7 +41,7 @@ def choose(plan: RunPlan, reports: Path, out: Path | None = None) -> Path:
     return next(reports / one for one in names if not (reports / one / PLAN).is_file())
 
 
-def begin(folder: Path, plan: RunPlan) -> FileLock:
+def begin(folder: Path, plan: RunPlan, shard: Shard = WHOLE) -> FileLock:
     """Write what is going to be run, so that the folder is found again after a kill.
 
     The folder belongs to this run until the lock is released, or its process has ended, however it does.
@@ -47,15 +49,20 @@ def begin(folder: Path, plan: RunPlan) -> FileLock:
     Raises StoreError when nothing can be written there, or when it holds another run, of another plan or one that is
     still going on: facts of the two would be mixed.
     """
-    if about(folder).get("digest", plan.digest()) != plan.digest():
+    found = about(folder)
+    if found.get("digest", plan.digest()) != plan.digest():
         raise StoreError(
             f"{folder}: holds another run (other options, data or editor files). Give another --out, or remove it."
+        )
+    if found.get("shard", str(shard)) != str(shard):
+        raise StoreError(
+            f"{folder}: holds part {found['shard']} of this run, not {shard}. Give each part its own --out."
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         lock.acquire(blocking=False)
-        _note(folder, plan, finished=False)
+        _note(folder, plan, shard, finished=False)
     except Timeout as error:
         raise StoreError(f"{folder}: another run is at work in it. Wait for its end, or give another --out.") from error
     except OSError as error:
@@ -72,9 +79,9 @@ def about(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def finish(folder: Path, plan: RunPlan) -> None:
+def finish(folder: Path, plan: RunPlan, shard: Shard = WHOLE) -> None:
     """Mark a run as finished: the same command starts a new one."""
-    _note(folder, plan, finished=True)
+    _note(folder, plan, shard, finished=True)
 
 
 def suites() -> str:
@@ -90,8 +97,8 @@ def near(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def _note(folder: Path, plan: RunPlan, *, finished: bool) -> None:
-    body = {**plan.about(), "weights": _weights(plan), "finished": finished}
+def _note(folder: Path, plan: RunPlan, shard: Shard, *, finished: bool) -> None:
+    body = {**plan.about(), "weights": _weights(plan), "shard": str(shard), "finished": finished}
     write_atomically(folder / PLAN, (json.dumps(body, indent=1, allow_nan=False) + "\n").encode())
 
 

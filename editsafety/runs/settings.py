@@ -284,6 +284,11 @@ class Output:
     comment: Path | None = option(  # noqa: RUF009
         None, help="also write the report as one comment for a pull request, of at most 65,536 characters", unset="none"
     )
+    shard: str | None = option(
+        None,
+        help="only this part of the cases: 2/3 is the second of three; `editsafety merge` joins them",
+        unset="all",
+    )
     in_process: bool = option(
         False, help="run editors in pytest's own process, for debuggers: a crash or hang then takes the run with it"
     )

@@ -74,8 +74,12 @@ class Store:
 
     def facts(self) -> RunFacts:
         """Every fact about the run."""
+        return RunFacts.of(self.each_fact())
+
+    def each_fact(self) -> Iterator[RunFact]:
+        """Every fact by itself, by kind and name."""
         rows = self._read("SELECT kind, value FROM facts ORDER BY kind, name")
-        return RunFacts.of(self._fact(KINDS[kind], value) for kind, value in rows if kind in KINDS)
+        return (self._fact(KINDS[kind], value) for kind, value in rows if kind in KINDS)
 
     def _fact(self, kind: type[Known], text: str) -> Known:
         try:
@@ -95,8 +99,12 @@ class Store:
 
     def records(self) -> list[CaseRecord]:
         """Every case, run to its end or not, by id."""
+        return [record for _, record in self.each_record()]
+
+    def each_record(self) -> Iterator[tuple[str, CaseRecord]]:
+        """Every case as `records` gives them, with what it is found by."""
         keys = self._read("SELECT key FROM cases ORDER BY id, key")
-        return [record for (key,) in keys if (record := self.record(key)) is not None]
+        return ((key, record) for (key,) in keys if (record := self.record(key)) is not None)
 
     def finished(self, cases: Iterable[Case]) -> dict[str, CaseRecord]:
         """The records of those of these cases that were run to their end, by case id; no model is needed for that."""

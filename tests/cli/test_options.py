@@ -111,7 +111,7 @@ def test_where_things_go_is_out_with_one_short_form() -> None:
             assert OPTIONS[words].get("-o") is OPTIONS[words]["--out"], words
     assert {words[0] for words in having("--out")} == {
         "run", "baseline", "edit", "abilities", "screen", "mine", "propose", "sequence", "curves", "check", "verify",
-        "apply", "doctor", "keys", "surrogate", "experiment",
+        "apply", "doctor", "merge", "keys", "surrogate", "experiment",
     }  # fmt: skip
 
 
