@@ -56,6 +56,12 @@ def _alarms(_: Path, number: int) -> Result:
     return inside.alarms(number)
 
 
+def _seal(_: Path, number: int) -> Result:
+    from tests.reliability import costs
+
+    return costs.seal(number)
+
+
 def _outside(place: Path) -> Any:
     from tests.reliability.outside import Outside
 
@@ -114,12 +120,19 @@ def _of_detection(made: list[Result]) -> Result:
     return {"editors": made, "as_promised": right}
 
 
+def _of_seal(made: list[Result]) -> Result:
+    shares = {one["editor"]: round(one["share"], 4) for one in made}
+    return {"shares": shares, "as_promised": max(shares.values()) < MOST_FOR_THE_SEAL}
+
+
+MOST_FOR_THE_SEAL = 0.03  # of a case
 FIGURES = {
     "restore": Figure(100, _restore, _of_restore),
     "order": Figure(20, _order, _of_order),
     "alarms": Figure(100, _alarms, _of_alarms),
     "kills": Figure(50, lambda place, number: _outside(place).kill(number), _of_kills),
     "writes": Figure(20, lambda place, number: _outside(place).write(number), _of_writes),
+    "seal": Figure(7, _seal, _of_seal),
     "detection": Figure(2, lambda place, number: _outside(place).detect(DETECTED[number]), _of_detection),
 }
 
