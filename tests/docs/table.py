@@ -14,6 +14,7 @@ FEW = "--limit 1 --texts 5 --controls 0"
 SMALLER: Mapping[str, str] = {
     "run": f"{FEW} -n 0",
     "report": "",
+    "merge": "",
     "export": "",
     "baseline accept": "",
     "baseline show": "",
@@ -70,7 +71,6 @@ NOT_RUN: Mapping[str, str] = {
     "pytest --pyargs editsafety.suites --editsafety-model pocket-neo --editsafety-editor rome": (
         "needs the suites as a package, which only a wheel has; tests/system/test_wheel.py runs them from it"
     ),
-    "editsafety data fetch me_ppl_50": "needs the network; tests/datasets/test_fetch.py fetches from a server here",
     "editsafety abilities --model gpt2 --task piqa --task hellaswag --items 200": (
         "needs lm-evaluation-harness and its data; tests/abilities/test_lm_eval.py has the adapter"
     ),
