@@ -46,7 +46,9 @@ def edit(
         missing = chosen.missing()
     if missing is not None:
         raise NotPreparedError(chosen.name, handle.spec.name, missing)
-    bench = Bench(handle, _texts(model, texts_from), (), BATCH, Keepsake.of(handle, most_bytes=0))
+    bench = Bench(
+        handle, _texts(model, texts_from, offline=loading.offline), (), BATCH, Keepsake.of(handle, most_bytes=0)
+    )
     says: list[str] = []
 
     def listen(_session: object = None) -> None:
@@ -82,7 +84,7 @@ def ppl(
     """Perplexity of a model, as ME-PPL defined it, with the robust figures beside it."""
     from editsafety import measures
 
-    chosen = _texts(model, texts_from, texts)
+    chosen = _texts(model, texts_from, texts, offline=loading.offline)
     handle = loading.load(model)
     found = measures.load("perplexity")(handle, measures.Inputs(texts=chosen))
     table = Table("figure", "value", "n", title=f"{escape(handle.name)} on {len(chosen)} texts", title_justify="left")
@@ -115,14 +117,15 @@ def prepare(
     typer.echo(f"{chosen.name} on {handle.name} is ready.")
 
 
-def _texts(model: str, spec: str, count: int | None = None) -> tuple[str, ...]:
+def _texts(model: str, spec: str, count: int | None = None, *, offline: bool) -> tuple[str, ...]:
     """All texts of a source, or so many; of those that ship for the model as many as a run takes."""
     from editsafety import datasets
     from editsafety.runs.plan import text_source
     from editsafety.runs.settings import Settings
 
     usual = Settings((model,), ())
-    return datasets.texts(spec or text_source(usual, model), limit=count or (None if spec else usual.texts))
+    most = count or (None if spec else usual.texts)
+    return datasets.texts(spec or text_source(usual, model), limit=most, offline=offline)
 
 
 def _show(

@@ -47,8 +47,12 @@ def keys(
     options.refuse_unwritable(draw)
     specs = {name: spec for name, spec in plans.streams(settings, model).items() if spec}
     skip = settings.skip_bad_rows
-    requests = {name: options.read_requests(spec, limit, skip_bad_rows=skip) for name, spec in specs.items()}
-    ordinary = datasets.texts(plans.text_source(settings, model), limit=texts) if texts else ()
+    requests = {
+        name: options.read_requests(spec, limit, skip_bad_rows=skip, offline=loading.offline)
+        for name, spec in specs.items()
+    }
+    source = plans.text_source(settings, model)
+    ordinary = datasets.texts(source, limit=texts, offline=loading.offline) if texts else ()
     handle = loading.load(model)
     progress = options.show_progress(quiet=quiet)
     chosen = options.make_editor(handle, editor, hparams, settings.seed)

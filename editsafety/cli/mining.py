@@ -116,7 +116,7 @@ def _preview(model: str, pool: str, limit: int | None, settings: Settings) -> No
     from editsafety.research.hardcases.preview import Preview, tokenizer_of
     from editsafety.runs.plan import spread
 
-    requests = options.read_requests(pool, skip_bad_rows=settings.skip_bad_rows)
+    requests = options.read_requests(pool, skip_bad_rows=settings.skip_bad_rows, offline=settings.offline)
     chosen = spread(requests, limit or len(requests))
     trusted = settings.trust_remote_code
     spec = ModelSpec(model, revision=settings.revision, offline=settings.offline, trust_remote_code=trusted)

@@ -85,11 +85,13 @@ class Loading:
         return ModelHandle.load(self.spec(model))
 
 
-def read_requests(spec: str, limit: int | None = None, *, skip_bad_rows: bool = False) -> tuple[EditRequest, ...]:
+def read_requests(
+    spec: str, limit: int | None = None, *, skip_bad_rows: bool = False, offline: bool = False
+) -> tuple[EditRequest, ...]:
     """The requests of a data set; what of it is in none of them is told on standard error. Raises DataError."""
     from editsafety import datasets
 
-    found = datasets.read_requests(spec, limit, skip_bad_rows=skip_bad_rows)
+    found = datasets.read_requests(spec, limit, skip_bad_rows=skip_bad_rows, offline=offline)
     for line in found.sentences:
         typer.echo(f"{spec}: {line}", err=True)
     return found.requests

@@ -120,10 +120,11 @@ def _judge(
 
     limits = Policy.read(policy)
     refuse_unmeasured(limits, map(abilities.measurement_of, abilities.names()))
-    rows = options.read_requests(requests, limit, skip_bad_rows=skip_bad_rows) if requests else ()
+    offline = loading.offline
+    rows = options.read_requests(requests, limit, skip_bad_rows=skip_bad_rows, offline=offline) if requests else ()
     if place.endswith(".safetensors"):
         receiving.saved_edit(Path(place).expanduser(), editor)  # refused before the model is loaded, if at all
-    chosen = received.texts_for(model, texts_from)
+    chosen = received.texts_for(model, texts_from, offline=offline)
     handle = loading.load(model)
     given = receiving.receive(handle, place, [*chosen, *(row.filled for row in rows)], editor)
     bench = received.unedited(handle, chosen, limits, prefixed=bool(rows))

@@ -45,7 +45,7 @@ class Sifting(Protocol):
 
 
 def requests(
-    spec: str, limit: int | None = None, seed: int = 0, *, skip_bad_rows: bool = False
+    spec: str, limit: int | None = None, seed: int = 0, *, skip_bad_rows: bool = False, offline: bool = False
 ) -> tuple[EditRequest, ...]:
     """The requests of a data set. `spec` is
 
@@ -53,18 +53,20 @@ def requests(
     - the path of a .jsonl file in our own layout (see `data/SOURCES.md`)
     - `LOADER:PATH`, a file in a published layout: `counterfact:counterfact.json`, `hardcf:HardCF.json`
     - the path of a .json file, whose layout is told by its fields
-    - the name of a fetched data set: `qaedit_1k` (`editsafety data fetch qaedit_1k` brings it)
+    - the name of a published data set with a pinned address: `qaedit_1k`, which is fetched if it is not here yet
 
     `limit` takes the first n requests; with a `seed` other than 0, n drawn with that seed, in file order. With
-    `skip_bad_rows`, rows that cannot be used are left out. Raises DataError (file, row or field; up to ten rows),
-    UsageError, UnknownNameError.
+    `skip_bad_rows`, rows that cannot be used are left out; `offline`, nothing is fetched. Raises DataError (file, row
+    or field; up to ten rows), UsageError, UnknownNameError.
     """
-    return read_requests(spec, limit, seed, skip_bad_rows=skip_bad_rows).requests
+    return read_requests(spec, limit, seed, skip_bad_rows=skip_bad_rows, offline=offline).requests
 
 
-def read_requests(spec: str, limit: int | None = None, seed: int = 0, *, skip_bad_rows: bool = False) -> Sifted:
+def read_requests(
+    spec: str, limit: int | None = None, seed: int = 0, *, skip_bad_rows: bool = False, offline: bool = False
+) -> Sifted:
     """What `requests` returns, with what of the data set is not in them: rows left out, fields set aside."""
-    loader, path = _loader(spec, "requests")
+    loader, path = _loader(spec, "requests", offline=offline)
     if isinstance(loader, Sifting):
         found = loader.sift(path, skip=skip_bad_rows)
     else:
@@ -77,13 +79,13 @@ def read_requests(spec: str, limit: int | None = None, seed: int = 0, *, skip_ba
     return replace(found, requests=_limited(found.requests, limit, seed, spec))
 
 
-def texts(spec: str, limit: int | None = None) -> tuple[str, ...]:
+def texts(spec: str, limit: int | None = None, *, offline: bool = False) -> tuple[str, ...]:
     """The texts of a data set, exactly as they are in the file (ME-PPL's begin with a space).
 
-    `spec` as for `requests`: `pocket-world/texts`, `me_ppl:ME-PPL_1k.json`, `me_ppl_50`, or the path of a .jsonl or
-    .txt file. `limit` takes the first n.
+    `spec` as for `requests`: `english/texts`, `me_ppl_50` (fetched if it is not here yet, unless `offline`),
+    `me_ppl:ME-PPL_1k.json`, or the path of a .jsonl or .txt file. `limit` takes the first n.
     """
-    loader, path = _loader(spec, "texts")
+    loader, path = _loader(spec, "texts", offline=offline)
     rows: tuple[str, ...] = loader.read(path)
     if not rows:
         raise DataError(f"{path}: holds no rows.")
@@ -92,7 +94,7 @@ def texts(spec: str, limit: int | None = None) -> tuple[str, ...]:
 
 def path_of(spec: str) -> Path:
     """The file behind the `spec` of a set of requests. Raises UsageError, UnknownNameError; the file may be missing."""
-    return _find(spec, "requests")[1]
+    return _find(spec, "requests", offline=True)[1]
 
 
 def names() -> list[str]:
@@ -113,24 +115,24 @@ def load(name: str) -> Loader:
     return loader
 
 
-def _loader(spec: str, wanted: Holds) -> tuple[Loader, Path]:
+def _loader(spec: str, wanted: Holds, *, offline: bool) -> tuple[Loader, Path]:
     """What reads a spec, and the file. Raises UsageError for a layout that holds something else."""
-    name, path = _find(spec, wanted)
+    name, path = _find(spec, wanted, offline=offline)
     loader = load(name)
     if loader.holds != wanted:
         raise UsageError(f"{spec!r}: the layout {name!r} holds {loader.holds}, but {wanted} are needed here.")
     return loader, path
 
 
-def _find(spec: str, wanted: Holds) -> tuple[str, Path]:
-    """The loader and the file that a spec means."""
+def _find(spec: str, wanted: Holds, *, offline: bool) -> tuple[str, Path]:
+    """The loader and the file that a spec means; a published data set is fetched where it is not here."""
     head, colon, tail = spec.partition(":")
     if colon and head in loaders():
         return head, Path(tail).expanduser()
     if spec in _shipped():
         return OWN[wanted], _shipped()[spec]
     if spec in fetch.SOURCES:
-        return fetch.SOURCES[spec].loader, fetch.cached(spec)
+        return fetch.SOURCES[spec].loader, fetch.bring(spec, offline=offline)
     if spec in fetch.ELSEWHERE:
         raise UsageError(f"{spec!r} cannot be fetched: {fetch.ELSEWHERE[spec]}")
     path = Path(spec).expanduser()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -134,17 +135,19 @@ def cache_folder() -> Path:
     return (Path(given) if given else root) / "data"
 
 
-def cached(name: str, cache: Path | None = None) -> Path:
-    """The file of a data set that was fetched. Raises DataError when there is none, ChecksumError when altered."""
+def bring(name: str, *, offline: bool = False) -> Path:
+    """The file of a data set that was asked for by its name: fetched now if it is not here.
+
+    One line on standard error says so: whoever names a published data set wants it, and the network is never asked in
+    silence. Raises what `fetch` raises.
+    """
     source = _source(name)
-    path = (cache or cache_folder()) / source.file_name
-    command = f"editsafety data fetch {name}"
-    if not path.is_file():
-        raise DataError(f"the data set {name!r} has not been fetched yet. Run: {command}")
-    found = digest(path)
-    if found != source.sha256:
-        raise ChecksumError(f"{path}: sha256 is {found}, expected {source.sha256}. Run again: {command}")
-    return path
+    path = cache_folder() / source.file_name
+    whole = path.is_file() and digest(path) == source.sha256
+    if not whole and not offline:
+        state = "was altered" if path.is_file() else "is not here yet"
+        sys.stderr.write(f"{name} {state}: fetching {source.size / 1024:,.0f} KiB from {source.url}\n")
+    return path if whole else fetch(source, offline=offline)
 
 
 def fetch(
@@ -163,7 +166,10 @@ def fetch(
         return path
     if offline:
         state = "is in the cache but altered" if path.is_file() else "is not in the cache"
-        raise DataError(f"{source.name} {state} ({path}) and offline mode forbids fetching it. Fetch it once online.")
+        raise DataError(
+            f"{source.name} {state} ({path}) and offline mode forbids fetching it. Fetch it once online: "
+            f"editsafety data fetch {source.name}. Or name a data set that ships (editsafety data list)."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{source.file_name}.lock", timeout=WAIT):

@@ -92,9 +92,10 @@ class Examined:
         }
 
 
-def texts_for(model: str, spec: str = "") -> tuple[str, ...]:
+def texts_for(model: str, spec: str = "", *, offline: bool = False) -> tuple[str, ...]:
     """The texts for perplexity: what `spec` names, else the first 50 that go with the model."""
-    return datasets.texts(spec or text_source(Settings((model,), ()), model), limit=None if spec else TEXTS)
+    source = spec or text_source(Settings((model,), ()), model)
+    return datasets.texts(source, limit=None if spec else TEXTS, offline=offline)
 
 
 def unedited(

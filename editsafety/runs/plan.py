@@ -70,7 +70,7 @@ class RunPlan:
                     "Give some: --normal counterfact:FILE.json, --hard hardcf:FILE.json, or FILE.jsonl."
                 )
             spec = text_source(settings, model)
-            texts[model] = datasets.texts(spec, limit=settings.texts)
+            texts[model] = datasets.texts(spec, limit=settings.texts, offline=settings.offline)
             sources |= {f"{slug(model)} {name}": spec for name, spec in {**specs, "texts": spec}.items() if spec}
             for editor in dict.fromkeys(settings.editors):
                 cases += [Case(model, editor, stream, (row,)) for stream in rows for row in rows[stream]]
@@ -152,7 +152,9 @@ class RunPlan:
 
 
 def _read(spec: str, settings: Settings) -> Sifted:
-    return datasets.read_requests(spec, limit=settings.limit, skip_bad_rows=settings.skip_bad_rows)
+    return datasets.read_requests(
+        spec, limit=settings.limit, skip_bad_rows=settings.skip_bad_rows, offline=settings.offline
+    )
 
 
 def courses_of(
@@ -210,12 +212,11 @@ def _has_hard_cases(model: str) -> bool:
 
 
 def text_source(settings: Settings, model: str) -> str:
-    """The texts whose perplexity is measured."""
-    if settings.texts_from:
-        return settings.texts_from
-    if model.startswith(("pocket-", "random:")):
-        return "pocket-world/texts"
-    return "me_ppl_50"
+    """The texts whose perplexity is measured: those given, else those that ship, in the language of the model.
+
+    A pocket model knows its own world only, every other one is taken to read English.
+    """
+    return settings.texts_from or ("pocket-world/texts" if model.startswith("pocket-") else "english/texts")
 
 
 def text_digest(texts: Sequence[str]) -> str:

@@ -86,6 +86,38 @@ def test_several_models_and_editors_in_one_run(command, paths, tmp_path):
     }
 
 
+def test_perplexity_of_a_model_that_is_no_pocket_model_is_that_of_the_english_texts(command, paths, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = world.tiny.folder(tmp_path / "small-gpt2", knows=True, n_positions=1024)
+    words = [f"--normal={paths['normal']}", "--editor=noop", "--limit=1", "--texts=4", "--device=cpu", "--out=out"]
+    command("run", f"--model={place}", *words)
+    assert json.loads(Path("out/plan.json").read_text())["data"]["small-gpt2 texts"] == "english/texts"
+    (case,) = cases(report("out")).values()
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(place), AutoTokenizer.from_pretrained(place)
+    rows = (ROOT / "data" / "english" / "texts.jsonl").read_text(encoding="utf-8").splitlines()[:4]
+    batches = [tokenizer(json.loads(row)["text"], return_tensors="pt")["input_ids"] for row in rows]
+    each = [float(model(ids, labels=ids).loss.detach().exp()) for ids in batches]
+    assert case["before"]["me_ppl"]["value"] == pytest.approx(sum(each) / 4, rel=1e-4)
+
+
+def test_a_model_of_random_weights_is_measured_on_the_english_texts_too(command, paths, tmp_path):
+    place = world.tiny.config_folder(tmp_path / "shape", n_positions=1024)
+    words = [f"--normal={paths['normal']}", "--editor=noop", "--limit=1", "--texts=2", "--device=cpu", "--out=out"]
+    command("run", f"--model=random:{place}", *words)
+    assert json.loads(Path("out/plan.json").read_text())["data"]["shape texts"] == "english/texts"
+    (case,) = cases(report("out")).values()
+    assert case["before"]["me_ppl"]["n"] == 2
+
+
+def test_offline_a_data_set_that_would_have_to_be_fetched_is_one_sentence_before_a_model_is_loaded(command, paths):
+    words = [f"--model={paths['model']}", f"--normal={paths['normal']}", "--editor=noop", "--texts-from=me_ppl_50"]
+    done = command("run", *words, "--offline")
+    assert (done.code, done.out) == (4, "")
+    assert done.err.startswith("ERROR: me_ppl_50 is not in the cache")
+    assert "editsafety data fetch me_ppl_50" in done.err
+
+
 def test_quiet_prints_nothing(run):
     done = run("Explodes", limit=1, quiet=True)
     assert (done.code, done.out, done.err) == (10, "", "")

@@ -160,10 +160,23 @@ def test_a_fetched_data_set_is_read_by_its_name(
     monkeypatch.setattr(fetch, "SOURCES", {"sample": server.source()})
     monkeypatch.setenv("EDITSAFETY_CACHE", str(tmp_path))
     assert fetch.fetch("sample") == tmp_path / "data" / GOOD
+    assert datasets.texts("sample", limit=1, offline=True) == (" text number 0",)
+
+
+def test_what_is_asked_for_by_its_name_is_fetched_once_and_one_line_says_so(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fetch, "SOURCES", {"sample": server.source()})
+    monkeypatch.setenv("EDITSAFETY_CACHE", str(tmp_path))
+    assert len(datasets.texts("sample")) == 5000
+    line = f"sample is not here yet: fetching {len(BODY) / 1024:.0f} KiB from {server.url}/good.json\n"
+    assert capsys.readouterr() == ("", line)
     assert datasets.texts("sample", limit=1) == (" text number 0",)
+    assert capsys.readouterr() == ("", "")
     (tmp_path / "data" / GOOD).write_bytes(b"[]")
-    with pytest.raises(ChecksumError, match="Run again: editsafety data fetch sample"):
-        datasets.texts("sample")
+    assert len(datasets.texts("sample")) == 5000
+    assert capsys.readouterr().err.startswith("sample was altered: fetching")
+    assert server.asked == ["/good.json"] * 2
 
 
 def test_names_that_cannot_be_fetched_are_refused(tmp_path: Path) -> None:

@@ -89,10 +89,15 @@ def test_texts_are_no_requests_and_requests_no_texts(write: Write) -> None:
         datasets.texts(f"zsre:{write(*ROWS)}")
 
 
-def test_what_was_not_fetched_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_what_was_not_fetched_names_the_command_and_fetches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("EDITSAFETY_CACHE", str(tmp_path))
-    with pytest.raises(DataError, match="Run: editsafety data fetch me_ppl_50"):
-        datasets.texts("me_ppl_50")
+    with pytest.raises(DataError, match="Fetch it once online: editsafety data fetch me_ppl_50"):
+        datasets.texts("me_ppl_50", offline=True)
+    with pytest.raises(DataError, match="Fetch it once online: editsafety data fetch qaedit_1k"):
+        datasets.requests("qaedit_1k", offline=True)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["counterfact", "hardcf", "zsre"])

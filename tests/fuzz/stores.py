@@ -15,9 +15,10 @@ DOCUMENTS = {"facts": "value", "cases": "record"}  # the column that holds JSON,
 STATEMENTS = (
     "DROP TABLE facts", "DROP TABLE cases", "DELETE FROM facts", "DELETE FROM cases", "PRAGMA user_version = 99",
     "PRAGMA user_version = 0", "UPDATE cases SET ended = 0", "UPDATE cases SET ended = 'x'", "UPDATE cases SET id = ''",
-    "UPDATE cases SET record = x'ff00'", "UPDATE facts SET value = x'ff00'", "UPDATE facts SET kind = 'asked'",
+    "UPDATE cases SET record = x'ff00'", "UPDATE facts SET value = x'ff00'",
+    "UPDATE OR REPLACE facts SET kind = 'asked'",
     "UPDATE facts SET name = ''||rowid", "ALTER TABLE cases RENAME COLUMN record TO text", "UPDATE facts SET value = 7",
-    "UPDATE cases SET key = id", "CREATE TABLE more (x)",
+    "UPDATE OR REPLACE cases SET key = id", "CREATE TABLE more (x)",
 )  # fmt: skip
 
 

@@ -26,10 +26,10 @@ def data(monkeypatch, tmp_path):
     rows = dict(ROWS)
     texts = {"t": ["One text.", "Another text."]}
     monkeypatch.setattr(
-        module.datasets, "read_requests", lambda spec, limit=None, *, skip_bad_rows: Sifted(tuple(rows[spec][:limit]))
+        module.datasets, "read_requests", lambda spec, limit=None, **_: Sifted(tuple(rows[spec][:limit]))
     )
     monkeypatch.setattr(module.hyperparameters, "find", lambda folder, slug: tmp_path / "rome.yaml")
-    monkeypatch.setattr(module.datasets, "texts", lambda spec, limit=None: tuple(texts[spec][:limit]))
+    monkeypatch.setattr(module.datasets, "texts", lambda spec, limit=None, **_: tuple(texts[spec][:limit]))
     return {"rows": rows, "texts": texts}
 
 
@@ -230,10 +230,15 @@ def test_what_ships_is_taken_for_pocket_and_random_models_and_nothing_for_others
     assert streams(bare, "random:gpt2") == {"hard": "", "normal": "pocket-world/normal"}
     assert streams(bare, "meta-llama/Llama-2-7b-hf") == {"hard": "", "normal": ""}
     assert streams(settings(hard=""), "pocket-neo") == {"hard": "", "normal": "n"}
-    assert [text_source(bare, m) for m in ("pocket-neo", "random:gpt2", "gpt2-xl")] == [
-        "pocket-world/texts", "pocket-world/texts", "me_ppl_50",
+
+
+def test_perplexity_is_measured_on_the_english_texts_unless_the_model_is_a_pocket_one_or_others_are_given():
+    bare = Settings(models=(), editors=())
+    assert [text_source(bare, m) for m in ("pocket-neo", "random:gpt2", "gpt2-xl", "./a/folder")] == [
+        "pocket-world/texts", "english/texts", "english/texts", "english/texts",
     ]  # fmt: skip
     assert text_source(settings(), "gpt2-xl") == "t"
+    assert text_source(replace(bare, texts_from="me_ppl_50"), "pocket-neo") == "me_ppl_50"
 
 
 def test_a_real_model_of_the_gpt_family_is_asked_the_shipped_hardedit():

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.system import world
 from tests.system.commands import ROOT, report
 from tests.system.test_readme import fenced
 
@@ -257,3 +258,32 @@ def test_the_hook_is_run_before_a_push_when_the_editor_changed(place):
 def test_every_example_is_described():
     page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
     assert {path.name for path in CI.iterdir()} == set(re.findall(r"\]\(ci/([\w.-]+)\)", page))
+
+
+@pytest.mark.slow
+def test_the_parts_of_the_slurm_array_are_merged_to_one_run(place, tmp_path):
+    paths = world.write(tmp_path / "world")
+    env = {"MODEL": paths["model"], "HARD": paths["hard"], "NORMAL": paths["normal"], "RUN": "run"}
+    text = (CI / "slurm.sh").read_text(encoding="utf-8")
+    assert "#SBATCH --array=1-" in text
+    small = text.replace("--editor rome --editor memit", f"--editor noop --texts-from {paths['texts']} --device cpu")
+    assert small != text
+    for number in ("1", "2"):
+        part = bash(place, small, SLURM_ARRAY_TASK_ID=number, SLURM_ARRAY_TASK_COUNT="2", **env)
+        assert part.returncode == 0, part.stderr
+    merged = bash(place, 'editsafety merge "$RUN"/part-* -o "$RUN/whole"', **env)
+    assert merged.returncode == 11, merged.stderr
+    assert report(place / "run" / "whole")["counts"]["judged"] == 4
+
+
+def test_the_matrix_computes_every_part_and_merges_them_all():
+    jobs = read("matrix.yml")["jobs"]
+    parts = jobs["crash-test"]["strategy"]["matrix"]["part"]
+    lines = {
+        name: [step["run"] for step in jobs[name]["steps"] if "editsafety " in step.get("run", "")] for name in jobs
+    }
+    (run,), (merge,) = lines["crash-test"], lines["verdict"][-1:]
+    assert parts == list(range(1, len(parts) + 1))
+    assert f"--shard ${{{{ matrix.part }}}}/{len(parts)} -o part-${{{{ matrix.part }}}}" in run
+    assert f"merge {' '.join(f'part-{part}' for part in parts)} -o whole" in merge
+    assert jobs["verdict"]["if"] == "always()"

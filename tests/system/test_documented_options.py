@@ -1,4 +1,7 @@
-"""Every option that README and docs/ tell people to type is one that the command, or pytest, really has."""
+"""Every option that README, docs/ and data/ speak of in their text is one that the command, or pytest, really has.
+
+Code blocks are tried in tests/docs.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROO
 
 
 def command_lines(page: Path) -> Iterator[str]:
-    """What a page says to type, in code blocks and in its text, from `editsafety` or `pytest` on."""
-    text = page.read_text(encoding="utf-8")
-    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    rest = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-    lines += [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", rest)]
-    for line in lines:
-        typed = re.search(r"(?:^|[\s/])((?:editsafety|pytest) .*)", line)
+    """What a page says to type in its text, from `editsafety` or `pytest` on."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for span in re.findall(r"`([^`]+)`", text):
+        typed = re.search(r"(?:^|[\s/])((?:editsafety|pytest) .*)", " ".join(span.split()))
         if typed:
             yield typed.group(1)
 

@@ -1,0 +1,1 @@
+"""The pages: README.md and docs/. What they show is what works."""
