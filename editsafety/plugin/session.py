@@ -38,7 +38,7 @@ from editsafety.runs.facts import (
     Unusable,
     Wanted,
 )
-from editsafety.runs.plan import NONE, RunPlan
+from editsafety.runs.plan import NONE, RunPlan, keep_known, models_to_ask
 from editsafety.runs.shards import WHOLE, Shard
 from editsafety.runs.store import Store
 from editsafety.supervision import Labs
@@ -69,7 +69,7 @@ class SafetySession:
         capture: Any = None,
         shard: Shard = WHOLE,
     ) -> None:
-        self.plan = plan
+        self.plan = self._begun = plan
         self.share = Share(plan, shard)
         self.policy = Policy.of(plan.settings)
         asked = [probe for probe in plan.settings.probe if probe != NONE]
@@ -103,7 +103,7 @@ class SafetySession:
         if given and not shard.is_whole:
             raise UsageError("a part of a run is not held against a baseline: give it to `editsafety merge`.")
         gate = None if worker else Gate.asked(Path(given) if given else None, *limits)
-        return cls(
+        session = cls(
             plan,
             folder,
             worker=worker["workerid"] if worker else None,
@@ -115,13 +115,16 @@ class SafetySession:
             capture=config.pluginmanager.getplugin("capturemanager"),
             shard=shard,
         )
+        if not config.option.collectonly:
+            session._keep_known()
+        return session
 
     @property
     def store(self) -> Store:
         """The store of this run; the folder is made when it is first used."""
         if self._store is None:
             if self.worker is None:
-                self._lock = folders.begin(self.folder, self.plan, self.share.shard)
+                self._lock = folders.begin(self.folder, self._begun, self.share.shard)
             self._store = Store(self.folder / folders.STORE)
             if self.worker is None:
                 self._store.note(Unusable())  # whatever was refused before: this session finds out for itself
@@ -298,7 +301,7 @@ class SafetySession:
         whole = all(case.id in records or case.id in facts.not_applicable for case in planned)
         if not interrupted and whole:
             shutil.rmtree(self.folder / folders.EDITS, ignore_errors=True)
-            folders.finish(self.folder, self.plan, self.share.shard)
+            folders.finish(self.folder, self._begun, self.share.shard)
 
     def show(self, stream: Any) -> None:
         """Render the report to a terminal stream."""
@@ -307,6 +310,13 @@ class SafetySession:
         place = ReportPlace(folders.suites(), folders.near(self.folder), time.monotonic() - self._start)
         as_terminal.render(self.report, console, place)
         github.annotate(self.report, stream)
+
+    def _keep_known(self) -> None:
+        """Lay out known facts only, where that is wanted: workers look up what was found out before they started."""
+        if models_to_ask(self.plan.settings):
+            with self._shown():
+                self.plan = keep_known(self.plan, self.store) if self.worker else self.labs.known_only()
+            self._labs, self.share = None, Share(self.plan, self.share.shard)
 
     def _ask(self, name: str) -> None:
         if name not in self._asked:
