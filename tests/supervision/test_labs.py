@@ -18,9 +18,9 @@ from tests import tiny
 @pytest.mark.parametrize("made", [True, False], ids=["a model that knows nothing", "no model at all"])
 def test_a_model_is_edited_where_it_knows_what_it_was_asked_or_cannot_be_asked(tmp_path: Path, made: bool) -> None:
     place = tiny.folder(tmp_path / "m", knows=True) if made else tmp_path / "nowhere"
-    plan = RunPlan.of(
-        Settings((str(place),), ("noop",), normal="pocket-world/normal", known=True, texts=2, device="cpu")
-    )
+    (tmp_path / "texts.txt").write_text("\n".join(tiny.SENTENCES))
+    data = {"normal": "pocket-world/normal", "texts_from": str(tmp_path / "texts.txt")}
+    plan = RunPlan.of(Settings((str(place),), ("noop",), known=True, device="cpu", **data))
     store = Store(tmp_path / "run" / "store.sqlite")
     labs = Labs(plan, store, Progress.quiet(), (), (), 1, tmp_path / "log", in_process=True)
     kept = labs.known_only()
