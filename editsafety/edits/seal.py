@@ -144,6 +144,7 @@ class Keepsake:
     def restore(self, handle: ModelHandle) -> None:
         """Bring back structure, every byte, and the vocabulary."""
         self.frame.restore(handle)
+        handle.engine.forget()
         if self.frame.left_behind(handle):
             vars(handle.tokenizer).clear()
             vars(handle.tokenizer).update(copy.deepcopy(self.tokenizer))

@@ -155,6 +155,7 @@ class EditSession:
         was made for the old ones (edits, statistics) is taken for theirs.
         """
         self.handle.identity = self.handle.fingerprint()
+        self.handle.engine.forget()
         frame, seal = Frame.of(self.handle), Seal.of(self.handle)
         self._originals, self._riding, self.applied = {}, [], []
         self._frame = replace(frame, handle={**frame.handle, "open_sessions": self._outside})
