@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from editsafety.model.handle import ModelHandle
     from editsafety.model.loading import ModelSpec
 
-LOADING = ("device", "dtype", "revision", "offline", "trust_remote_code")  # fields of Settings that load a model
+# Fields of Settings that say how a model is loaded, and how it is run.
+LOADING = ("device", "dtype", "revision", "offline", "trust_remote_code", "plain")
 
 Model = Annotated[str, typer.Option("--model", "-m", help="pocket-..., a hub id, a local folder, or random:<config>")]
 EditorName = Annotated[str, typer.Option("--editor", "-e", help="an editor's name, or path/to/file.py:Class")]

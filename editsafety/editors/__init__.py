@@ -201,7 +201,7 @@ def make(
 
 
 def code_version(name: str) -> str:
-    """sha256 of the files that define an editor, its sidecars and their base classes, and of the shared arithmetic.
+    """sha256 of the files that define an editor, its sidecars and their base classes, and of what editors share.
 
     Of a method that is a folder, all of its files.
     """
@@ -210,10 +210,10 @@ def code_version(name: str) -> str:
     files = {inspect.getsourcefile(one) for one in (*kind.lineage(), *cars)}
     if None in files:
         raise EditorError(f"the source of editor {name!r} cannot be found; results could not be told apart.")
-    shared = (Path(__file__).parent.parent / "editing").glob("*.py")
+    shared = {path for room in ("editing", "engine") for path in (Path(__file__).parent.parent / room).glob("*.py")}
     code = hashlib.sha256()
     own = {path for file in files for path in _room(Path(str(file)))}
-    for path in sorted({*own, *shared}):
+    for path in sorted(own | shared):
         code.update(path.name.encode() + path.read_bytes())
     return code.hexdigest()
 

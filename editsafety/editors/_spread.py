@@ -206,7 +206,7 @@ class _RequestBatch:
         weights = torch.tensor([1 / (len(groups) * len(group)) for group in groups for _ in group])
         prompts = [[subject.locate(handle, request, template) for template in templates] for request in requests]
         block = handle.block(max(editor.hparams.layers))
-        found = [targets.optimise(handle, block, request, templates, editor.hparams) for request in requests]
+        found = targets.optimise_many(handle, block, requests, templates, editor.hparams)
         return cls(editor, prompts, weights, block, found)
 
     def keys(self, site: Site) -> tuple[Tensor, Tensor]:

@@ -65,6 +65,7 @@ class CaseKeys:
             "texts": text_digest(self._plan.texts[model]),
             "seed": settings.seed,
             "batch": settings.batch_size,
+            "plain": settings.plain,  # what is computed in another batch is rounded in another way
             "measures": {one.name: one.version for one in measures.needed(Policy.of(settings).measured)},
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

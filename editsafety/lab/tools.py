@@ -169,6 +169,7 @@ class Tools:
         self._watch(Sign("loading", model))
         files = ModelFiles(slug(model), state_of_files(model))  # as they were before they were read
         handle = self._handles.get(model) or ModelHandle.load(spec)
+        handle.engine.plain = settings.plain
         facts = provenance.of_model(handle)
         self._refuse_other_weights(facts)
         prefixes = contexts.prefixes(handle, artifacts_for(handle), seed=settings.seed)
