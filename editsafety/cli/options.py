@@ -99,12 +99,19 @@ def read_requests(
 
 
 def make_editor(handle: ModelHandle, name: str, hparams: Path | None, seed: int) -> Editor:
-    """An editor on a loaded model; what its hyperparameter file says in vain is told on standard error."""
+    """An editor on a loaded model.
+
+    What its hyperparameter file says in vain, and whose numbers it has where the model has none, is told on standard
+    error.
+    """
     from editsafety import editors
     from editsafety.lab.tools import artifacts_for
 
     with editors_own(name):
         made = editors.make(name, handle, artifacts_for(handle), path=hparams, seed=seed)
+    carried = editors.carried_from(name, handle.name, hparams, editors.build_of(handle))
+    if carried is not None:
+        typer.echo(carried.announce(made.name, handle.name), err=True)
     for line in editors.set_aside(name, hparams):
         typer.echo(f"{made.name}: {line}", err=True)
     return made

@@ -57,6 +57,7 @@ class SpreadHparams(TargetHparams, CorpusHparams):
     context_template_length_params: tuple[tuple[int, int], ...] = ((10, 5),)
     context_starts: tuple[str, ...] = Field(default=contexts.STARTS, min_length=1)
 
+    layer_numbers: ClassVar[tuple[str, ...]] = ("layers",)
     published: ClassVar[Published] = Published(
         aside={
             "mom2_adjustment": "C is always used",

@@ -46,6 +46,7 @@ class FtHparams(Hparams):
     train_bias: bool = False
     stop_loss: float = 0.01  # rome/baselines/ft/ft_main.py at 0874014
 
+    layer_numbers: ClassVar[tuple[str, ...]] = ("layers",)
     published: ClassVar[Published] = Published(
         aside={"wd_power_law": "the published code never applies it"},
         renamed={"objective_optimization": "loss"},

@@ -44,9 +44,9 @@ RANK_FLOOR = 1e-5  # peft's SVDLinear divides by the rank plus this
 class LoraHparams(Hparams):
     """Hyperparameters of LoRA, named as in the published configurations.
 
-    `target_modules` are the parts attention_out, mlp_in and mlp_out, which every family has, or the model's own names
-    of projections inside a block ("c_attn", "self_attn.q_proj"). `layers`: all when empty. `stop_loss` ends training
-    early; the published code never stops. `orth_reg_weight` belongs to adalora.
+    `target_modules` are the parts attention_in, attention_out, mlp_in and mlp_out, which every family has, or the
+    model's own names of projections inside a block ("c_attn", "self_attn.q_proj"). `layers`: all when empty.
+    `stop_loss` ends training early; the published code never stops. `orth_reg_weight` belongs to adalora.
     """
 
     layers: tuple[int, ...] = ()
@@ -62,6 +62,8 @@ class LoraHparams(Hparams):
     stop_loss: float = Field(default=0.0, ge=0)
     orth_reg_weight: float = Field(default=0.5, ge=0)  # peft's default, which the published code leaves as it is
 
+    layer_numbers: ClassVar[tuple[str, ...]] = ("layers",)
+    projection_names: ClassVar[tuple[str, ...]] = ("target_modules",)
     published: ClassVar[Published] = Published(
         only={"norm_constraint": (False,)},
         implied={"lora_type": "adalora"},  # what EasyEdit did before its files said which

@@ -37,9 +37,17 @@ class Control:
     expected: Verdict
     found: tuple[Verdict, ...]
     sentence: str
+    # Whether nobody knows that it comes to that on this model: it is evidence then, and no check.
+    tentative: bool = False
 
     @property
     def behaved(self) -> bool:
+        """Whether nothing is wrong: the control shows what it is for, or is tentative and came to an end."""
+        broken = {Verdict.ERROR, Verdict.INCOMPLETE} & set(self.found)
+        return self.shows or (self.tentative and bool(self.found) and not broken)
+
+    @property
+    def shows(self) -> bool:
         """Whether the control shows what it is for.
 
         At least one hard case must collapse, or nothing here could (a hard set made for another model need not collapse
@@ -146,6 +154,12 @@ class RunReport:
         if self.plan.settings.require_controls and self.uncontrolled:
             models = ", ".join(self.uncontrolled)
             yield Verdict.ERROR, f"no control was run on {models}, and controls are required (--require-controls)"
+        if self.plan.settings.require_controls:
+            yield from (
+                (Verdict.ERROR, f"{control.sentence}, and controls are required (--require-controls)")
+                for control in self.controls
+                if control.behaved and not control.shows
+            )
         if self.facts.unexplained:
             told = "; ".join(self.facts.unexplained)
             yield Verdict.ERROR, f"a test failed by itself, and by no check that it is there to make: {told}"
@@ -271,10 +285,20 @@ def _controls(
         told = f" ({span(ratios)})" if ratios else ""
         said = ", ".join(f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts)
         on = counting(len(verdicts), f"{cases[0].stream} ")
-        control = Control(slug(model), label(editor), Verdict(expected), verdicts, "")
-        outcome = (
-            "as expected" if control.behaved else f"but {expected} was expected, so no other verdict can be trusted"
-        )
-        sentence = f"{label(editor)} on {on} of {slug(model)}: {said}{told}, {outcome}"
+        control = Control(slug(model), label(editor), Verdict(expected), verdicts, "", cases[0].tentative)
+        sentence = f"{label(editor)} on {on} of {slug(model)}: {said}{told}, {_outcome(control)}"
         controls.append(replace(control, sentence=sentence))
     return tuple(controls)
+
+
+def _outcome(control: Control) -> str:
+    """What a control's verdicts say, in words."""
+    if not control.behaved:
+        return f"but {control.expected.value} was expected, so no other verdict can be trusted"
+    if not control.tentative:
+        return "as expected"
+    if control.shows:
+        return "as on the models where that is known"
+    proven = "; a collapse was not provoked, so nothing shows that one would be seen"
+    known = f"where {control.expected.value} is what is known of other models"
+    return f"{known}{proven if control.expected is Verdict.COLLAPSE else ''}"

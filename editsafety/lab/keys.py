@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from editsafety import __version__, editors, measures
 from editsafety.errors import ModelError, StoreError
+from editsafety.hyperparameters.carried import Build
 from editsafety.judging.policy import Policy
 from editsafety.lab.terms import Terms
 from editsafety.names import label, slug
@@ -53,7 +54,8 @@ class CaseKeys:
         model, editor = block
         settings = self._plan.settings
         facts = self._facts(model)
-        hparams = editors.read_hparams(editor, slug(model), settings.hparams_of(editor))
+        build = Build(facts.family, facts.layers, facts.parameters) if facts.layers else None
+        hparams = editors.read_hparams(editor, slug(model), settings.hparams_of(editor), build=build)
         body = {
             "version": __version__,
             "model": facts.fingerprint,

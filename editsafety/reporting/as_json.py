@@ -39,6 +39,7 @@ def document(report: RunReport, *, suites: str = ReportPlace().suites) -> dict[s
         "exit_code": report.exit_code,
         "line": story.verdict_line(report),
         "advice": story.advice(report),
+        "footnotes": story.footnotes(report),
         "sound": report.sound,
         "interrupted": report.interrupted,
         "counts": _counts(report),
@@ -130,6 +131,7 @@ def _control(control: Control) -> dict[str, Any]:
         "editor": control.editor,
         "expected": control.expected.value,
         "found": [verdict.value for verdict in control.found],
+        "tentative": control.tentative,
         "behaved": control.behaved,
         "sentence": control.sentence,
     }

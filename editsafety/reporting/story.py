@@ -50,6 +50,18 @@ def set_aside(report: RunReport) -> list[str]:
     return list(dict.fromkeys(f"{facts.editor}: {line}" for facts in editors for line in facts.set_aside))
 
 
+def footnotes(report: RunReport) -> list[str]:
+    """What a verdict has to be read with: whose hyperparameters were used where a model has none of its own."""
+    editors: dict[tuple[str, str], list[str]] = {}
+    for (model, editor), facts in report.facts.editors.items():
+        if facts.carried_from is not None:
+            editors.setdefault((model, facts.carried_from.sentence), []).append(editor)
+    return [
+        f"numbers of {', '.join(names)} on {model}: {said}; nobody has measured whether they suit it"
+        for (model, said), names in editors.items()
+    ]
+
+
 def unread(report: RunReport, most: int | None = None) -> list[str]:
     """What of the data is in no request: fields that were set aside, rows that were left out.
 
@@ -91,7 +103,9 @@ def verdict_line(report: RunReport) -> str:
         names = [f"{editor}{f' on {model}' if several else ''} {found.value}" for model, editor, found in standing]
         said.append(", ".join([*names[:_MOST], *([f"{len(names) - _MOST} more"] if len(names) > _MOST else [])]))
     said += [against.standing(report.against)] if report.against is not None else []
-    return " · ".join([verdict.value, *said, *([alone] if alone else []), f"exit code {report.exit_code}"])
+    said += [alone] if alone else []
+    said += ["numbers carried over"] if footnotes(report) else []
+    return " · ".join([verdict.value, *said, f"exit code {report.exit_code}"])
 
 
 def summary(report: RunReport) -> str:
@@ -137,6 +151,22 @@ def _broken(report: RunReport) -> str:
     causes = of_course(record, limit=course.limit)
     likely = f": {causes[0].text}" if causes else ""
     return f"{record.editor} breaks {record.model} by {where}{at} (perplexity up to {times(record.worst)}){likely}."
+
+
+def controlled(report: RunReport) -> tuple[bool, str]:
+    """Whether the controls are a good sign, and what they say together: whether this run can tell a collapse at all."""
+    if not report.controls:
+        return False, f"{NO_CONTROL[:1].upper()}{NO_CONTROL[1:]}."
+    behaved, shows = (sum(getattr(one, name) for one in report.controls) for name in ("behaved", "shows"))
+    count = len(report.controls)
+    if behaved < count:
+        return False, f"Controls: {behaved} of {count} came out as they must: no other verdict can be trusted."
+    if shows < count:
+        return True, f"Controls: {shows} of {count} came out as on models where that is known; see what was run."
+    return (
+        True,
+        f"Controls: {count} of {count} came out as they must, so this run can tell a collapse from a sound edit.",
+    )
 
 
 def uncontrolled(report: RunReport) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+from editsafety.hyperparameters.carried import CarriedFrom
 from editsafety.names import label, slug
 from editsafety.runs.case import Case
 from editsafety.runs.measurement import Column, Measurement
@@ -145,6 +146,7 @@ class ModelFacts(OfModel):
     trust_remote_code: bool = False
     threads: int = 1
     noise: float = 0.0  # the most by which the perplexity of a text differs when it is measured again
+    layers: int = 0  # decoder blocks; 0 where nobody counted them
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ class EditorFacts(OfBlock):
     paper: str = ""
     reference: str = ""
     set_aside: tuple[str, ...] = ()  # what that file says and is not read here, each with the reason
+    carried_from: CarriedFrom | None = None  # whose numbers these are, where the model has none of its own
 
 
 @dataclass(frozen=True)

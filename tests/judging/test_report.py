@@ -116,6 +116,41 @@ def test_a_control_that_collapses_in_some_of_its_cases_shows_what_it_is_for():
     assert made.controls[0].sentence == said
 
 
+def untried(require=False, **other):
+    """A report on a model of which nobody knows what ROME and C-ROME come to."""
+    found = {**CONTROLS, **other}
+    plan = controlled(**other).plan
+    controls = tuple(replace(case, tentative=case.editor != "noop") for case in plan.controls)
+    plan = replace(plan, controls=controls, settings=replace(plan.settings, require_controls=require))
+    records = {r.case: r for r in (record("ft", "hard", 0), *[r for rs in found.values() for r in rs])}
+    return RunReport.of(plan, DEFAULT, records, RunFacts())
+
+
+def test_a_control_of_which_nobody_knows_what_it_comes_to_is_evidence_and_no_check():
+    made = untried(rome=[record("rome", "hard", 0)], c_rome=[record("c_rome", "hard", 0, ratio=9.0)])
+    assert (made.verdict, made.sound) == (Verdict.PASS, True)
+    assert [(control.behaved, control.shows) for control in made.controls] == [
+        (True, False),
+        (True, False),
+        (True, True),
+    ]
+    assert [control.sentence for control in made.controls[:2]] == [
+        "rome on 1 hard case of pocket-neo: 1 PASS (1.00x), where COLLAPSE is what is known of other models; "
+        "a collapse was not provoked, so nothing shows that one would be seen",
+        "c_rome on 1 hard case of pocket-neo: 1 COLLAPSE (9.00x), where PASS is what is known of other models",
+    ]
+    (rome, *_) = untried().controls
+    assert rome.sentence == "rome on 1 hard case of pocket-neo: 1 COLLAPSE (50x), as on the models where that is known"
+
+
+def test_such_a_control_has_to_come_to_an_end_and_to_show_something_where_controls_are_required():
+    assert untried(rome=[failed("rome", "hard", 0)]).verdict is Verdict.ERROR
+    assert untried(require=True).verdict is Verdict.PASS
+    required = untried(require=True, rome=[record("rome", "hard", 0)])
+    assert required.verdict is Verdict.ERROR
+    assert required.parts[-1].sentences[0].endswith("would be seen, and controls are required (--require-controls)")
+
+
 def test_a_control_without_a_result_is_an_error_only_where_it_was_to_run():
     made = controlled(noop=[])
     cases = [*made.plan.cases, *made.plan.controls, builders.case_of("noop", "hard", 0, control="NO-OP")]

@@ -137,6 +137,19 @@ def test_a_model_without_hyperparameters_for_rome_keeps_the_control_that_needs_n
     assert [case.editor for case in RunPlan.of(replace(given, hparams=(f"rome={path}",))).controls][:3] == ["rome"] * 3
 
 
+def test_what_rome_comes_to_on_a_model_that_nobody_knows_is_tried_and_not_demanded(monkeypatch, tmp_path):
+    file = tmp_path / "rome.yaml"
+    monkeypatch.setattr(module.hyperparameters, "find", lambda _, slug: file if slug == "pocket-neo" else None)
+    known, unknown = (
+        RunPlan.of(settings(models=(model,), prepare=True)).controls for model in ("pocket-neo", "some/new-model")
+    )
+    assert (
+        [case.editor for case in unknown] == [case.editor for case in known] == [*["rome"] * 3, *["c_rome"] * 3, "noop"]
+    )
+    assert [case.tentative for case in known] == [False] * 7
+    assert [case.tentative for case in unknown] == [True] * 6 + [False]  # what changes nothing changes nothing anywhere
+
+
 def test_a_control_and_a_case_of_the_same_editor_and_request_are_one_result():
     plan = RunPlan.of(settings())
     assert plan.controls[0].id == plan.cases[0].id

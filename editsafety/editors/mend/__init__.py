@@ -71,6 +71,7 @@ class MendHparams(TrainingHparams):
     swapped_rates: bool = False
     pad_token_added: bool = False
 
+    layer_numbers: ClassVar[tuple[str, ...]] = ("layers",)
     published: ClassVar[Published] = Published(
         aside={
             "hidden_dim": "rank is the width",
