@@ -34,8 +34,10 @@ class JsonLines:
             request = EditRequest.from_json(row.values, row.where)
         except DataError as error:
             raise DataError(f"{error}{self._hint(row)}") from error
-        for text in (*request.rephrasings, *(part for n in request.neighbours for part in (n.prompt, n.answer))):
-            row.checked("rephrasings or neighbours", text)
+        beside = [text for one in request.neighbours for text in (one.prompt, one.answer)]
+        beside += [text for one in request.portability for text in (one.prompt, one.answer)]
+        for text in (*request.rephrasings, *beside):
+            row.checked("rephrasings, neighbours or portability", text)
         return (rows.tidied(request),)
 
     def _hint(self, row: rows.DataRow) -> str:

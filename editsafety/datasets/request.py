@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from editsafety.errors import DataError
@@ -23,6 +23,18 @@ class Neighbour:
     prompt: str
     # The expected answer; "" where only its change is asked for.
     answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Consequence:
+    """What follows from the new fact: a prompt about something else, whose answer an edit should change as well."""
+
+    # How it follows: "alias" (another name of the subject), "one_hop" (a fact about the new target), ...
+    kind: str
+    # Filled: it holds no `{}`.
+    prompt: str
+    # What continues it once the edit is made.
+    answer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,8 @@ class EditRequest:
     rephrasings: tuple[str, ...] = ()
     # What must stay as it is.
     neighbours: tuple[Neighbour, ...] = ()
+    # What should change along with the fact.
+    portability: tuple[Consequence, ...] = ()
     # Where the row came from ("hardcf.jsonl:17"); not part of the fact.
     source: str = field(default="", compare=False)
 
@@ -71,6 +85,9 @@ class EditRequest:
             _check(text, "rephrasings", where)
         for neighbour in self.neighbours:
             _check(neighbour.prompt, "neighbours", where)
+        for one in self.portability:
+            for text in (one.kind, one.prompt, one.answer):
+                _check(text, "portability", where)
 
     def _trim_subject(self) -> None:
         subject = self.subject.strip()
@@ -109,7 +126,7 @@ class EditRequest:
         where = source or "request"
         if not isinstance(row, Mapping):
             raise DataError(f"{where}: expected an object with named fields, found {type(row).__name__}.")
-        known = {"id", "prompt", "subject", "target_new", "target_true", "relation", "rephrasings", "neighbours"}
+        known = {one.name for one in fields(cls)} - {"source"}
         unknown = sorted(str(name) for name in set(row) - known)
         if unknown:
             raise DataError(f"{where}: unknown field {unknown[0]!r}. Known fields: {', '.join(sorted(known))}.")
@@ -119,6 +136,7 @@ class EditRequest:
         values = dict(row)
         values["rephrasings"] = _texts(row.get("rephrasings", []), "rephrasings", where)
         values["neighbours"] = _neighbours(row.get("neighbours", []), where)
+        values["portability"] = _consequences(row.get("portability", []), where)
         values["target_true"] = None if row.get("target_true") == "" else row.get("target_true")
         return cls(**values, source=source)
 
@@ -161,3 +179,14 @@ def _neighbours(value: Any, where: str) -> tuple[Neighbour, ...]:
         else:
             raise DataError(f"{where}: field 'neighbours' needs texts or objects with 'prompt', found {entry!r:.80}.")
     return tuple(result)
+
+
+def _consequences(value: Any, where: str) -> tuple[Consequence, ...]:
+    if not isinstance(value, list | tuple):
+        raise DataError(f"{where}: field 'portability' must be a list, found {type(value).__name__}.")
+    names = {one.name for one in fields(Consequence)}
+    for entry in value:
+        if not isinstance(entry, Mapping) or set(entry) != names or not all(isinstance(x, str) for x in entry.values()):
+            needs = "objects with 'kind', 'prompt' and 'answer', all of them texts"
+            raise DataError(f"{where}: field 'portability' needs {needs}, found {entry!r:.80}.")
+    return tuple(Consequence(**entry) for entry in value)

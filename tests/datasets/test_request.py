@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from editsafety.datasets.request import EditRequest, Neighbour
+from editsafety.datasets.request import Consequence, EditRequest, Neighbour
 from editsafety.errors import DataError
 
 GOOD: dict[str, Any] = {"id": "a-1", "prompt": "{} works as a", "subject": "Ashurn", "target_new": "baker"}
@@ -47,6 +47,10 @@ def read(**changes: Any) -> EditRequest:
         ("neighbours", [{"prompt": 1}], "needs texts or objects"),
         ("neighbours", [{"prompt": "a", "answer": 1}], "an answer that is not text"),
         ("neighbours", [{"prompt": ""}], "is empty"),
+        ("portability", "one text", "must be a list, found str"),
+        ("portability", [{"prompt": "a", "answer": "b"}], "needs objects with 'kind', 'prompt' and 'answer'"),
+        ("portability", [{"kind": "alias", "prompt": "a", "answer": 1}], "needs objects with 'kind'"),
+        ("portability", [{"kind": "alias", "prompt": "a", "answer": " "}], "is empty"),
         ("traget", "x", "unknown field 'traget'. Known fields: id, neighbours"),
     ],
 )
@@ -138,11 +142,13 @@ def test_a_request_survives_a_json_line() -> None:
     request = read(
         target_true="farmer", relation="occupation", rephrasings=["The work of Ashurn is"],
         neighbours=["Mirel works as a", {"prompt": "Toren works as a", "answer": "miner"}],
+        portability=[{"kind": "one_hop", "prompt": "Ashurn works in a", "answer": "bakery"}],
     )  # fmt: skip
     again = EditRequest.from_json(json.loads(json.dumps(request.as_json())), "elsewhere:1")
     assert again == request
     assert again.digest() == request.digest()
     assert again.neighbours == (Neighbour("Mirel works as a"), Neighbour("Toren works as a", "miner"))
+    assert again.portability == (Consequence("one_hop", "Ashurn works in a", "bakery"),)
 
 
 def test_an_empty_true_target_is_none() -> None:
@@ -155,6 +161,7 @@ def test_the_digest_changes_with_every_field_but_the_source() -> None:
         {"id": "b"}, {"prompt": "{} is a"}, {"subject": "B"}, {"target_new": "c"}, {"target_true": "d"},
         {"relation": "e"}, {"rephrasings": ["f"]}, {"neighbours": ["g"]},
         {"neighbours": [{"prompt": "g", "answer": "h"}]},
+        {"portability": [{"kind": "alias", "prompt": "i", "answer": "j"}]},
     ]  # fmt: skip
     digests = {read(**change).digest() for change in changes}
     assert len(digests) == len(changes)

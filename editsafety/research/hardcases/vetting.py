@@ -131,6 +131,9 @@ def _for_any(request: EditRequest) -> Wrong:
             yield "neighbours", f"holds the prompt itself: {neighbour.prompt!r}"
         elif neighbour in request.neighbours[:i]:
             yield "neighbours", f"holds {neighbour.prompt!r} twice"
+    for one in request.portability:
+        if holds(one.prompt, one.answer):
+            yield "portability", f"gives away its answer {one.answer!r}: {one.prompt!r}"
 
 
 def _for_hardedit(request: EditRequest, answers: Set[str]) -> Wrong:

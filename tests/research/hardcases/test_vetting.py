@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from editsafety import datasets
-from editsafety.datasets.request import EditRequest, Neighbour
+from editsafety.datasets.request import Consequence, EditRequest, Neighbour
 from editsafety.errors import UnknownNameError
 from editsafety.research.hardcases import vetting
 from editsafety.shipped import shipped
 
-HERE = Path(__file__).resolve().parents[3]
 PARIS = EditRequest(
     id="r1",
     prompt="{}'s capital city is",
@@ -67,6 +65,11 @@ def test_good_rows_have_no_findings() -> None:
             broken(neighbours=(Neighbour("France's capital city is", "Paris"), PARIS.neighbours[0])),
             "neighbours",
             "holds the prompt itself",
+        ),
+        (
+            broken(portability=(Consequence("one_hop", "Tokyo, capital of France, lies in", "Tokyo"),)),
+            "portability",
+            "gives away its answer 'Tokyo'",
         ),
     ],
 )
@@ -171,23 +174,3 @@ def test_the_shipped_hardedit_is_as_large_and_as_varied_as_it_says() -> None:
     assert (about["relations"], about["subjects"]) == (len({r.relation for r in rows}), len({r.subject for r in rows}))
     assert [row.id for row in rows] == [f"hardedit-{i:04d}" for i in range(1, len(rows) + 1)]
     assert len({row.relation for row in rows[:30]}) >= 10, "a sequence that is cut early should have many relations"
-
-
-def test_three_in_four_subjects_of_hardedit_are_one_gpt2_token_and_all_of_the_first_are() -> None:
-    """The tokenizer is built from GPT-2's published merges: a word is one token if they join it to one piece."""
-    place = Path(os.environ.get("EDITSAFETY_SHARED", HERE.parent / "shared")) / "data" / "gpt2-tokenizer" / "vocab.bpe"
-    if not place.is_file():
-        pytest.skip(f"{place} is not here: whether subjects are one GPT-2 token is not checked")
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    merges = [tuple(line.split(" ")) for line in place.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
-    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(pair) for pair in merges)]
-    tokenizer = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    rows = datasets.requests("hardedit")
-    ends = [tokenizer.encode(row.filled).offsets[0][1] for row in rows]
-    first = [end == len(row.subject) for end, row in zip(ends, rows, strict=True)]
-    about = json.loads((shipped("data") / "hardedit.about.json").read_text(encoding="utf-8"))
-    assert sum(first) == about["one_gpt2_token_at_the_start_of_a_text"]
-    assert sum(first) >= 0.75 * len(rows)
-    assert all(first[:30])
