@@ -123,6 +123,18 @@ class RunReport:
         return sum(len(group.cases) + len(group.missing) for group in self.groups)
 
     @property
+    def blocks(self) -> tuple[tuple[str, str], ...]:
+        """Model and editor of all that something was found about: by single edits, courses, or costs alone."""
+        found = [(group.model, group.editor) for group in self.groups]
+        found += [(course.record.model, course.record.editor) for course in self.courses]
+        return tuple(dict.fromkeys([*found, *((one.model, one.editor) for one in self.facts.repeated)]))
+
+    @property
+    def only_costs(self) -> bool:
+        """Whether the run was about what edits cost, and nothing else: `suites/speed` alone."""
+        return bool(self.facts.repeated) and not (self.planned or self.courses or self.missing_courses or self.controls)
+
+    @property
     def gaps(self) -> tuple[str, ...]:
         """Why there is no record of a course, for each that has none."""
         return tuple(said for *_, said in self._gaps())
@@ -135,6 +147,7 @@ class RunReport:
         """
         blocks, run = of_blocks(self.groups, self.courses, self._gaps()), of_run(self._troubles())
         judged = self.judged or self.courses or (self.controls and not self.planned)
+        judged = judged or (self.against is not None and self.against.held)
         return (*blocks, run) if judged or Verdict.ERROR in {part.verdict for part in (*blocks, run)} else ()
 
     @property

@@ -24,7 +24,7 @@ from editsafety.plugin.options import is_in_process, settings_of
 from editsafety.plugin.selection import GroupKey, Selected, Share
 from editsafety.progress import Progress
 from editsafety.publishing import github, outlets
-from editsafety.reporting import ReportPlace, as_terminal, junit
+from editsafety.reporting import ReportPlace, as_terminal
 from editsafety.runs import folders
 from editsafety.runs.case import Case
 from editsafety.runs.case_record import CaseRecord
@@ -253,10 +253,6 @@ class SafetySession:
 
         return Edited(handle)
 
-    def properties(self, check: Check) -> list[tuple[str, object]]:
-        """JUnit properties of a check."""
-        return list(junit.properties(check))
-
     def close(self) -> None:
         """End what runs for this session, and give its folder back."""
         if self._labs is not None:
@@ -265,18 +261,19 @@ class SafetySession:
             self._lock.release()
 
     def write_report(self, *, interrupted: bool, failed: Mapping[str, str], stopped: bool = False) -> None:
-        """Judge what the store holds and write report.json and report.md; nothing when no case was wanted.
+        """Judge what the store holds and write report.json and report.md; nothing when nothing was to be judged.
 
         `failed` are the tests of the suites that failed, and how; `stopped` says that the run was interrupted on
         purpose. Raises StoreError when the report cannot be written, and when the folder is of another model by now.
         """
         interrupted = interrupted or self._lost
-        if not (self._wanted or self._selected):
+        timed = self._store is not None and bool(self._store.facts().repeated)  # what edits cost, by suites/speed
+        if not (self._wanted or self._selected or timed):
             return
         if self._store is not None and not (self.folder / folders.STORE).is_file():
             raise StoreError(f"{self.folder}: the folder of this run is gone, with all that was found. Run it again.")
-        asked = self.store.fact(Wanted)
-        if asked is None or not asked.cases:
+        asked = self.store.fact(Wanted) or Wanted()
+        if not (asked.cases or timed):
             return
         planned = self.plan.wanted(asked)
         records = self.store.finished(planned)
@@ -285,14 +282,15 @@ class SafetySession:
         if facts.refused:
             raise StoreError(f"{self.folder}: {facts.refused}")
         judge = partial(RunReport.of, self.plan, self.policy, records, planned=planned, interrupted=interrupted)
-        self.report = judge(replace(facts, unexplained=()))
-        explained = self.report.verdict is None or self.report.verdict.fails
+        first = judge(replace(facts, unexplained=()))
+        explained = first.verdict is None or first.verdict.fails
         self.store.note(Unexplained(() if explained else tuple(f"{test}: {said}" for test, said in failed.items())))
-        self.report = judge(self.store.facts())
-        if self._gate is not None:
-            self.report = self._gate.judged(self.report)
+        found = judge(self.store.facts())
+        kept = found if asked.cases else None  # costs alone are kept, and judged by nothing but a baseline
+        self.report = kept if self._gate is None else self._gate.judged(found)
         try:
-            outlets.write(self.report, self.folder, self._comment_to)
+            if self.report is not None:
+                outlets.write(self.report, self.folder, self._comment_to)
         except OSError as error:
             raise StoreError(f"{self.folder}: the report cannot be written ({error}). The results are kept.") from error
         whole = all(case.id in records or case.id in facts.not_applicable for case in planned)

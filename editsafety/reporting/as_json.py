@@ -149,6 +149,7 @@ def _facts(facts: RunFacts) -> dict[str, Any]:
         "not_applicable": dict(facts.not_applicable),
         "orders": {":".join(block): asdict(order) for block, order in facts.orders.items()},
         "yardsticks": {":".join(block): asdict(yardstick) for block, yardstick in facts.yardsticks.items()},
+        "repeated": [asdict(one) for one in facts.repeated],
         "problems": {":".join(block): sentence for block, sentence in facts.problems.items()},
     }
 

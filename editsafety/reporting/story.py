@@ -20,18 +20,24 @@ from editsafety.runs.settings import Settings
 _INTEGRITY = ("restore", "undeclared", "leftovers")
 _ROOMS = {ABILITIES: "abilities", "changes_something": "efficacy", **dict.fromkeys(_INTEGRITY, "integrity")}
 NO_CONTROL = "no control was run, so this run did not prove that it can detect a collapse"
+ONLY_COSTS = "nothing was asked but what edits cost"
 _MOST = 8  # editors named in the verdict line
 
 
 def headline(report: RunReport, seconds: float | None = None) -> tuple[str, ...]:
     """Program, models, policy, how much: the parts of the first line."""
     models = [about_model(report, name) for name in dict.fromkeys(map(slug, report.plan.settings.models))]
-    cases = counting(report.judged) if report.judged == report.planned else f"{report.judged} of {report.planned} cases"
     time = "" if seconds is None else f", {seconds:.0f} s" if seconds < 600 else f", {seconds / 60:.0f} min"
+    done = "what edits cost" if report.only_costs else amount(report)
+    return (f"editsafety {__version__}", *models, f"policy {report.policy.name}", f"{done}{time}")
+
+
+def amount(report: RunReport) -> str:
+    """How much was judged: `144 cases`, `12 of 20 cases and 2 courses`."""
+    cases = counting(report.judged) if report.judged == report.planned else f"{report.judged} of {report.planned} cases"
     number = len(report.courses)
     walked = f"{number} course{'' if number == 1 else 's'}" if number else ""
-    done = " and ".join(part for part in (cases if report.planned or not number else "", walked) if part)
-    return (f"editsafety {__version__}", *models, f"policy {report.policy.name}", f"{done}{time}")
+    return " and ".join(part for part in (cases if report.planned or not number else "", walked) if part)
 
 
 def about_model(report: RunReport, name: str) -> str:
@@ -84,7 +90,8 @@ def verdict_line(report: RunReport) -> str:
     """The verdict, who got which, and the exit code: `COLLAPSE · rome COLLAPSE, ft PASS · exit code 10`."""
     verdict = report.verdict
     if verdict is None:
-        return f"NOTHING JUDGED · no planned case has a result, and that is no pass · exit code {report.exit_code}"
+        why = f"{ONLY_COSTS}, which a baseline judges" if report.only_costs else "no planned case has a result"
+        return f"NOTHING JUDGED · {why}, and that is no pass · exit code {report.exit_code}"
     said = []
     if not all(control.behaved for control in report.controls):
         said.append("a control did not come out as expected")
@@ -95,7 +102,7 @@ def verdict_line(report: RunReport) -> str:
     alone = uncontrolled(report)
     standing = report.standing
     if not standing and not said:
-        said.append("every control came out as expected")
+        said.append(ONLY_COSTS if report.only_costs else "every control came out as expected")
     if len(standing) == 1 and not said:
         said = [f"{standing[0][1]}: {verdict.meaning}"]
     elif standing:
@@ -117,7 +124,9 @@ def summary(report: RunReport) -> str:
         judged = [f"{counting(report.judged)}"] if report.judged else []
         judged += [f"{len(report.courses)} course{'' if len(report.courses) == 1 else 's'}"] if report.courses else []
         who = ", ".join(dict.fromkeys(editor for _, editor, _ in report.standing))
-        return f"{who}: every check passes in {' and '.join(judged)}." if judged else "Every control is as expected."
+        if judged:
+            return f"{who}: every check passes in {' and '.join(judged)}."
+        return "What edits cost is within its limits." if report.only_costs else "Every control is as expected."
     broken = _broken(report) if verdict is Verdict.COLLAPSE else ""
     if broken:
         return broken
@@ -180,6 +189,10 @@ def uncontrolled(report: RunReport) -> str:
 
 def advice(report: RunReport) -> str:
     """What to do next; empty when all is well."""
+    if report.verdict is None and report.only_costs:
+        return (
+            "accept this with `editsafety baseline accept --costs`, or hold it against what was: --editsafety-baseline"
+        )
     if report.verdict is None:
         return "check --model, --editor and -k: nothing that was selected has a result"
     return report.verdict.advice

@@ -12,44 +12,8 @@ from typing import Any, ClassVar, TypeVar
 from editsafety.hyperparameters.carried import CarriedFrom
 from editsafety.names import label, slug
 from editsafety.runs.case import Case
+from editsafety.runs.fact import OfBlock, OfModel, RunFact
 from editsafety.runs.measurement import Column, Measurement
-
-
-@dataclass(frozen=True)
-class RunFact:
-    """Base class: `kind` is where it is kept, `name` which one of its kind it is."""
-
-    kind: ClassVar[str]
-
-    @property
-    def name(self) -> str:
-        """Empty where there is one of its kind."""
-        return ""
-
-
-@dataclass(frozen=True)
-class OfModel(RunFact):
-    """A fact about a model."""
-
-    model: str  # short name
-
-    @property
-    def name(self) -> str:
-        """The model."""
-        return self.model
-
-
-@dataclass(frozen=True)
-class OfBlock(RunFact):
-    """A fact about an editor on a model."""
-
-    model: str  # short names
-    editor: str
-
-    @property
-    def name(self) -> str:
-        """Both."""
-        return f"{self.model}:{self.editor}"
 
 
 @dataclass(frozen=True)
@@ -220,6 +184,23 @@ class Yardstick(OfBlock):
 
 
 @dataclass(frozen=True)
+class RepeatedCost(OfBlock):
+    """What the edit of one request cost, made again and again: what `suites/speed` times by pytest-benchmark."""
+
+    kind: ClassVar[str] = "repeated"
+    figure: str  # which cost: latency, measuring, memory
+    request: str  # the beginning of the sha256 of what was edited
+    values: tuple[float, ...]  # of each round: seconds, or bytes
+    passes: tuple[float, ...] = ()  # seconds of a plain forward pass before each round
+    machine: str = ""  # what kind of machine, where there are passes
+
+    @property
+    def name(self) -> str:
+        """Model, editor and figure."""
+        return f"{super().name}:{self.figure}"
+
+
+@dataclass(frozen=True)
 class BlockKey(OfBlock):
     """What the keys of a block's records share."""
 
@@ -296,6 +277,7 @@ class RunFacts:
     keys: Mapping[BlockName, BlockKey] = field(default_factory=dict)
     orders: Mapping[BlockName, OrderFacts] = field(default_factory=dict)
     yardsticks: Mapping[BlockName, Yardstick] = field(default_factory=dict)
+    repeated: tuple[RepeatedCost, ...] = ()
     problems: Mapping[BlockName, str] = field(default_factory=dict)
     drifted: frozenset[BlockName] = frozenset()
 
@@ -322,6 +304,7 @@ class RunFacts:
             keys=of_blocks(BlockKey),
             orders=of_blocks(OrderFacts),
             yardsticks=of_blocks(Yardstick),
+            repeated=tuple(fact for fact in every if isinstance(fact, RepeatedCost)),
             problems={block: fact.sentence for block, fact in of_blocks(Problem).items()},
             drifted=frozenset(of_blocks(Drifted)),
         )
@@ -339,6 +322,6 @@ class RunFacts:
 _SESSION = (Wanted, Ended, Unusable, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
 _SUBJECTS = (
     *(ModelFacts, ModelFiles, Unedited, Pace, EditorFacts),
-    *(Yardstick, BlockKey, OrderFacts, Drifted, Problem),
+    *(Yardstick, RepeatedCost, BlockKey, OrderFacts, Drifted, Problem),
 )
 KINDS: Mapping[str, type[RunFact]] = {fact.kind: fact for fact in (*_SESSION, *_SUBJECTS)}

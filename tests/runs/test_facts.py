@@ -12,6 +12,7 @@ import pytest
 from editsafety.errors import StoreError
 from editsafety.hyperparameters.carried import CarriedFrom
 from editsafety.runs.case import Case
+from editsafety.runs.fact import RunFact
 from editsafety.runs.facts import (
     KINDS,
     BlockKey,
@@ -26,7 +27,7 @@ from editsafety.runs.facts import (
     OrderFacts,
     Pace,
     Problem,
-    RunFact,
+    RepeatedCost,
     RunFacts,
     Software,
     Unedited,
@@ -61,6 +62,7 @@ EVERY: tuple[RunFact, ...] = (
     BlockKey("gpt2", "rome", "s" * 64, "c" * 64),
     OrderFacts("gpt2", "rome", 2, ("a-case",), "s" * 64),
     Yardstick("gpt2", "rome", (0.012, 0.011), "a processor, 2 of 4 threads"),
+    RepeatedCost("gpt2", "rome", "latency", "a" * 16, (0.21, 0.2), (0.012, 0.011), "a processor, 2 of 4 threads"),
     Drifted("gpt2", "rome"),
     Problem("gpt2", "memit", "memit on gpt2 needs a covariance."),
 )
