@@ -1,7 +1,7 @@
 """Seconds and memory of one edit, of applying and undoing it, and of measuring the edited model.
 
 pytest-benchmark does the timing (it switches itself off under xdist); peak memory is in `extra_info`, taken in a pass
-of its own so that it does not disturb the times.
+of its own so that it does not disturb the times. No shortcut is taken, so that nothing depends on what ran before.
 """
 
 import pytest
@@ -14,6 +14,12 @@ def request_of(block, safety_plan):
     """An ordinary request where there is one: the cost of an edit does not depend on whether it collapses."""
     cases = [case for case in safety_plan.cases if case.block == (block.model, block.editor)]
     return next((case for case in cases if case.stream == "normal"), cases[0]).request
+
+
+@pytest.fixture(autouse=True)
+def plainly(editor):
+    with editor.handle.engine.switched_off():
+        yield
 
 
 def test_one_edit(benchmark, editor, request_of):
