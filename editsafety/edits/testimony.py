@@ -15,7 +15,7 @@ from editsafety.model.handle import ModelHandle
 
 
 @dataclass(frozen=True, eq=False)
-class Testimony:
+class FoundModel:
     """What the outermost session found; while it is open, that is the unedited model."""
 
     handle: ModelHandle
@@ -29,10 +29,11 @@ class Testimony:
 
         A model that was found with hooks has none: they may know more than can be compared.
         """
-        found = {**self.frame.handle, "open_sessions": self.handle.open_sessions}  # sessions do not change it
-        if self.frame.hooked or replace(self.frame, handle=found).left_behind(self.handle):
+        # Functions of Python first: what compares the rest is then sound.
+        if self.frame.hooked or self.baseline.bindings.findings() or self.surroundings.rewired:
             return None
-        if self.surroundings.rewired or self.baseline.bindings.findings():
+        found = {**self.frame.handle, "open_sessions": self.handle.open_sessions}  # sessions do not change it
+        if replace(self.frame, handle=found).left_behind(self.handle):
             return None
         now = Seal.of(self.handle)
         return None if self.seal.changed(now) else now.digest
@@ -46,12 +47,12 @@ def testify(
     A session that looks at nothing but the model knows too little to be asked.
     """
     engine = handle.engine
-    before, sealed = engine.kept.get(Testimony, (frame, seal))
+    before, sealed = engine.kept.get(FoundModel, (frame, seal))
     if sealed.changed(seal) or (before is not frame and before.left_behind(handle)):
         engine.forget()
-    engine.kept[Testimony] = frame, seal
+    engine.kept[FoundModel] = frame, seal
     if surroundings is not None and baseline is not None:
-        engine.witness = Testimony(handle, frame, seal, surroundings, baseline)
+        engine.witness = FoundModel(handle, frame, seal, surroundings, baseline)
 
 
 def withdraw(handle: ModelHandle) -> None:

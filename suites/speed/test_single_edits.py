@@ -2,6 +2,7 @@
 
 pytest-benchmark does the timing (it switches itself off under xdist). Seconds of an edit and of measuring, and peak
 memory, are kept as well: `editsafety baseline accept --costs` takes them, `--editsafety-fail-over` compares with them.
+No shortcut is taken, so that nothing depends on what ran before.
 """
 
 from contextlib import contextmanager
@@ -9,6 +10,12 @@ from contextlib import contextmanager
 import pytest
 
 pytestmark = [pytest.mark.editsafety, pytest.mark.benchmark(group="single edits")]
+
+
+@pytest.fixture(autouse=True)
+def plainly(editor):
+    with editor.handle.engine.switched_off():
+        yield
 
 
 def test_one_edit(repeated, editor):
