@@ -48,14 +48,14 @@ class CarriedFrom:
 
     @property
     def sentence(self) -> str:
-        """`as published for llama-2-7b (rome/llama-2-7b.yaml), layers [5] of 32 as [5] of 30`."""
+        """`those of llama-2-7b (rome/llama-2-7b.yaml), layers [5] of 32 as [5] of 30`."""
         there, here = self.layers
         told = []
         for name, (old, new) in self.moved.items():
             words = isinstance(new, list) and any(isinstance(one, str) for one in new)  # of projections
             depths = ("", "") if words else (f" of {there}", f" of {here}")
             told.append(f"{name} {_told(old)}{depths[0]} as {_told(new)}{depths[1]}")
-        return ", ".join([f"as published for {self.model} ({self.file})", *told])
+        return ", ".join([f"those of {self.model} ({self.file})", *told])
 
     def announce(self, editor: str, model: str) -> str:
         """What is said before an editor uses such numbers on a model."""

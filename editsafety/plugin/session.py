@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editsafety import abilities, escaping
-from editsafety.errors import StoreError, UsageError
+from editsafety.errors import EditSafetyError, SpoiltProcessError, StoreError, UsageError
 from editsafety.judging.baselines.gate import Gate
 from editsafety.judging.checks import ABILITIES, Check, judge_case, judge_group
 from editsafety.judging.measurable import refuse_unmeasured
@@ -33,7 +33,6 @@ from editsafety.runs.facts import (
     JudgedCheck,
     NotApplicable,
     OrderFacts,
-    RunFacts,
     Unexplained,
     Unusable,
     Wanted,
@@ -219,11 +218,18 @@ class SafetySession:
         return refused
 
     def control(self, control: GroupKey) -> Control:
-        """A control's outcome."""
+        """A control's outcome; a tentative one that cannot be run (it is not prepared) has none."""
         self._ask("control")
-        cases = self.share.members("control", control)
-        records = {case.id: self.record(case) for case in cases}
-        report = RunReport.of(self.plan, self.policy, records, RunFacts(), planned=())
+        records = {}
+        for case in self.share.members("control", control):
+            try:
+                records[case.id] = self.record(case)
+            except (StoreError, SpoiltProcessError):
+                raise  # of this process, not of the control
+            except EditSafetyError:
+                if not case.tentative:
+                    raise
+        report = RunReport.of(self.plan, self.policy, records, self.store.facts(), planned=())
         return next(c for c in report.controls if (c.model, c.editor) == (slug(control.model), label(control.editor)))
 
     def handle(self) -> ModelHandle:

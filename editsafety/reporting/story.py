@@ -57,10 +57,11 @@ def set_aside(report: RunReport) -> list[str]:
 
 
 def footnotes(report: RunReport) -> list[str]:
-    """What a verdict has to be read with: whose hyperparameters were used where a model has none of its own."""
+    """What a verdict has to be read with: whose hyperparameters were judged where a model has none of its own."""
     editors: dict[tuple[str, str], list[str]] = {}
-    for (model, editor), facts in report.facts.editors.items():
-        if facts.carried_from is not None:
+    for model, editor, _ in report.standing:
+        facts = report.facts.editors.get((model, editor))
+        if facts is not None and facts.carried_from is not None:
             editors.setdefault((model, facts.carried_from.sentence), []).append(editor)
     return [
         f"numbers of {', '.join(names)} on {model}: {said}; nobody has measured whether they suit it"

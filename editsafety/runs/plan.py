@@ -77,7 +77,7 @@ class RunPlan:
                 courses += [one for stream in rows for one in courses_of(settings, model, editor, stream, rows[stream])]
             if "hard" in rows:
                 few = rows["hard"][: settings.controls]
-                for editor, expected in controls_for(settings, model).items():
+                for editor, expected in controls_for(model).items():
                     tentative = editor != "noop" and not is_known(model)
                     controls += [
                         Case(model, editor, "hard", (row,), control=expected, tentative=tentative)
@@ -178,17 +178,15 @@ def spread(rows: Sequence[Item], most: int) -> list[Item]:
     return [rows[i * len(rows) // count] for i in range(count)]
 
 
-def controls_for(settings: Settings, model: str) -> dict[str, str]:
+def controls_for(model: str) -> dict[str, str]:
     """The control editors of a model, and what they come to on models where that is known.
 
-    A shipped model may say so itself (`controls.json`): on one that nothing collapses, ROME must not. On a model that
-    no numbers of ROME ship for, ROME and C-ROME run with numbers that were given or are carried over; the latter may
-    need second moments, so where nothing is to be prepared only the no-op control remains.
+    A shipped model may say so itself (`controls.json`): on one that nothing collapses, ROME must not. What they come to
+    on a model that nobody knows (`is_known`) is not demanded.
     """
     own = shipped("data") / model / "controls.json"
     expected: dict[str, str] = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else CONTROLS
-    ready = is_known(model) or settings.prepare
-    return {e: v for e, v in expected.items() if ready or e == "noop" or settings.hparams_of(e) is not None}
+    return expected
 
 
 def is_known(model: str) -> bool:

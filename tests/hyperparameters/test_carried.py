@@ -75,10 +75,10 @@ def test_a_variant_keeps_its_own_number() -> None:
 
 def test_it_is_said_whose_numbers_they_are_and_what_was_moved() -> None:
     assert origin("memit", SMOLLM).sentence == (
-        "as published for llama-2-7b (memit/llama-2-7b.yaml), layers [4, 5, 6, 7, 8] of 32 as [4, 5, 6, 7] of 30"
+        "those of llama-2-7b (memit/llama-2-7b.yaml), layers [4, 5, 6, 7, 8] of 32 as [4, 5, 6, 7] of 30"
     )
     assert origin("grace", SMOLLM).sentence.endswith("layer 27 of 32 as 25 of 30")
-    assert origin("kn", SMOLLM).sentence == "as published for llama-2-7b (kn/llama-2-7b.yaml)"
+    assert origin("kn", SMOLLM).sentence == "those of llama-2-7b (kn/llama-2-7b.yaml)"
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_reports_need_no_torch():
 def test_whose_numbers_they_are_is_said_with_the_verdict_in_every_format():
     origin = CarriedFrom("gpt2-xl", "rome/gpt2-xl.yaml", (48, 4), {"layers": ([17], [1])})
     said = (
-        "numbers of rome, c_rome on pocket-neo: as published for gpt2-xl (rome/gpt2-xl.yaml), layers [17] of 48 as [1] "
+        "numbers of rome, c_rome on pocket-neo: those of gpt2-xl (rome/gpt2-xl.yaml), layers [17] of 48 as [1] "
         "of 4; nobody has measured whether they suit it"
     )
     made = builders.example()

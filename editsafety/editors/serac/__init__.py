@@ -131,7 +131,11 @@ class Serac(Editor):
         """Train both networks. `corpus` holds texts that ask for nothing (pocket models bring theirs)."""
         if corpus is None and self.missing() is None:
             return
-        settings = self.hparams
+        settings, progress = self.hparams, progress or Progress.quiet()
+        progress.say(
+            f"{self.name} on {self.handle.name}: its networks are trained on {len(self.requests)} requests of "
+            f"{settings.training}, {settings.num_steps} steps of {settings.batch_size}"
+        )
         examples = networks.Examples(self.handle, self.requests, self._texts(corpus), random.Random(self.seed))
         device = self.handle.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -143,7 +147,7 @@ class Serac(Editor):
                 steps=settings.num_steps,
                 batch_size=settings.batch_size,
                 lr=settings.lr,
-                progress=progress or Progress.quiet(),
+                progress=progress,
             )
         tensors = {f"scope.{key}": tensor for key, tensor in scope.state_dict().items()}
         tensors |= {f"answer.{key}": tensor for key, tensor in answer.state_dict().items()}
