@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 
 from editsafety.datasets.request import EditRequest
-from editsafety.editing import gradients, logits
+from editsafety.editing import gradients
 from editsafety.editing.keys import by_token
 from editsafety.editing.subject import locate, locate_text
 from editsafety.editing.suffix import Suffix
 from editsafety.hyperparameters import Hparams
-from editsafety.model import trace
+from editsafety.model import logits, trace
 from editsafety.model.handle import ModelHandle
 
 KL_PROMPT = "{} is a"

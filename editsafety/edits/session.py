@@ -102,6 +102,10 @@ class EditSession:
         self._frame = Frame.of(self.handle)
         self._seal = Seal.of(self.handle)
         self._names, self._device = self._parameters(), self.handle.device
+        self._touched = self.handle.engine.touched
+        if not self._outside:
+            self.handle.engine.sealed(self._seal)
+            self.handle.engine.touched = frozenset()
         self.handle.open_sessions += 1
         return self
 
@@ -155,8 +159,9 @@ class EditSession:
         was made for the old ones (edits, statistics) is taken for theirs.
         """
         self.handle.identity = self.handle.fingerprint()
-        self.handle.engine.forget()
         frame, seal = Frame.of(self.handle), Seal.of(self.handle)
+        self.handle.engine.sealed(seal)
+        self.handle.engine.touched = frozenset()
         self._originals, self._riding, self.applied = {}, [], []
         self._frame = replace(frame, handle={**frame.handle, "open_sessions": self._outside})
         self._seal = seal
@@ -233,6 +238,7 @@ class EditSession:
         running = () if self._watch is None else self._watch.threads.left_running()
         started = time.perf_counter()
         self.handle.open_sessions = self._outside
+        self.handle.engine.touched = self._touched
         try:
             self._stop_riding(self._riding)
             for original in self._originals.values():
@@ -292,6 +298,8 @@ class EditSession:
             home = parameter.data
             kept = home.to("cpu", copy=True) if self._park == "cpu" else home
             self._originals[id(parameter)] = _Original(parameter, home, kept, parameter.requires_grad, parameter.grad)
+            names = (name for name, one in self._parameters().items() if one is parameter)
+            self.handle.engine.touched = (self.handle.engine.touched or frozenset()).union(names)
         if self._park == "cpu":
             parameter.data.copy_(value)
         else:
