@@ -29,13 +29,13 @@ import torch
 from torch import Tensor
 
 from editsafety.datasets.request import EditRequest
-from editsafety.editing import buckets, gradients, logits
+from editsafety.editing import buckets, gradients
 from editsafety.editing.keys import by_token
 from editsafety.editing.subject import locate, locate_text
 from editsafety.editing.suffix import Suffix
 from editsafety.engine.once import once
 from editsafety.hyperparameters import Hparams
-from editsafety.model import trace
+from editsafety.model import logits, trace
 from editsafety.model.handle import ModelHandle
 
 KL_PROMPT = "{} is a"
