@@ -318,8 +318,9 @@ def test_report_judges_again_with_the_same_exit_code_in_every_format(finished, c
     assert command("report", folder, "-f", "pdf").code == 4
 
 
-def test_report_of_a_run_with_an_editor_in_error_is_the_same_and_was_not_interrupted(run, command):
-    code = run("rome", "Nudge", limit=1, quiet=True).code
+def test_report_of_a_run_with_an_editor_in_error_is_the_same_and_was_not_interrupted(run, command, tmp_path):
+    wrong = written(tmp_path, "wrong.yaml", "layers: [99]\n")
+    code = run("ft", "Nudge", limit=1, quiet=True, hparams=f"ft={wrong}").code
     body = command("report", "out", "-f", "json")
     assert body.code == code == 13
     assert json.loads(body.out) == report("out")
