@@ -29,7 +29,7 @@ from editsafety.runs import folders
 from editsafety.runs.case import Case
 from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.facts import EditorFacts, RunFacts, Wanted
-from editsafety.runs.plan import RunPlan
+from editsafety.runs.plan import RunPlan, keep_known
 from editsafety.runs.settings import Output, Settings, changed_options
 from editsafety.runs.store import Store
 from editsafety.shipped import shipped
@@ -127,7 +127,8 @@ def run(
     if safety is None or code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERNAL_ERROR):
         raise typer.Exit(int(code))
     if safety.report is None:
-        typer.echo("editsafety: nothing was judged; no item matched.", err=True)
+        why = [f"{source}: {line}." for source, lines in safety.plan.unread.items() for line in lines]
+        typer.echo(" ".join(["editsafety: nothing was judged; no item matched.", *why]), err=True)
         if code == pytest.ExitCode.INTERRUPTED:
             raise options.Interrupted
         raise typer.Exit(NOTHING_JUDGED)
@@ -193,8 +194,8 @@ def stored(folder: Path, policy: str | None = None) -> RunReport:
             f"{folder}: holds no run (no {folders.PLAN} and {folders.STORE}). Give a folder under reports/."
         )
     settings = Settings.stored(about["settings"], str(folder / folders.PLAN))
-    plan = RunPlan.of(settings)
     store = Store(folder / folders.STORE)
+    plan = keep_known(RunPlan.of(settings), store)
     facts = store.facts()
     planned = plan.wanted(facts.asked)
     if facts.asked.apart:  # no options lay these cases out: they are as their records say

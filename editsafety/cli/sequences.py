@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +31,7 @@ from editsafety.runs import folders
 from editsafety.runs.case import Block, Case
 from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.facts import Ended, Problem, Unusable, Wanted
-from editsafety.runs.plan import NONE, RunPlan
+from editsafety.runs.plan import NONE, RunPlan, models_to_ask
 from editsafety.runs.schedule import KINDS, Schedule
 from editsafety.runs.settings import Settings, changed_options
 from editsafety.supervision.labs import Labs, wants_one_process
@@ -48,7 +50,7 @@ def sequence(
         Settings,
         only(
             *("models", "editors", "every", "keep_going", "items", "texts", "texts_from", "hparams", "policy"),
-            *("collapse_above", "seed", "skip_bad_rows", "timeout", *options.LOADING),
+            *("collapse_above", "seed", "known", "all_facts", "skip_bad_rows", "timeout", *options.LOADING),
         ),
     ],
     requests: Annotated[
@@ -87,11 +89,14 @@ def sequence(
         settings, hard=requests if stream == "hard" else "", normal=requests if stream == "normal" else "",
         limit=max(limit, *sizes), controls=0, prepare=True, probe=tuple(probe or (NONE,)),
     )  # fmt: skip
-    plan = _laid_out(RunPlan.of(asked), stream, along, alone)
+    asked = replace(asked, known=False, all_facts=True) if alone else asked
+    offered = RunPlan.of(asked)
+    lay_out = partial(_laid_out, stream=stream, along=along, alone=alone)
+    plan = lay_out(offered)
     refuse_unmeasured(Policy.of(asked), map(measurement_of, probe or ()))
     folder = out or Path("reports") / f"sequence-{plan.digest()[:12]}"
     try:
-        report = _run(plan, folder, options.show_progress(quiet=quiet))
+        report = _run(plan, folder, options.show_progress(quiet=quiet), offered, lay_out)
     except KeyboardInterrupt:
         raise options.Interrupted from None
     report = with_command(report)
@@ -126,17 +131,23 @@ def _cases(plan: RunPlan, block: Block, stream: str, along: Schedule, alone: str
     return [Case(*block, stream, requests[: max(along.sizes)] if along.kind == "batch" else requests, along)]
 
 
-def _run(plan: RunPlan, folder: Path, progress: Progress) -> RunReport:
+def _run(
+    begun: RunPlan, folder: Path, progress: Progress, offered: RunPlan, lay_out: Callable[[RunPlan], RunPlan]
+) -> RunReport:
+    """Run what was begun; where only known facts are wanted, the same schedule along those of the plan on offer."""
     from editsafety.runs.store import Store
 
-    lock = folders.begin(folder, plan)
-    store = Store(folder / folders.STORE)
+    lock = folders.begin(folder, begun)
+    store, log = Store(folder / folders.STORE), folder / "output.log"
+    plan = begun
+    if models_to_ask(offered.settings):
+        asking = Labs(offered, store, progress, (), (), 1, log, wants_one_process())
+        plan = lay_out(asking.known_only())
     cases = [*plan.cases, *plan.courses]
     probed = tuple(case.id for case in plan.cases if case.probed)
     store.note(Wanted(tuple(case.id for case in cases), probed, apart=True))
     store.note(Ended(interrupted=True))
     store.note(Unusable())
-    log = folder / "output.log"
     labs = Labs(plan, store, progress, cases, live=(), workers=1, log=log, in_process=wants_one_process())
     try:
         run = labs.computing.record
@@ -146,7 +157,7 @@ def _run(plan: RunPlan, folder: Path, progress: Progress) -> RunReport:
     store.note(Ended(interrupted=False))
     if len(records) == len(cases):
         shutil.rmtree(folder / folders.EDITS, ignore_errors=True)
-        folders.finish(folder, plan)
+        folders.finish(folder, begun)
     lock.release()
     policy = Policy.of(plan.settings)
     return RunReport.of(plan, policy, records, store.facts(), planned=cases)

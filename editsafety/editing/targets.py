@@ -29,13 +29,13 @@ import torch
 from torch import Tensor
 
 from editsafety.datasets.request import EditRequest
-from editsafety.editing import buckets, gradients, logits
+from editsafety.editing import buckets, gradients
 from editsafety.editing.keys import by_token
 from editsafety.editing.subject import locate, locate_text
 from editsafety.editing.suffix import Suffix
 from editsafety.engine.once import once
 from editsafety.hyperparameters import Hparams
-from editsafety.model import trace
+from editsafety.model import logits, trace
 from editsafety.model.handle import ModelHandle
 
 KL_PROMPT = "{} is a"
@@ -109,7 +109,7 @@ def optimise_many(
         with gradients.only(handle.model):
             most = 0 if handle.engine.plain else buckets.most_tokens(handle)
             for bucket in buckets.by_width([one.width for one in searches], len(searches[0].rows), most):
-                _descend(_Block.of(handle, module, [searches[place] for place in bucket]), settings)
+                _descend(_Bucket.of(handle, module, [searches[place] for place in bucket]), settings)
         return _packed([search.target() for search in searches])
 
     numbers = {name: getattr(settings, name) for name in TargetHparams.model_fields}
@@ -122,7 +122,7 @@ def _packed(targets: Sequence[Target]) -> dict[str, Tensor]:
     return {
         "value": torch.stack([one.value for one in targets]),
         "start": torch.stack([one.start for one in targets]),
-        "figures": torch.tensor(figures, dtype=torch.float64),
+        "figures": torch.tensor(figures, dtype=torch.float32),
     }
 
 
@@ -133,7 +133,7 @@ def _unpacked(tensors: Mapping[str, Tensor]) -> tuple[Target, ...]:
     )
 
 
-def _descend(batch: _Block, settings: TargetHparams) -> None:
+def _descend(batch: _Bucket, settings: TargetHparams) -> None:
     """Gradient descent on every delta of a batch, until the last of them has converged."""
     optimiser = torch.optim.Adam([search.delta for search in batch.searches], lr=settings.v_lr)
     while True:
@@ -206,7 +206,7 @@ class _Search:
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
+class _Bucket:
     """Searches whose rows are run together, one search after the other; each has as many rows as any other."""
 
     handle: ModelHandle
@@ -215,13 +215,13 @@ class _Block:
     suffix: Suffix
 
     @classmethod
-    def of(cls, handle: ModelHandle, module: str, searches: Sequence[_Search]) -> _Block:
+    def of(cls, handle: ModelHandle, module: str, searches: Sequence[_Search]) -> _Bucket:
         """What stands before the subjects is computed here."""
         rows = [row for search in searches for row in search.rows]
         starts = [start for search in searches for start in search.starts]
         return cls(handle, module, searches, Suffix(handle, rows, starts))
 
-    def only(self, going: Sequence[_Search]) -> _Block:
+    def only(self, going: Sequence[_Search]) -> _Bucket:
         """The batch without what has converged."""
         if len(going) == len(self.searches):
             return self

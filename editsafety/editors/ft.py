@@ -25,11 +25,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from editsafety.datasets.request import EditRequest
-from editsafety.editing import gradients, logits
+from editsafety.editing import gradients
 from editsafety.editors import Editor, Traits
 from editsafety.edits.edit import Edit, Replace
 from editsafety.edits.session import EditSession
 from editsafety.hyperparameters import Hparams, Published
+from editsafety.model import logits
 from editsafety.model.handle import ModelHandle
 
 

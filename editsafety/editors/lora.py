@@ -27,12 +27,13 @@ from pydantic import Field
 from torch import Tensor
 
 from editsafety.datasets.request import EditRequest
-from editsafety.editing import gradients, logits
+from editsafety.editing import gradients
 from editsafety.editors import Editor, Traits
 from editsafety.edits.edit import Edit, LowRank
 from editsafety.edits.session import EditSession
 from editsafety.errors import UsageError
 from editsafety.hyperparameters import Hparams, Published
+from editsafety.model import logits
 from editsafety.model.architectures import Part
 from editsafety.model.handle import ModelHandle
 from editsafety.model.sites import Layout, Site

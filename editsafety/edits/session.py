@@ -103,7 +103,9 @@ class EditSession:
         self._frame = Frame.of(self.handle)
         self._seal = Seal.of(self.handle)
         self._names, self._device = self._parameters(), self.handle.device
+        self._touched = self.handle.engine.touched
         if not self._outside:
+            self.handle.engine.touched = frozenset()
             around = None if self._watch is None else self._watch.surroundings
             testify(self.handle, self._frame, self._seal, around, self._baseline)
         self.handle.open_sessions += 1
@@ -239,6 +241,7 @@ class EditSession:
         self.handle.open_sessions = self._outside
         if not self._outside:
             self.handle.engine.witness = None
+        self.handle.engine.touched = self._touched
         try:
             self._stop_riding(self._riding)
             for original in self._originals.values():
@@ -298,6 +301,8 @@ class EditSession:
             home = parameter.data
             kept = home.to("cpu", copy=True) if self._park == "cpu" else home
             self._originals[id(parameter)] = _Original(parameter, home, kept, parameter.requires_grad, parameter.grad)
+            names = (name for name, one in self._parameters().items() if one is parameter)
+            self.handle.engine.touched = (self.handle.engine.touched or frozenset()).union(names)
         if self._park == "cpu":
             parameter.data.copy_(value)
         else:

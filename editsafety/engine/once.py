@@ -39,7 +39,7 @@ Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class Remembered:
     """What was worked out, on the CPU, and what that took."""
 
     tensors: Tensors
@@ -48,7 +48,7 @@ class Known:
     peak_bytes: int | None
 
     @classmethod
-    def of(cls, tensors: Tensors, seconds: float, peak_bytes: int | None) -> Known:
+    def of(cls, tensors: Tensors, seconds: float, peak_bytes: int | None) -> Remembered:
         """A copy: whoever asked may do to his tensors what he likes."""
         return cls({name: _copy(tensor, "cpu") for name, tensor in tensors.items()}, seconds, peak_bytes)
 
@@ -62,7 +62,7 @@ class Known:
         tensor_files.save(path, self.tensors, {"seconds": self.seconds, "peak_bytes": self.peak_bytes})
 
     @classmethod
-    def load(cls, path: Path) -> Known | None:
+    def load(cls, path: Path) -> Remembered | None:
         """Read it; None where there is none, or its file is not what was written."""
         if not path.is_file():
             return None
@@ -86,7 +86,7 @@ def once(handle: ModelHandle, asked: Mapping[str, Any], work: Callable[[], Tenso
     if known is None:
         with metered(handle.device) as reading:
             tensors = work()
-        _keep(handle, key, Known.of(tensors, reading.seconds, _peak(handle)))
+        _keep(handle, key, Remembered.of(tensors, reading.seconds, _peak(handle)))
         return tensors
     if handle.engine.effort is not None:
         handle.engine.effort.charge(known.seconds, known.peak_bytes)
@@ -128,17 +128,17 @@ def _code() -> str:
     return code.hexdigest()
 
 
-def _find(handle: ModelHandle, key: str) -> Known | None:
-    found = handle.engine.kept.get((Known, key))
-    if isinstance(found, Known) or handle.engine.folder is None:
+def _find(handle: ModelHandle, key: str) -> Remembered | None:
+    found = handle.engine.kept.get((Remembered, key))
+    if isinstance(found, Remembered) or handle.engine.folder is None:
         return found
-    return Known.load(_file(handle.engine.folder, key))
+    return Remembered.load(_file(handle.engine.folder, key))
 
 
-def _keep(handle: ModelHandle, key: str, result: Known) -> None:
+def _keep(handle: ModelHandle, key: str, result: Remembered) -> None:
     engine = handle.engine
-    engine.kept[Known, key] = result
-    mine = {name: one for name, one in engine.kept.items() if isinstance(one, Known)}
+    engine.kept[Remembered, key] = result
+    mine = {name: one for name, one in engine.kept.items() if isinstance(one, Remembered)}
     size = sum(one.size for one in mine.values())
     for name, one in mine.items():
         if size <= MOST:

@@ -15,7 +15,7 @@ from editsafety.lab.lab import Lab
 from editsafety.model.handle import ModelHandle
 from editsafety.progress import Progress
 from editsafety.runs.folders import STORE
-from editsafety.runs.plan import RunPlan
+from editsafety.runs.plan import RunPlan, keep_known
 from editsafety.runs.settings import Settings
 from editsafety.runs.store import Store
 
@@ -52,7 +52,9 @@ def crash_test(
     handle = ModelHandle.of(model, tokenizer, name=name)
     with tempfile.TemporaryDirectory() as temporary:
         store = Store((folder or Path(temporary)) / STORE)
-        lab = Lab(plan, store, progress or Progress.quiet(), handles={name: handle})
+        shown, handles = progress or Progress.quiet(), {name: handle}
+        plan = keep_known(plan, store, Lab(plan, store, shown, handles=handles).knows, shown)
+        lab = Lab(plan, store, shown, handles=handles)
         records = {}
         for case in lab.wanted:
             try:

@@ -33,6 +33,7 @@ from editsafety.lab.bench import Bench
 from editsafety.lab.edit_store import EditStore, edit_key
 from editsafety.lab.terms import refusal
 from editsafety.lab.tools import Tools
+from editsafety.lab.truths import gives_true_answers
 from editsafety.lab.walk import walk
 from editsafety.lab.watch import Sign, Watch, unwatched
 from editsafety.model.handle import ModelHandle
@@ -104,6 +105,10 @@ class Lab:
         """
         with self._boundary(block):
             return self.keys.shared(block)
+
+    def knows(self, model: str, requests: Sequence[EditRequest]) -> list[bool]:
+        """Whether the unedited model gives the true answer of each request. Raises EditSafetyError."""
+        return gives_true_answers(self.tools.bench(model).handle, requests, self.plan.settings.batch_size)
 
     def refusal(self, case: Case) -> str | None:
         """Why an editor cannot go along a case's schedule: its traits. None when it can."""

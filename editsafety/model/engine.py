@@ -34,6 +34,8 @@ class Engine:
     folder: Path | None = None  # where other processes find it, too
     witness: Witness | None = None  # None outside of every session: nobody knows what the model is
     effort: Effort | None = None  # of the edit that is being computed
+    # The parameters that edits have changed in the open sessions, under all of their names; None outside of sessions.
+    touched: frozenset[str] | None = None
 
     def forget(self) -> None:
         """Drop all that is remembered: the model may not be what it was."""

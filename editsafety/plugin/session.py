@@ -37,7 +37,7 @@ from editsafety.runs.facts import (
     Unusable,
     Wanted,
 )
-from editsafety.runs.plan import NONE, RunPlan
+from editsafety.runs.plan import NONE, RunPlan, keep_known, models_to_ask
 from editsafety.runs.shards import WHOLE, Shard
 from editsafety.runs.store import Store
 from editsafety.supervision import Labs
@@ -68,7 +68,7 @@ class SafetySession:
         capture: Any = None,
         shard: Shard = WHOLE,
     ) -> None:
-        self.plan = plan
+        self.plan = self._begun = plan
         self.share = Share(plan, shard)
         self.policy = Policy.of(plan.settings)
         asked = [probe for probe in plan.settings.probe if probe != NONE]
@@ -102,7 +102,7 @@ class SafetySession:
         if given and not shard.is_whole:
             raise UsageError("a part of a run is not held against a baseline: give it to `editsafety merge`.")
         gate = None if worker else Gate.asked(Path(given) if given else None, *limits)
-        return cls(
+        session = cls(
             plan,
             folder,
             worker=worker["workerid"] if worker else None,
@@ -114,13 +114,16 @@ class SafetySession:
             capture=config.pluginmanager.getplugin("capturemanager"),
             shard=shard,
         )
+        if not config.option.collectonly:
+            session._keep_known()
+        return session
 
     @property
     def store(self) -> Store:
         """The store of this run; the folder is made when it is first used."""
         if self._store is None:
             if self.worker is None:
-                self._lock = folders.begin(self.folder, self.plan, self.share.shard)
+                self._lock = folders.begin(self.folder, self._begun, self.share.shard)
             self._store = Store(self.folder / folders.STORE)
             if self.worker is None:
                 self._store.note(Unusable())  # whatever was refused before: this session finds out for itself
@@ -253,8 +256,7 @@ class SafetySession:
 
         class Edited(EditSession):
             def __enter__(self) -> Edited:
-                super().__enter__()
-                self.apply(edit)
+                super().__enter__().apply(edit)
                 return self
 
         return Edited(handle)
@@ -281,19 +283,18 @@ class SafetySession:
         asked = self.store.fact(Wanted) or Wanted()
         if not (asked.cases or timed):
             return
-        planned = self.plan.wanted(asked)
-        records = self.store.finished(planned)
+        records = self.store.finished(planned := self.plan.wanted(asked))
         self.store.note(Ended(interrupted, stopped))
         facts = self.store.facts()
         if facts.refused:
             raise StoreError(f"{self.folder}: {facts.refused}")
         judge = partial(RunReport.of, self.plan, self.policy, records, planned=planned, interrupted=interrupted)
-        first = judge(replace(facts, unexplained=()))
-        explained = first.verdict is None or first.verdict.fails
+        first = judge(replace(facts, unexplained=())).verdict
+        explained = first is None or first.fails
         self.store.note(Unexplained(() if explained else tuple(f"{test}: {said}" for test, said in failed.items())))
         found = judge(self.store.facts())
-        kept = found if asked.cases else None  # costs alone are kept, and judged by nothing but a baseline
-        self.report = kept if self._gate is None else self._gate.judged(found)
+        # Costs alone are kept, and judged by nothing but a baseline.
+        self.report = self._gate.judged(found) if self._gate is not None else found if asked.cases else None
         try:
             if self.report is not None:
                 outlets.write(self.report, self.folder, self._comment_to)
@@ -302,7 +303,7 @@ class SafetySession:
         whole = all(case.id in records or case.id in facts.not_applicable for case in planned)
         if not interrupted and whole:
             shutil.rmtree(self.folder / folders.EDITS, ignore_errors=True)
-            folders.finish(self.folder, self.plan, self.share.shard)
+            folders.finish(self.folder, self._begun, self.share.shard)
 
     def show(self, stream: Any) -> None:
         """Render the report to a terminal stream."""
@@ -311,6 +312,13 @@ class SafetySession:
         place = ReportPlace(folders.suites(), folders.near(self.folder), time.monotonic() - self._start)
         as_terminal.render(self.report, console, place)
         github.annotate(self.report, stream)
+
+    def _keep_known(self) -> None:
+        """Lay out known facts only, where that is wanted: workers look up what was found out before they started."""
+        if models_to_ask(self.plan.settings):
+            with self._shown():
+                self.plan = keep_known(self.plan, self.store) if self.worker else self.labs.known_only()
+            self._labs, self.share = None, Share(self.plan, self.share.shard)
 
     def _ask(self, name: str) -> None:
         if name not in self._asked:

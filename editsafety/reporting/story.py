@@ -15,6 +15,7 @@ from editsafety.names import label, slug, tag
 from editsafety.numbers import counting, times
 from editsafety.reporting import against
 from editsafety.runs.case_record import CaseRecord
+from editsafety.runs.plan import models_to_ask
 from editsafety.runs.settings import Settings
 
 _INTEGRITY = ("restore", "undeclared", "leftovers")
@@ -268,7 +269,15 @@ def _pytest(report: RunReport, suites: str, room: str, selected: str, of: Group 
     model = next(name for name in settings.models if slug(name) == slug(of.model))
     editor = next(name for name in settings.editors if label(name) == of.editor)
     chosen = ["-k", selected, "--editsafety-model", model, "--editsafety-editor", editor]
-    return f"pytest {where} {shlex.join([*chosen, *_replay_words(settings)])}"
+    asked = _words_on_facts(settings, of)
+    return f"pytest {where} {shlex.join([*chosen, *asked, *_replay_words(settings)])}"
+
+
+def _words_on_facts(settings: Settings, of: Group | CaseRecord) -> list[str]:
+    """A single edit is found by its id among all requests; the requests of a course are those that were known then."""
+    if isinstance(of, Group) or of.schedule.kind == "single":
+        return ["--editsafety-all-facts"] if settings.all_facts or models_to_ask(settings) else []
+    return [f"--editsafety-{word}" for word in ("known", "all-facts") if getattr(settings, word.replace("-", "_"))]
 
 
 @lru_cache(maxsize=4)

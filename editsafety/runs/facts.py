@@ -149,6 +149,14 @@ class Unedited(OfModel):
 
 
 @dataclass(frozen=True)
+class Known(OfModel):
+    """Whether an unedited model gives the true answers of requests, as far as it was asked."""
+
+    kind: ClassVar[str] = "known"
+    answers: Mapping[str, bool] = field(default_factory=dict)  # by digest of the request
+
+
+@dataclass(frozen=True)
 class Pace(OfModel):
     """How long measuring the unedited model took: a yardstick for how long edits of it may take."""
 
@@ -321,7 +329,7 @@ class RunFacts:
 
 _SESSION = (Wanted, Ended, Unusable, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
 _SUBJECTS = (
-    *(ModelFacts, ModelFiles, Unedited, Pace, EditorFacts),
+    *(ModelFacts, ModelFiles, Unedited, Known, Pace, EditorFacts),
     *(Yardstick, RepeatedCost, BlockKey, OrderFacts, Drifted, Problem),
 )
 KINDS: Mapping[str, type[RunFact]] = {fact.kind: fact for fact in (*_SESSION, *_SUBJECTS)}

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from editsafety import __version__, datasets, discovery, hyperparameters
-from editsafety.datasets.reading import Sifted
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import UsageError
 from editsafety.names import label, parts, slug
+from editsafety.progress import Progress
 from editsafety.runs.case import Case
-from editsafety.runs.facts import Wanted
+from editsafety.runs.facts import Known, Wanted
+from editsafety.runs.offers import HARDEDIT, Ask, find_known, is_real, leaves_unknown_out, offer
 from editsafety.runs.schedule import Schedule
 from editsafety.runs.settings import Settings
+from editsafety.runs.store import Store
 from editsafety.shipped import shipped
 
 Item = TypeVar("Item")
@@ -41,14 +43,19 @@ class RunPlan:
     unread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what of a source is in no request, in words
 
     @classmethod
-    def of(cls, settings: Settings) -> RunPlan:
-        """Read the data and lay out every case. Raises UsageError or DataError before any model is loaded."""
+    def of(cls, settings: Settings, known: Mapping[str, Known] | None = None) -> RunPlan:
+        """Read the data and lay out every case. Raises UsageError or DataError before any model is loaded.
+
+        `known` are the answers of models, by name, of whose requests only known facts are taken (`kept_known`).
+        """
         if not settings.models:
             raise UsageError(
                 "no model was given. Name one: --model pocket-neo, a hub id, a local folder, random:gpt2-xl."
             )
         if not settings.editors:
             raise UsageError("no editor was given. Name one: --editor rome, or path/to/file.py:ClassName.")
+        if settings.known and settings.all_facts:
+            raise UsageError("--known and --all-facts were both given. Give one of them.")
         settings = replace(settings, editors=_expanded(settings.editors))
         _refuse_stray_hparams(settings)
         for editor in settings.editors:
@@ -61,14 +68,10 @@ class RunPlan:
         unread: dict[str, tuple[str, ...]] = {}
         for model in dict.fromkeys(settings.models):
             specs = streams(settings, model)
-            found = {name: _read(spec, settings) for name, spec in specs.items() if spec}
+            answers = (known or {}).get(model)
+            found = {name: offer(settings, model, spec, answers) for name, spec in specs.items() if spec}
             rows = {name: reading.requests for name, reading in found.items()}
             unread |= {f"{slug(model)} {name}": one.sentences for name, one in found.items() if one.sentences}
-            if not rows:
-                raise UsageError(
-                    f"nothing to edit on {model}: no requests ship for it. "
-                    "Give some: --normal counterfact:FILE.json, --hard hardcf:FILE.json, or FILE.jsonl."
-                )
             spec = text_source(settings, model)
             texts[model] = datasets.texts(spec, limit=settings.texts, offline=settings.offline)
             sources |= {f"{slug(model)} {name}": spec for name, spec in {**specs, "texts": spec}.items() if spec}
@@ -152,10 +155,25 @@ class RunPlan:
         }
 
 
-def _read(spec: str, settings: Settings) -> Sifted:
-    return datasets.read_requests(
-        spec, limit=settings.limit, skip_bad_rows=settings.skip_bad_rows, offline=settings.offline
-    )
+def models_to_ask(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """The models of which only known facts are edited, and the data sets that they are asked about."""
+    asked = [model for model in dict.fromkeys(settings.models) if leaves_unknown_out(settings, model)]
+    return {model: tuple(spec for spec in streams(settings, model).values() if spec) for model in asked}
+
+
+def keep_known(plan: RunPlan, store: Store, ask: Ask | None = None, progress: Progress | None = None) -> RunPlan:
+    """The plan of the same settings with known facts only, where these ask for that.
+
+    What the models know is in the store of the run, or is found out by `ask` and put there. Where neither tells, the
+    plan stays as it is. Raises what `ask` does.
+    """
+    known: dict[str, Known] = {}
+    for model, specs in models_to_ask(plan.settings).items():
+        if ask is not None:
+            known[model] = find_known(plan.settings, model, specs, store, ask, progress)
+        elif (found := store.fact(Known, slug(model))) is not None:
+            known[model] = found
+    return RunPlan.of(plan.settings, known) if known else plan
 
 
 def courses_of(
@@ -197,18 +215,17 @@ def is_known(model: str) -> bool:
 def streams(settings: Settings, model: str) -> dict[str, str]:
     """The data of the hard and the normal stream for a model; "" where there is none.
 
-    A pocket model without hard cases of its own is asked those that collapse another one, a model of the GPT family
-    the shipped HardEdit, which was written for its tokenizer.
+    A pocket model without hard cases of its own is asked those that collapse another one; a real model HardEdit, and
+    facts of the world in other places and words.
     """
     hard, normal = settings.hard, settings.normal
     if not hard and not normal:
         own = (model, *sorted(path.parent.name for path in shipped("data").glob("pocket-*/hardcf.jsonl")))
         candidates = own if model.startswith("pocket-") else own[:1]
         hard = next((f"{name}/hardcf" for name in candidates if _has_hard_cases(name)), "")
-        if not hard and "gpt" in slug(model) and not model.startswith("random:"):
-            hard = "hardedit"
-        if model.startswith(("pocket-", "random:")):
-            normal = "pocket-world/normal"
+        if is_real(model):
+            return {"hard": HARDEDIT, "normal": "english/normal"}
+        normal = "pocket-world/normal"
     return {"hard": hard, "normal": normal}
 
 

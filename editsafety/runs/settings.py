@@ -182,6 +182,13 @@ class Settings:
     limit: int | None = option(
         None, help="maximum number of requests of each stream", at_least=1, unset="all", replayed=False
     )
+    known: bool = option(
+        False, help="only requests whose true answer the unedited model gives",
+        unset="on for the requests that ship for real models", replayed=False,
+    )  # fmt: skip
+    all_facts: bool = option(
+        False, help="also requests whose true answer the unedited model does not give", replayed=False
+    )
     skip_bad_rows: bool = option(False, help="leave rows of requests out that cannot be used, and say which")
     hparams: tuple[str, ...] = option(
         (), help="hyperparameters in place of the shipped ones: FILE, or editor=FILE; repeatable"

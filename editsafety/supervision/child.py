@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from editsafety.datasets.request import EditRequest
 from editsafety.errors import (
     DataError,
     EditorError,
@@ -149,6 +150,8 @@ def _answer(lab: Lab, cases: Mapping[str, Case], question: Mapping[str, Any], si
         if question["ask"] == "order":
             lab.same_in_any_order(*question["block"])
             return {"answer": True}
+        if question["ask"] == "known":
+            return {"answer": lab.knows(question["model"], list(map(EditRequest.from_json, question["requests"])))}
         case = replace(cases[question["case"]], probed=question["probed"])
         if question["ask"] == "refusal":
             return {"answer": lab.refusal(case) or ""}

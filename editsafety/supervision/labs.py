@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from editsafety.errors import EditorError, ModelError, UsageError
 from editsafety.progress import Progress
 from editsafety.runs.case import Case
-from editsafety.runs.plan import RunPlan
+from editsafety.runs.plan import RunPlan, keep_known
 from editsafety.runs.store import Store
 from editsafety.supervision.supervised_lab import SupervisedLab
 
@@ -58,6 +59,19 @@ class Labs:
                 self.plan, self.store, self.progress, workers=self.workers, wanted=self.wanted or None, live=self.live
             )
         return self._here
+
+    def known_only(self) -> RunPlan:
+        """The plan with known facts only, as its settings ask for; who was asked for that is let go of.
+
+        Where a model cannot be asked the plan stays as it is: whoever runs it will say what is wrong with that model.
+        """
+        try:
+            return keep_known(self.plan, self.store, self.computing.knows, self.progress)
+        except (EditorError, ModelError, UsageError):
+            return keep_known(self.plan, self.store)
+        finally:
+            self.close()
+            self._supervised = self._here = None
 
     def close(self) -> None:
         """End the supervised process; it is started again when it is needed."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from editsafety.datasets.request import EditRequest
 from editsafety.errors import DataError, EditorError, EditSafetyError, ModelError, StoreError, UsageError
 from editsafety.lab.watch import Sign
 from editsafety.names import label, slug
@@ -101,6 +102,16 @@ class SupervisedLab:
         while (answer := self._ask(question, case.block)) is None:
             pass
         return str(answer) or None
+
+    def knows(self, model: str, requests: Sequence[EditRequest]) -> list[bool]:
+        """Whether the unedited model gives the true answer of each request, as `Lab.knows`."""
+        question = {"ask": "known", "model": model, "requests": [request.as_json() for request in requests]}
+        block = next(
+            block for block in self._plan.blocks if block[0] == model
+        )  # what is not run where it cannot be asked
+        while (answer := self._ask(question, block)) is None:
+            pass
+        return list(map(bool, answer))
 
     def close(self) -> None:
         """Let the process end."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from editsafety import datasets
 from tests.system import world
 from tests.system.commands import FT, LENIENT, ROOT, cases, given, report
 
@@ -70,6 +72,26 @@ def test_nothing_selected_is_14_and_never_a_pass(run):
     done = run("Nudge", k="no-such-case")
     assert done.code == 14
     assert "nothing was judged" in done.err
+
+
+def test_a_model_that_knows_none_of_the_facts_is_14_and_says_how_many_it_was_asked(run):
+    done = run("Nudge", known=True)
+    assert done.code == 14
+    assert "nothing was judged" in done.err
+    assert "normal: the unedited model gives the true answer of 0 of the 2 requests that it was asked" in done.err
+
+
+def test_known_facts_only_are_edited_where_that_is_asked_for_and_the_report_says_how_many(command):
+    words = ["run", "--model", "pocket-neo", "--editor", "noop", "--normal", "rows.jsonl", "--known", "--limit", "2"]
+    rows = datasets.requests("pocket-world/normal", limit=3)
+    asked = [replace(rows[0], target_true="none of the kind"), *rows[1:]]
+    Path("rows.jsonl").write_text("".join(json.dumps(row.as_json()) + "\n" for row in asked))
+    for _ in range(2):  # the second time from what the first kept
+        command(*words, "--texts", "2", "--suite", "collapse", "--out", "out", "--device", "cpu")
+        assert list(cases(report("out"))) == [f"pocket-neo-noop-{row.id}" for row in rows[1:]]
+        (sentence,) = report("out")["plan"]["unread"]["pocket-neo normal"]
+        assert sentence.startswith("the unedited model gives the true answer of 2 of the 3 requests")
+    assert "gives the true answer of 2 of the 3 requests" in " ".join(command("report", "out").out.split())
 
 
 def test_k_runs_only_the_cases_that_match(run):
@@ -296,8 +318,9 @@ def test_report_judges_again_with_the_same_exit_code_in_every_format(finished, c
     assert command("report", folder, "-f", "pdf").code == 4
 
 
-def test_report_of_a_run_with_an_editor_in_error_is_the_same_and_was_not_interrupted(run, command):
-    code = run("rome", "Nudge", limit=1, quiet=True).code
+def test_report_of_a_run_with_an_editor_in_error_is_the_same_and_was_not_interrupted(run, command, tmp_path):
+    wrong = written(tmp_path, "wrong.yaml", "layers: [99]\n")
+    code = run("ft", "Nudge", limit=1, quiet=True, hparams=f"ft={wrong}").code
     body = command("report", "out", "-f", "json")
     assert body.code == code == 13
     assert json.loads(body.out) == report("out")

@@ -253,7 +253,7 @@ def test_a_folder_that_cannot_be_written_costs_no_edit(handle: ModelHandle, tmp_
 
 
 def test_of_what_is_kept_the_oldest_goes_first(handle: ModelHandle, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = 2 * tiny.WIDTH * 4 + 4 * 8
+    size = 2 * tiny.WIDTH * 4 + 4 * 4
     monkeypatch.setattr(once, "MOST", 2 * size)
     with EditSession(handle):
         for lr in (0.1, 0.2, 0.3):

@@ -21,6 +21,7 @@ from editsafety.runs.facts import (
     EditorFacts,
     Ended,
     JudgedCheck,
+    Known,
     ModelFacts,
     ModelFiles,
     NotApplicable,
@@ -53,6 +54,7 @@ EVERY: tuple[RunFact, ...] = (
     Unexplained(("test_it[a-case]: OSError: disk full",)),
     ModelFacts("gpt2", "f" * 64, 2_900_000, "cpu", "float32", "eager", "gpt2", "org/gpt2", "main", True, 2, 1e-7, 12),
     ModelFiles("gpt2", "a" * 64),
+    Known("gpt2", {"r" * 64: True, "q" * 64: False}),
     Pace("gpt2", 0.02),
     Unedited("gpt2", "f" * 64, "t" * 64, 1e-7, {"me_ppl": json.loads(json.dumps(PERPLEXITY.as_json()))}),
     EditorFacts(

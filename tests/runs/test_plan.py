@@ -170,7 +170,7 @@ def test_two_models_with_one_short_name_are_refused():
     [
         ({"models": ()}, "no model was given"),
         ({"editors": ()}, "no editor was given"),
-        ({"hard": "", "normal": ""}, "nothing to edit on m: no requests ship for it"),
+        ({"known": True, "all_facts": True}, "--known and --all-facts were both given"),
         ({"hparams": ("memit=x.yaml",)}, "no editor 'memit' in this run"),
         ({"hparams": ("nowhere.yaml",)}, "there is no such file"),
     ],
@@ -226,11 +226,13 @@ def test_an_editor_s_short_name_is_its_class_or_its_name():
     assert [label("rome"), label("a/b.py:Mine")] == ["rome", "Mine"]
 
 
-def test_what_ships_is_taken_for_pocket_and_random_models_and_nothing_for_others():
+def test_what_ships_is_taken_where_no_data_is_named():
     bare = Settings(models=(), editors=())
     assert streams(bare, "pocket-unheard-of") == {"hard": "pocket-neo/hardcf", "normal": "pocket-world/normal"}
     assert streams(bare, "random:gpt2") == {"hard": "", "normal": "pocket-world/normal"}
-    assert streams(bare, "meta-llama/Llama-2-7b-hf") == {"hard": "", "normal": ""}
+    for model in ("meta-llama/Llama-2-7b-hf", "gpt2-xl", "./my-gpt-neo", "in-memory"):
+        assert streams(bare, model) == {"hard": "hardedit", "normal": "english/normal"}
+    assert streams(settings(hard=""), "gpt2-xl") == {"hard": "", "normal": "n"}, "who gives requests gets no others"
     assert streams(settings(hard=""), "pocket-neo") == {"hard": "", "normal": "n"}
 
 
@@ -241,13 +243,6 @@ def test_perplexity_is_measured_on_the_english_texts_unless_the_model_is_a_pocke
     ]  # fmt: skip
     assert text_source(settings(), "gpt2-xl") == "t"
     assert text_source(replace(bare, texts_from="me_ppl_50"), "pocket-neo") == "me_ppl_50"
-
-
-def test_a_real_model_of_the_gpt_family_is_asked_the_shipped_hardedit():
-    bare = Settings(models=(), editors=())
-    for model in ("gpt2-xl", "EleutherAI/gpt-j-6b", "./my-gpt-neo"):
-        assert streams(bare, model) == {"hard": "hardedit", "normal": ""}
-    assert streams(settings(hard=""), "gpt2-xl") == {"hard": "", "normal": "n"}, "who gives requests gets no others"
 
 
 def test_hard_cases_that_ship_for_a_model_are_found(tmp_path, monkeypatch):

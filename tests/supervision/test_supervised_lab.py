@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,16 @@ def test_errors_of_the_lab_come_through_and_a_log_that_cannot_be_written_is_told
     (tmp_path / "output.log").mkdir()
     with pytest.raises(StoreError, match=r"output\.log"):
         lab.record(plan.cases[0])
+
+
+def test_another_process_says_which_facts_the_model_knows(paths, tmp_path):
+    plan = world.plan(paths, "Nudge")
+    rows = [case.request for case in plan.cases]
+    store = Store(tmp_path / "run" / "store.sqlite")
+    lab = SupervisedLab(plan, store, Progress.quiet(), wanted=(), log=tmp_path / "run" / "output.log")
+    try:
+        assert lab.knows(paths["model"], rows) == [False] * len(rows)
+        with pytest.raises(DataError, match="Shorten the prompt"):
+            lab.knows(paths["model"], [replace(rows[0], prompt="{} " + "and so on " * 300)])
+    finally:
+        lab.close()

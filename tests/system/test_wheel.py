@@ -66,6 +66,7 @@ def test_suites_hparams_data_and_the_pocket_model_are_inside(wheel):
     assert {f"editsafety/{name}" for name in files(ROOT / "editsafety")} <= names
     assert "editsafety/_shipped/data/pocket-neo/model.safetensors" in names
     assert {f"editsafety/_shipped/data/english/texts.{kind}" for kind in ("jsonl", "about.json")} <= names
+    assert {f"editsafety/_shipped/data/english/{name}.jsonl" for name in ("normal", "pool")} <= names
 
 
 def test_no_test_no_cache_and_no_report_is_inside(wheel):

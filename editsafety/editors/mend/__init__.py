@@ -251,7 +251,8 @@ class Mend(Editor):
         spec = str(corpus) if corpus is not None else self.hparams.training_requests
         if not spec and self._has_world():
             return self._pocket
-        return FileLessons(datasets.requests(spec or USUAL), spec or USUAL)
+        found = datasets.requests(spec or USUAL, offline=self.handle.spec.offline)
+        return FileLessons(found, spec or USUAL)
 
     @cached_property
     def _pocket(self) -> Lessons:

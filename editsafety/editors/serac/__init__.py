@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -104,8 +104,9 @@ class Serac(Editor):
     @cached_property
     def requests(self) -> tuple[EditRequest, ...]:
         """What the networks learn from: no fact of the held-out data sets."""
-        held = {_about(request) for spec in self.hparams.held_out for request in datasets.requests(spec)}
-        found = [request for request in datasets.requests(self.hparams.training) if _about(request) not in held]
+        read = partial(datasets.requests, offline=self.handle.spec.offline)
+        held = {_about(request) for spec in self.hparams.held_out for request in read(spec)}
+        found = [request for request in read(self.hparams.training) if _about(request) not in held]
         if not found:
             raise EditorError(f"{self.name}: every request of {self.hparams.training} is held out; nothing to learn.")
         return tuple(found)

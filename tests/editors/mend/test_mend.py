@@ -1,6 +1,7 @@
 """MEND as an editor: what training does, what survives an interruption, and what the published defects change."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +166,10 @@ def test_a_model_without_lessons_of_its_own_is_trained_on_what_can_be_fetched(
     make: Make, handle: ModelHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDITSAFETY_CACHE", str(tmp_path))
+    monkeypatch.setattr(handle, "spec", replace(handle.spec, offline=True))
     editor = make("mend", handle, prepare=False, training_requests="")
     assert editor.missing() == "its trained network"
-    with pytest.raises(DataError, match=r"'zsre_3k' has not been fetched yet\. Run: editsafety data fetch zsre_3k"):
+    with pytest.raises(DataError, match=r"zsre_3k .* offline mode forbids fetching it\. Fetch it once online"):
         editor.prepare()
 
 
