@@ -47,6 +47,8 @@ def testify(
     A session that looks at nothing but the model knows too little to be asked.
     """
     engine = handle.engine
+    if engine.plain:
+        return
     before, sealed = engine.kept.get(FoundModel, (frame, seal))
     if sealed.changed(seal) or (before is not frame and before.left_behind(handle)):
         engine.forget()
