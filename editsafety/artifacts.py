@@ -93,6 +93,10 @@ class ArtifactStore:
             ) from error
         return path
 
+    def discard(self, key: ArtifactKey) -> None:
+        """Take an artifact out of the store, where it is there; what is shipped stays."""
+        (self.root / key.file_name).unlink(missing_ok=True)
+
 
 def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """The first tensor, by name, with an entry that is NaN or infinite."""

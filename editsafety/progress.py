@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TextIO
 
@@ -32,11 +32,21 @@ class Progress:
     def __init__(self, stream: TextIO, mode: Mode = "auto") -> None:
         self.stream = stream
         self.mode = mode
+        self._above: Callable[[str], None] | None = None  # writes a line above a bar that is shown
 
     @classmethod
     def quiet(cls) -> Progress:
         """Progress that shows nothing."""
         return cls(sys.stderr, "quiet")
+
+    def say(self, text: str) -> None:
+        """A line that stays, about what is coming; nothing when quiet."""
+        if self.mode == "quiet":
+            return
+        if self._above is not None:
+            self._above(line(text))
+        else:
+            print(line(text), file=self.stream, flush=True)
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Task]:
@@ -44,8 +54,11 @@ class Progress:
         if self.mode == "quiet" or total == 0:
             yield Task(total)
         elif self.stream.isatty():
-            with _bar(self.stream, label, total) as task:
-                yield task
+            with _bar(self.stream, label, total) as (task, self._above):
+                try:
+                    yield task
+                finally:
+                    self._above = None
         else:
             yield _Lines(self.stream, label, total)
 
@@ -72,7 +85,8 @@ class _Lines(Task):
 
 
 @contextmanager
-def _bar(stream: TextIO, label: str, total: int) -> Iterator[Task]:
+def _bar(stream: TextIO, label: str, total: int) -> Iterator[tuple[Task, Callable[[str], None]]]:
+    """The task, and what writes a line above its bar."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -97,4 +111,7 @@ def _bar(stream: TextIO, label: str, total: int) -> Iterator[Task]:
                 speed = bar.tasks[0].speed
                 bar.update(handle, advance=1, rate=f"{speed:.1f}/s" if speed else "", note=line(note))
 
-        yield Bar(total)
+        def above(text: str) -> None:
+            bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+        yield Bar(total), above

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("datasets", "model"),
     ("hyperparameters",),
     ("edits", "runs"),
-    ("edit", "judging", "trace"),
+    ("edit", "engine", "judging", "trace"),
     ("editing",),
     ("abilities", "editors", "measures", "pocket"),
     ("regularisers",),

@@ -49,7 +49,8 @@ def show(file: Annotated[Path, typer.Argument(help="a baseline")]) -> None:
     for block in accepted.blocks:
         of = block.conditions
         told = (str(of.get("weights"))[:12], of.get("dtype"), of.get("device"), of.get("editsafety"))
-        cells = (block.editor, block.model, block.verdict.value, len(block.cases), *told)
+        verdict = "-" if block.verdict is None else block.verdict.value
+        cells = (block.editor, block.model, verdict, len(block.cases), *told)
         table.add_row(*(line(str(cell)) for cell in cells))
     console().print(table)
 

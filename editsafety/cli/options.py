@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from editsafety.model.handle import ModelHandle
     from editsafety.model.loading import ModelSpec
 
-LOADING = ("device", "dtype", "revision", "offline", "trust_remote_code")  # fields of Settings that load a model
+# Fields of Settings that say how a model is loaded, and how it is run.
+LOADING = ("device", "dtype", "revision", "offline", "trust_remote_code", "plain")
 
 Model = Annotated[str, typer.Option("--model", "-m", help="pocket-..., a hub id, a local folder, or random:<config>")]
 EditorName = Annotated[str, typer.Option("--editor", "-e", help="an editor's name, or path/to/file.py:Class")]
@@ -98,12 +99,19 @@ def read_requests(
 
 
 def make_editor(handle: ModelHandle, name: str, hparams: Path | None, seed: int) -> Editor:
-    """An editor on a loaded model; what its hyperparameter file says in vain is told on standard error."""
+    """An editor on a loaded model.
+
+    What its hyperparameter file says in vain, and whose numbers it has where the model has none, is told on standard
+    error.
+    """
     from editsafety import editors
     from editsafety.lab.tools import artifacts_for
 
     with editors_own(name):
         made = editors.make(name, handle, artifacts_for(handle), path=hparams, seed=seed)
+    carried = editors.carried_from(name, handle.name, hparams, editors.build_of(handle))
+    if carried is not None:
+        typer.echo(carried.announce(made.name, handle.name), err=True)
     for line in editors.set_aside(name, hparams):
         typer.echo(f"{made.name}: {line}", err=True)
     return made

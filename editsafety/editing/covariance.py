@@ -86,7 +86,6 @@ class Inverse:
         return keys.to(self._factor)
 
 
-@torch.no_grad()
 def collect(
     handle: ModelHandle,
     sites: Sequence[Site],
@@ -96,10 +95,20 @@ def collect(
 ) -> dict[str, Covariance]:
     """C of every site's input from the first texts that hold `tokens` tokens together, by module name.
 
-    Texts longer than the model's context are cut. Sums are float32. Raises DataError when the texts hold fewer tokens
-    than a site has dimensions (C would be singular whatever they say).
+    Texts longer than the model's context are cut. Raises DataError as `collect_rows` does.
     """
-    rows = _first(handle, texts, tokens)
+    return collect_rows(handle, sites, _first(handle, texts, tokens), progress)
+
+
+@torch.no_grad()
+def collect_rows(
+    handle: ModelHandle, sites: Sequence[Site], rows: Sequence[Sequence[int]], progress: Progress | None = None
+) -> dict[str, Covariance]:
+    """C of every site's input from texts as ids, by module name. Sums are float32.
+
+    Raises DataError when the texts hold fewer tokens than a site has dimensions (C would be singular whatever they
+    say).
+    """
     count = sum(len(row) for row in rows)
     needed = max(site.d_in for site in sites)
     if count < needed:
@@ -178,10 +187,18 @@ def _wrong(matrix: Tensor | None, count: Tensor | None, size: int) -> str:
     return ""
 
 
-def keep(handle: ModelHandle, artifacts: ArtifactStore, covariance: Covariance, corpus: str, tokens: int) -> None:
-    """Put C into the store."""
+def keep(
+    handle: ModelHandle, artifacts: ArtifactStore, covariance: Covariance, corpus: str, tokens: int, texts: str = ""
+) -> None:
+    """Put C into the store, with a note on the texts that it was made from."""
     tensors = {"matrix": covariance.matrix, "tokens": torch.tensor(covariance.tokens)}
-    artifacts.put(key(handle, covariance.module, corpus, tokens), tensors)
+    notes = {"texts": texts or corpus, "tokens": covariance.tokens}
+    artifacts.put(key(handle, covariance.module, corpus, tokens), tensors, notes)
+
+
+def discard(handle: ModelHandle, artifacts: ArtifactStore, module: str, corpus: str, tokens: int) -> None:
+    """Take C of a module out of the store, where it is there."""
+    artifacts.discard(key(handle, module, corpus, tokens))
 
 
 def _first(handle: ModelHandle, texts: Sequence[str], tokens: int) -> list[list[int]]:
@@ -197,7 +214,7 @@ def _first(handle: ModelHandle, texts: Sequence[str], tokens: int) -> list[list[
     return rows
 
 
-def _batches(rows: list[list[int]]) -> Iterator[list[list[int]]]:
+def _batches(rows: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
     """Rows of similar length together, at most BATCH_TOKENS a batch, padding included."""
     rows = sorted(rows, key=len)
     start = 0

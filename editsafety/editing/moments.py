@@ -1,8 +1,9 @@
 """The second moments that an editor needs: from which texts, made when, found where.
 
-Where they come from, in this order: the hyperparameter `mom2_corpus` (a text file, or published statistics), else the
-texts of the small world for a pocket model. Any other model has no texts here, and making some up would be worse than
-saying so. An artifact remembers its corpus by content, so a changed file is another artifact.
+Where they come from, in this order: the hyperparameter `mom2_corpus` (a text file, published statistics, or "self"),
+else what the user prepared them from, else the texts of the small world for a pocket model, else text that the model
+writes itself (`own_text`), which is said. An artifact remembers its corpus by content, so a changed file is another
+artifact.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from editsafety.artifacts import ArtifactStore
-from editsafety.editing import covariance, published
+from editsafety.editing import covariance, own_text, published
 from editsafety.editing.covariance import Covariance, Inverse
 from editsafety.errors import DataError, NotPreparedError, UsageError
 from editsafety.hyperparameters import Hparams
@@ -25,6 +26,9 @@ from editsafety.model.sites import Site
 from editsafety.progress import Progress
 
 POCKET_SEED = 0
+OWN_SEED = 0
+SELF = "self"  # as a corpus: what the model writes by itself
+BY_USER = "prepared by the user"
 SHORTEST_TEXT = 8  # tokens; how many pocket texts are asked for
 
 
@@ -32,7 +36,8 @@ class CorpusHparams(Hparams):
     """From which texts C is made.
 
     mom2_tokens: at least so many tokens; None for 10 per input dimension. mom2_corpus: a file of texts (one per line,
-    or JSON lines with "text"), a published `.npz`, or a folder of these; empty for the texts that come with the model.
+    or JSON lines with "text"), a published `.npz`, or a folder of these; "self" for text that the model writes; empty
+    for what was prepared, else the texts that come with the model, else "self".
     """
 
     mom2_tokens: int | None = Field(default=None, gt=0)
@@ -57,6 +62,7 @@ class SecondMoments:
         self.settings = settings
         self._damping = settings.mom2_damping if isinstance(settings, Mom2Hparams) else 0.0
         self._found: dict[str, Covariance] = {}
+        self._kept_as: dict[str, str] = {}
         self._inverses: dict[tuple[str, float], Inverse] = {}
         self._names: dict[Path, str] = {}
 
@@ -68,23 +74,31 @@ class SecondMoments:
     def prepare(self, sites: Sequence[Site], progress: Progress | None = None, corpus: Path | None = None) -> None:
         """Make or import what is missing, all sites in one pass over the texts; with `corpus`, make all of it anew.
 
-        Raises UsageError when there are no texts, DataError when they cannot be used.
+        `corpus` is a place, or "self". Raises UsageError when it is not there, DataError when it cannot be used.
         """
         wanted = [site for site in sites if corpus is not None or self._load(site) is None]
         if not wanted:
             return
-        place = corpus or self._place()
+        usual, source = self._source(), self._source() if corpus is None else str(corpus)
+        place = _place_of(source)
         if place is not None and (place.is_dir() or place.suffix == ".npz"):
             made = {site.module: self._imported(place, site) for site in wanted}
         else:
             if self.handle.fingerprint() != self.handle.identity:
                 raise UsageError(f"{self.handle.name} carries an edit; second moments come from the unedited model.")
-            tokens = max(self._tokens(site) for site in wanted)
-            made = covariance.collect(self.handle, wanted, self._texts(place, tokens), tokens, progress)
+            progress = progress or Progress.quiet()
+            if corpus is None and source == SELF and not self.settings.mom2_corpus:
+                progress.say(self._announcement(wanted))
+            made = self._made(source, wanted, progress)
         self._inverses.clear()
         for site in wanted:
             self._found.pop(site.module, None)
-            covariance.keep(self.handle, self.artifacts, made[site.module], self._corpus(site), self._tokens(site))
+            first, *others = self._corpora(site)
+            name = others[0] if others and source == usual else first
+            if name != first:
+                covariance.discard(self.handle, self.artifacts, site.module, first, self._tokens(site))
+            texts = self._name(source, site)
+            covariance.keep(self.handle, self.artifacts, made[site.module], name, self._tokens(site), texts)
 
     def of(self, site: Site, editor: str) -> Covariance:
         """C of a site. Raises NotPreparedError, naming the command for `editor`, when it has not been made."""
@@ -106,59 +120,87 @@ class SecondMoments:
 
     def origin(self, site: Site) -> dict[str, str | int]:
         """What C of a site was made from, as it stands in artifact keys."""
-        return {"module": site.module, "corpus": self._corpus(site), "tokens": self._tokens(site)}
+        self._load(site)
+        corpus = self._kept_as.get(site.module, self._corpora(site)[-1])
+        return {"module": site.module, "corpus": corpus, "tokens": self._tokens(site)}
 
     def _imported(self, place: Path, site: Site) -> Covariance:
         return published.read(published.locate(place, site), site, self.handle.identity)
 
+    def _made(self, source: str, sites: Sequence[Site], progress: Progress) -> dict[str, Covariance]:
+        """C of every site from the texts of a source."""
+        tokens = max(self._tokens(site) for site in sites)
+        if source == SELF:
+            rows = own_text.written(self.handle, self.artifacts, tokens, seed=OWN_SEED, progress=progress)
+            return covariance.collect_rows(self.handle, sites, rows, progress)
+        return covariance.collect(self.handle, sites, self._texts(source, tokens), tokens, progress)
+
+    def _announcement(self, sites: Sequence[Site]) -> str:
+        """What is said before the model writes texts because none were given."""
+        modules, tokens = ", ".join(site.module for site in sites), max(self._tokens(site) for site in sites)
+        return (
+            f"{self.handle.name}: no texts were given for second moments of {modules}, so the model writes {tokens} "
+            "tokens itself, once; `editsafety prepare --corpus FILE` takes texts"
+        )
+
     def _load(self, site: Site) -> Covariance | None:
         if site.module not in self._found:
-            found = covariance.load(self.handle, self.artifacts, site, self._corpus(site), self._tokens(site))
-            if found is None:
-                return None
-            self._found[site.module] = found
-        return self._found[site.module]
+            for corpus in self._corpora(site):
+                found = covariance.load(self.handle, self.artifacts, site, corpus, self._tokens(site))
+                if found is not None:
+                    self._found[site.module], self._kept_as[site.module] = found, corpus
+                    break
+        return self._found.get(site.module)
 
     def _tokens(self, site: Site) -> int:
         return self.settings.mom2_tokens or covariance.TOKENS_PER_DIMENSION * site.d_in
 
-    def _place(self) -> Path | None:
-        if not self.settings.mom2_corpus:
-            return None
-        place = Path(self.settings.mom2_corpus)
-        if not place.exists():
-            raise UsageError(f"mom2_corpus: {place} does not exist. Give a text file, .npz, or folder of .npz.")
-        return place
+    def _source(self) -> str:
+        """Where texts or statistics come from when nothing is given: a path, "self", or "" for the small world."""
+        if self.settings.mom2_corpus:
+            return self.settings.mom2_corpus
+        return "" if self.handle.spec.name.startswith(("pocket-", "random:")) else SELF
 
-    def _corpus(self, site: Site) -> str:
-        """The name of the corpus in artifact keys.
+    def _corpora(self, site: Site) -> tuple[str, ...]:
+        """Under which names C of a site may be kept; the first that is there counts.
 
-        The sha256 of the file that the hyperparameters name; else the pocket texts and their seed, or, for a model that
-        has no texts here, whatever the user prepared it from.
+        Where the hyperparameters name a corpus it is that one alone. Otherwise what a user prepared C from comes before
+        what is made when nothing is given.
         """
-        place = self._place()
+        usual = self._name(self._source(), site)
+        return (usual,) if self.settings.mom2_corpus else (BY_USER, usual)
+
+    def _name(self, source: str, site: Site) -> str:
+        """What a source is called in artifact keys: a file by its sha256, generated texts by how they are made."""
+        place = _place_of(source)
         if place is None:
-            return f"pocket texts, seed {POCKET_SEED}" if self._has_texts() else "prepared by the user"
+            return own_text.name(OWN_SEED) if source == SELF else f"pocket texts, seed {POCKET_SEED}"
         file = published.locate(place, site) if place.is_dir() or place.suffix == ".npz" else place
         if file not in self._names:
             with file.open("rb") as data:
                 self._names[file] = hashlib.file_digest(data, "sha256").hexdigest()
         return self._names[file]
 
-    def _texts(self, place: Path | None, tokens: int) -> Sequence[str]:
+    def _texts(self, source: str, tokens: int) -> Sequence[str]:
+        place = _place_of(source)
         if place is not None:
             return read_texts(place)
-        if not self._has_texts():
-            raise UsageError(
-                f"no texts to compute second moments of {self.handle.name} from. Give `editsafety prepare` a --corpus: "
-                'a file with one text per line (or JSON lines with "text"), or published .npz statistics of the model.'
-            )
         from editsafety.pocket.corpus import covariance_texts
 
         return covariance_texts(POCKET_SEED, tokens // SHORTEST_TEXT + 1)
 
-    def _has_texts(self) -> bool:
-        return self.handle.spec.name.startswith(("pocket-", "random:"))
+
+def _place_of(source: str) -> Path | None:
+    """The file or folder that a source names; None for generated texts. Raises UsageError when it is missing."""
+    if source in ("", SELF):
+        return None
+    place = Path(source)
+    if not place.exists():
+        raise UsageError(
+            f"{place} does not exist. Give second moments a text file, .npz, or folder of .npz, or the word self for "
+            "text that the model writes."
+        )
+    return place
 
 
 def read_texts(path: Path) -> list[str]:

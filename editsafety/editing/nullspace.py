@@ -14,7 +14,7 @@ leaves out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -142,7 +142,7 @@ class NullSpaces:
                 return None
             # Apple's GPUs have no float64.
             place = "cpu" if self.handle.device.type == "mps" else self.handle.device
-            if stored.keys() != {"basis", "outside"} or stored["basis"].ndim != 2 or len(stored["basis"]) != site.d_in:
+            if not _is_null_space(stored, site):
                 raise EditorError(
                     f"the stored null space of {site.module} is no basis of [{site.d_in}, n]. "
                     "Delete it from the artifact folder and prepare again."
@@ -157,3 +157,12 @@ class NullSpaces:
         numbers = {"threshold": self.threshold, "precision": self.precision}
         settings = {**self.moments.origin(site), "second_moment": source, **numbers}
         return ArtifactKey("nullspace", self.handle.identity, settings)
+
+
+def _is_null_space(stored: Mapping[str, Tensor], site: Site) -> bool:
+    """Whether a stored artifact is what `prepare` wrote for this site."""
+    if stored.keys() != {"basis", "outside"}:
+        return False
+    basis, outside = stored["basis"], stored["outside"]
+    shaped = basis.ndim == 2 and len(basis) == site.d_in and outside.numel() == 1
+    return shaped and basis.is_floating_point() and not outside.is_complex()

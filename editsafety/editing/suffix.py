@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -37,9 +37,23 @@ class Suffix:
 
     def logits(self) -> Tensor:
         """Logits of the suffix, float32 `[rows, seq, vocab]` (or what a hook makes of them)."""
-        cache = None if self._cache is None else _fresh(self._cache)
+        cache = None if self._cache is None else _with_layers(self._cache, lambda tensor: tensor)
         ran = self.handle.run(self.batch.ids, self._mask, cache=cache, places=self._places)
         return torch.as_tensor(ran.logits).float()
+
+    def of_rows(self, rows: Sequence[int]) -> Self:
+        """The same for some of its rows, in this order; nothing is computed again."""
+        chosen = torch.tensor(list(rows))
+
+        def pick(tensor: Tensor) -> Tensor:
+            return tensor[chosen.to(tensor.device)]
+
+        fewer = copy.copy(self)
+        fewer.batch = Batch(pick(self.batch.ids), pick(self.batch.mask))
+        fewer._mask = pick(self._mask)
+        fewer._places = None if self._places is None else pick(self._places)
+        fewer._cache = None if self._cache is None else _with_layers(self._cache, pick)
+        return fewer
 
     @torch.no_grad()
     def _remember(self, prefixes: Sequence[Sequence[int]]) -> None:
@@ -67,8 +81,13 @@ class Suffix:
             layer.values = layer.values.masked_fill(padding.to(layer.values.device), 0.0)
 
 
-def _fresh(cache: Any) -> Any:
-    """A cache that can grow without touching the kept one: its layers' tensors are replaced, never written into."""
-    grown = copy.copy(cache)
-    grown.layers = [copy.copy(layer) for layer in cache.layers]
-    return grown
+def _with_layers(cache: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A cache of changed keys and values that can grow without touching the kept one.
+
+    The tensors of a layer are replaced when it grows, never written into.
+    """
+    other = copy.copy(cache)
+    other.layers = [copy.copy(layer) for layer in cache.layers]
+    for layer in other.layers:
+        layer.keys, layer.values = change(layer.keys), change(layer.values)
+    return other

@@ -23,6 +23,7 @@ from editsafety.datasets.request import EditRequest
 from editsafety.edits.edit import Edit, Sidecar
 from editsafety.errors import EditorError, UsageError
 from editsafety.hyperparameters import Hparams, published
+from editsafety.hyperparameters.carried import Build, Carried, CarriedFrom, carry_over
 from editsafety.model.handle import ModelHandle
 from editsafety.names import label, parts, unwrapped
 from editsafety.progress import Progress
@@ -144,16 +145,26 @@ def _around(outer: str, inner: str) -> type[Editor]:
     return kind
 
 
-def read_hparams(name: str, slug: str, path: Path | None = None, changes: Mapping[str, Any] | None = None) -> Hparams:
+def read_hparams(
+    name: str,
+    slug: str,
+    path: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    build: Build | None = None,
+) -> Hparams:
     """Hyperparameters of an editor for a model, with the variant's overrides and then `changes` on top.
 
-    Raises UsageError for a file that contradicts an override: what it says is another variant.
+    With its `build`, a model that no numbers ship for gets those of the nearest one that has some. Raises UsageError
+    for a file that contradicts an override: what it says is another variant.
     """
     kind = load(name)
     folder = kind.folder or label(name)
     read = _given(name, kind, path)
     read = read and published.complete(read, kind.Hparams, folder, slug)
-    hparams = hyperparameters.load(kind.Hparams, label(name), folder, slug, path, None if read is None else read.values)
+    carried = _carried(name, slug, build)
+    given = None if read is None else read.values
+    others = None if carried is None else carried.values
+    hparams = hyperparameters.load(kind.Hparams, label(name), folder, slug, path, given, others)
     for key, value in kind.overrides.items():
         if read is not None and key in read.values and getattr(hparams, key) != value:
             meant = [one for one in names() if _is_variant(one, folder, key, getattr(hparams, key))]
@@ -173,6 +184,26 @@ def _is_variant(name: str, folder: str, key: str, value: Any) -> bool:
     """Whether an editor is the member of its family that has this value."""
     kind = load(name)
     return kind.folder == folder and kind.overrides.get(key) == value
+
+
+def carried_from(name: str, slug: str, path: Path | None, build: Build | None) -> CarriedFrom | None:
+    """Where an editor's numbers for a model were carried over from; None where they are the model's own, or a user's.
+
+    A user's file of a regulariser's numbers alone lies on top of the carried ones.
+    """
+    carried = _carried(name, slug, build)
+    whole = path is not None and not hyperparameters.read(path).keys() <= load(name).Hparams.on_top
+    return None if carried is None or whole else carried.origin
+
+
+def _carried(name: str, slug: str, build: Build | None) -> Carried | None:
+    kind = load(name)
+    return carry_over(kind.Hparams, kind.folder or label(name), slug, build)
+
+
+def build_of(handle: ModelHandle) -> Build:
+    """How a model is built, as far as another model's numbers may suit it."""
+    return Build(handle.architecture.model_type, handle.layers, handle.parameters)
 
 
 def set_aside(name: str, path: Path | None) -> tuple[str, ...]:
@@ -196,12 +227,12 @@ def make(
     seed: int = 0,
 ) -> Editor:
     """An editor for a model, with its hyperparameters read and checked."""
-    values = read_hparams(name, handle.name, path, changes)
+    values = read_hparams(name, handle.name, path, changes, build_of(handle))
     return load(name)(handle, values, artifacts, name=label(name), seed=seed)
 
 
 def code_version(name: str) -> str:
-    """sha256 of the files that define an editor, its sidecars and their base classes, and of the shared arithmetic.
+    """sha256 of the files that define an editor, its sidecars and their base classes, and of what editors share.
 
     Of a method that is a folder, all of its files.
     """
@@ -210,10 +241,10 @@ def code_version(name: str) -> str:
     files = {inspect.getsourcefile(one) for one in (*kind.lineage(), *cars)}
     if None in files:
         raise EditorError(f"the source of editor {name!r} cannot be found; results could not be told apart.")
-    shared = (Path(__file__).parent.parent / "editing").glob("*.py")
+    shared = {path for room in ("editing", "engine") for path in (Path(__file__).parent.parent / room).glob("*.py")}
     code = hashlib.sha256()
     own = {path for file in files for path in _room(Path(str(file)))}
-    for path in sorted({*own, *shared}):
+    for path in sorted(own | shared):
         code.update(path.name.encode() + path.read_bytes())
     return code.hexdigest()
 

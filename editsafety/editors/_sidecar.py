@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -33,6 +33,8 @@ class SidecarHparams(Hparams):
 
     layer: int = Field(ge=0)
     part: Literal["mlp_in", "mlp_out"]
+
+    layer_numbers: ClassVar[tuple[str, ...]] = ("layer",)
 
 
 class SidecarEditor(Editor):

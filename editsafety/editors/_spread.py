@@ -57,6 +57,7 @@ class SpreadHparams(TargetHparams, CorpusHparams):
     context_template_length_params: tuple[tuple[int, int], ...] = ((10, 5),)
     context_starts: tuple[str, ...] = Field(default=contexts.STARTS, min_length=1)
 
+    layer_numbers: ClassVar[tuple[str, ...]] = ("layers",)
     published: ClassVar[Published] = Published(
         aside={
             "mom2_adjustment": "C is always used",
@@ -206,7 +207,7 @@ class _RequestBatch:
         weights = torch.tensor([1 / (len(groups) * len(group)) for group in groups for _ in group])
         prompts = [[subject.locate(handle, request, template) for template in templates] for request in requests]
         block = handle.block(max(editor.hparams.layers))
-        found = [targets.optimise(handle, block, request, templates, editor.hparams) for request in requests]
+        found = targets.optimise_many(handle, block, requests, templates, editor.hparams)
         return cls(editor, prompts, weights, block, found)
 
     def keys(self, site: Site) -> tuple[Tensor, Tensor]:

@@ -25,11 +25,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from editsafety.datasets.request import EditRequest
-from editsafety.editing import gradients, logits
+from editsafety.editing import gradients
 from editsafety.editors import Editor, Traits
 from editsafety.edits.edit import Edit, Replace
 from editsafety.edits.session import EditSession
 from editsafety.hyperparameters import Hparams, Published
+from editsafety.model import logits
 from editsafety.model.handle import ModelHandle
 
 
@@ -46,6 +47,7 @@ class FtHparams(Hparams):
     train_bias: bool = False
     stop_loss: float = 0.01  # rome/baselines/ft/ft_main.py at 0874014
 
+    layer_numbers: ClassVar[tuple[str, ...]] = ("layers",)
     published: ClassVar[Published] = Published(
         aside={"wd_power_law": "the published code never applies it"},
         renamed={"objective_optimization": "loss"},

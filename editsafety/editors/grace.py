@@ -26,14 +26,14 @@ from pydantic import Field
 from torch import Tensor
 
 from editsafety.datasets.request import EditRequest
-from editsafety.editing import gradients, logits
+from editsafety.editing import gradients
 from editsafety.editing.keys import by_token
 from editsafety.editing.suffix import Suffix
 from editsafety.editors import Traits
 from editsafety.editors._sidecar import SidecarEditor, SidecarHparams, Voice, riding
 from editsafety.edits.edit import Edit, Sidecar
 from editsafety.hyperparameters import Published
-from editsafety.model import trace
+from editsafety.model import logits, trace
 from editsafety.model.handle import ModelHandle
 
 GAP = 1e-5  # easyeditor/models/grace/GRACE.py at 14cea82: of two halves the old one is this much smaller

@@ -27,12 +27,13 @@ from pydantic import Field
 from torch import Tensor
 
 from editsafety.datasets.request import EditRequest
-from editsafety.editing import gradients, logits
+from editsafety.editing import gradients
 from editsafety.editors import Editor, Traits
 from editsafety.edits.edit import Edit, LowRank
 from editsafety.edits.session import EditSession
 from editsafety.errors import UsageError
 from editsafety.hyperparameters import Hparams, Published
+from editsafety.model import logits
 from editsafety.model.architectures import Part
 from editsafety.model.handle import ModelHandle
 from editsafety.model.sites import Layout, Site
@@ -44,9 +45,9 @@ RANK_FLOOR = 1e-5  # peft's SVDLinear divides by the rank plus this
 class LoraHparams(Hparams):
     """Hyperparameters of LoRA, named as in the published configurations.
 
-    `target_modules` are the parts attention_out, mlp_in and mlp_out, which every family has, or the model's own names
-    of projections inside a block ("c_attn", "self_attn.q_proj"). `layers`: all when empty. `stop_loss` ends training
-    early; the published code never stops. `orth_reg_weight` belongs to adalora.
+    `target_modules` are the parts attention_in, attention_out, mlp_in and mlp_out, which every family has, or the
+    model's own names of projections inside a block ("c_attn", "self_attn.q_proj"). `layers`: all when empty.
+    `stop_loss` ends training early; the published code never stops. `orth_reg_weight` belongs to adalora.
     """
 
     layers: tuple[int, ...] = ()
@@ -62,6 +63,8 @@ class LoraHparams(Hparams):
     stop_loss: float = Field(default=0.0, ge=0)
     orth_reg_weight: float = Field(default=0.5, ge=0)  # peft's default, which the published code leaves as it is
 
+    layer_numbers: ClassVar[tuple[str, ...]] = ("layers",)
+    projection_names: ClassVar[tuple[str, ...]] = ("target_modules",)
     published: ClassVar[Published] = Published(
         only={"norm_constraint": (False,)},
         implied={"lora_type": "adalora"},  # what EasyEdit did before its files said which

@@ -74,6 +74,7 @@ class RankOneHparams(TargetHparams, Mom2Hparams):
     context_template_length_params: tuple[tuple[int, int], ...] = contexts.LENGTHS
     context_starts: tuple[str, ...] = Field(default=contexts.STARTS, min_length=1)
 
+    layer_numbers: ClassVar[tuple[str, ...]] = ("layers",)
     published: ClassVar[Published] = Published(aside=dict.fromkeys(FLAGS, VARIANT), convert=_keys_by_flags)
 
 

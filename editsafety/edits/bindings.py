@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Literal
 
@@ -22,8 +23,8 @@ from editsafety.model.handle import ModelHandle
 # it is looked through after every case; what is done elsewhere shows in behaviour.
 WATCHED = (
     "builtins", "functools", "hashlib", "math", "operator", "random",
-    "editsafety.editing.", "editsafety.edits.", "editsafety.judging.", "editsafety.lab.", "editsafety.measures.",
-    "editsafety.model.", "editsafety.numbers",
+    "editsafety.editing.", "editsafety.edits.", "editsafety.engine.", "editsafety.judging.", "editsafety.lab.",
+    "editsafety.measures.", "editsafety.model.", "editsafety.numbers",
     "torch", "torch._C._linalg", "torch._C._nn", "torch._C._special", "torch._tensor", "torch.amp.autocast_mode",
     "torch.autograd", "torch.autograd.function", "torch.autograd.grad_mode", "torch.functional", "torch.linalg",
     "torch.nn.functional", "torch.nn.init", "torch.nn.parameter", "torch.optim.", "torch.special", "torch.utils.hooks",
@@ -93,27 +94,41 @@ class Bindings:
         same = all(_addresses(owner) == addresses for owner, _, addresses in self.names)
         return self if same else self._of_owners(self.modules, self.parts, [owner for owner, _, _ in self.names])
 
+    def findings(self) -> tuple[str, ...]:
+        """One sentence for each name that is bound to something else; nothing is touched."""
+        return tuple(said for said, _ in self._deeds())
+
     def put_back(self) -> tuple[str, ...]:
         """Undo what was done, and say it: one sentence for each name."""
         found: list[str] = []
+        for said, undo in self._deeds():
+            found.append(said)
+            undo()  # before the next one is looked for: what compares may have been replaced itself
+        return tuple(found)
+
+    def _deeds(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """What was done, in words, and how it is undone."""
         for owner, kept, addresses in self.names:
             if owner is self.names[0][0] or _addresses(owner) != addresses:
                 for binding in list(_changed(owner, kept, whole=owner in self.parts)):
-                    found.append(str(binding))
-                    binding.undo()
+                    yield str(binding), binding.undo
         for name, module in self.modules.items():
             if sys.modules.get(name) is not module:
-                sys.modules[name] = module
-                found.append(f"the module {name} was replaced by another object")
+                yield (
+                    f"the module {name} was replaced by another object",
+                    partial(sys.modules.__setitem__, name, module),
+                )
         for function, code, defaults, named in self.code:
+            place = f"{function.__module__}.{function.__qualname__}"
+            undo = partial(_give_back, function, code, defaults, named)
             if function.__code__ is not code or function.__defaults__ is not defaults:
-                found.append(f"the code of {function.__module__}.{function.__qualname__} was replaced")
+                yield f"the code of {place} was replaced", undo
             elif function.__kwdefaults__ is not named:
-                found.append(f"the defaults of {function.__module__}.{function.__qualname__} were replaced")
-            else:
-                continue
-            function.__code__, function.__defaults__, function.__kwdefaults__ = code, defaults, named
-        return tuple(found)
+                yield f"the defaults of {place} were replaced", undo
+
+
+def _give_back(function: FunctionType, code: CodeType, defaults: Any, named: Any) -> None:
+    function.__code__, function.__defaults__, function.__kwdefaults__ = code, defaults, named
 
 
 def _addresses(owner: Any) -> list[int]:

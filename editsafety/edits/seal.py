@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import random
 import sys
 from dataclasses import dataclass, replace
@@ -33,6 +35,12 @@ class Seal:
     def of(cls, handle: ModelHandle) -> Seal:
         """Read every byte of the model once."""
         return cls({n: (checksum(t), t.dtype, tuple(t.shape), t.device) for n, t in handle.tensors().items()})
+
+    @property
+    def digest(self) -> str:
+        """sha256 over all of it: equal digests, equal tensors."""
+        rows = sorted((name, *map(str, about)) for name, about in self.tensors.items())
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def changed(self, later: Seal) -> tuple[str, ...]:
         """Names of tensors whose value, dtype, shape or device differs, that are new, or that are gone."""
@@ -73,6 +81,12 @@ class Frame:
             handle=dict(vars(handle)),
             rng=_random_states(),
         )
+
+    @property
+    def hooked(self) -> bool:
+        """Whether something runs beside the model: hooks may know more than can be compared."""
+        parts = (state.parts for state in self.modules.values())
+        return any(part.get(key) for part in parts for key in ("_forward_hooks", "_forward_pre_hooks"))
 
     def left_behind(self, handle: ModelHandle) -> tuple[str, ...]:
         """One sentence for each thing that is not as it was (weights changed in place are the seal's business)."""
@@ -144,6 +158,7 @@ class Keepsake:
     def restore(self, handle: ModelHandle) -> None:
         """Bring back structure, every byte, and the vocabulary."""
         self.frame.restore(handle)
+        handle.engine.forget()
         if self.frame.left_behind(handle):
             vars(handle.tokenizer).clear()
             vars(handle.tokenizer).update(copy.deepcopy(self.tokenizer))

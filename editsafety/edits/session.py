@@ -17,6 +17,7 @@ from editsafety.edits.behaviour import Behaviour
 from editsafety.edits.edit import Edit, LowRank, Sidecar
 from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.surroundings import Surroundings
+from editsafety.edits.testimony import testify, withdraw
 from editsafety.edits.threads import Threads
 from editsafety.errors import EditError, UndoError
 from editsafety.model.handle import ModelHandle
@@ -102,6 +103,11 @@ class EditSession:
         self._frame = Frame.of(self.handle)
         self._seal = Seal.of(self.handle)
         self._names, self._device = self._parameters(), self.handle.device
+        self._touched = self.handle.engine.touched
+        if not self._outside:
+            self.handle.engine.touched = frozenset()
+            around = None if self._watch is None else self._watch.surroundings
+            testify(self.handle, self._frame, self._seal, around, self._baseline)
         self.handle.open_sessions += 1
         return self
 
@@ -155,6 +161,7 @@ class EditSession:
         was made for the old ones (edits, statistics) is taken for theirs.
         """
         self.handle.identity = self.handle.fingerprint()
+        withdraw(self.handle)
         frame, seal = Frame.of(self.handle), Seal.of(self.handle)
         self._originals, self._riding, self.applied = {}, [], []
         self._frame = replace(frame, handle={**frame.handle, "open_sessions": self._outside})
@@ -232,6 +239,9 @@ class EditSession:
         running = () if self._watch is None else self._watch.threads.left_running()
         started = time.perf_counter()
         self.handle.open_sessions = self._outside
+        if not self._outside:
+            self.handle.engine.witness = None
+        self.handle.engine.touched = self._touched
         try:
             self._stop_riding(self._riding)
             for original in self._originals.values():
@@ -291,6 +301,8 @@ class EditSession:
             home = parameter.data
             kept = home.to("cpu", copy=True) if self._park == "cpu" else home
             self._originals[id(parameter)] = _Original(parameter, home, kept, parameter.requires_grad, parameter.grad)
+            names = (name for name, one in self._parameters().items() if one is parameter)
+            self.handle.engine.touched = (self.handle.engine.touched or frozenset()).union(names)
         if self._park == "cpu":
             parameter.data.copy_(value)
         else:

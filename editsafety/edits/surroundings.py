@@ -73,6 +73,11 @@ class Surroundings:
         found += [f"{name} were changed" for name, mapping, kept in self.registries if not same(mapping, kept)]
         return tuple(found)
 
+    @property
+    def rewired(self) -> bool:
+        """Whether the registries are others: hooks for every module, functions that are looked up by name."""
+        return not all(same(mapping, kept) for _, mapping, kept in self.registries)
+
     def put_back(self) -> tuple[str, ...]:
         """Set again what can be set, one after the other, and say it: under a mode the next ones might not be read."""
         found = []
@@ -103,8 +108,17 @@ def _equal(now: Any, was: Any) -> bool:
     return now is was or (type(now) is type(was) and bool(now == was))
 
 
+def arithmetic() -> dict[str, str]:
+    """The settings that torch computes by, spelled: under other ones the same computation may give other bits."""
+    return {setting.name: _spelled(setting.value()) for setting in _arithmetic()}
+
+
 def _settings() -> list[Setting]:
-    return [*_of_torch(), *_of_autocast(), *_of_backends(), *_of_process()]
+    return [*_arithmetic(), *_of_process()]
+
+
+def _arithmetic() -> list[Setting]:
+    return [*_of_torch(), *_of_autocast(), *_of_backends()]
 
 
 def _of_torch() -> list[Setting]:

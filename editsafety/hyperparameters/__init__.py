@@ -45,6 +45,10 @@ class Hparams(BaseModel):
     published: ClassVar[Published] = Published()
     # Numbers that a user's file may hold alone: the others are then those that ship (regularisers).
     on_top: ClassVar[frozenset[str]] = frozenset()
+    # Which numbers count decoder blocks from below, and which name projections: what is moved when another model's are
+    # carried over (`carried`).
+    layer_numbers: ClassVar[tuple[str, ...]] = ()
+    projection_names: ClassVar[tuple[str, ...]] = ()
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
@@ -103,25 +107,29 @@ def load(
     slug: str,
     path: Path | None = None,
     values: Mapping[str, Any] | None = None,
+    carried: Mapping[str, Any] | None = None,
 ) -> H:
-    """Hyperparameters of `editor` for a model: from `path` when given, else the shipped file, else the defaults.
+    """Hyperparameters of `editor` for a model: from `path` when given, else those that ship for the model, else those
+    `carried` over from another one (see `carried`), else the defaults.
 
     `values` is what `path` says where that has been read already. A file that holds nothing but numbers of
-    `kind.on_top` lies on top of the shipped one. Raises UsageError when there is no file and the editor has a number
-    without a default.
+    `kind.on_top` lies on top of those that would be used without it. Raises UsageError when there are none and the
+    editor has a number without a default.
     """
     ours = find(folder, slug)
+    usual = carried if ours is None else read(ours)
     if path is not None:
         values = read(path) if values is None else values
-        if values.keys() <= kind.on_top and ours is not None:
-            values = {**read(ours), **values}
+        if values.keys() <= kind.on_top and usual is not None:
+            values = {**usual, **values}
         return validate(kind, values, str(path))
-    if ours is not None:
-        return validate(kind, read(ours), ours.name)
-    if any(one.is_required() for one in kind.model_fields.values()):
+    if usual is not None:
+        return validate(kind, usual, f"numbers of {folder} carried over to {slug}" if ours is None else ours.name)
+    needed = [name for name, one in kind.model_fields.items() if one.is_required()]
+    if needed:
         have = ", ".join(sorted(p.stem for p in (shipped("hparams") / folder).glob("*.yaml"))) or "none"
         raise UsageError(
-            f"no hyperparameters of {editor} for {slug}; shipped are those for: {have}. "
-            f"Write a YAML file with {', '.join(kind.model_fields)} and give it with --hparams FILE."
+            f"no hyperparameters of {editor} for {slug} (shipped are those for: {have}), and none that could be "
+            f"carried over to it. Give --hparams FILE with a line for {', '.join(needed)}."
         )
     return kind()

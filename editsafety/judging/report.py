@@ -37,9 +37,17 @@ class Control:
     expected: Verdict
     found: tuple[Verdict, ...]
     sentence: str
+    # Whether nobody knows that it comes to that on this model: it is evidence then, and no check.
+    tentative: bool = False
 
     @property
     def behaved(self) -> bool:
+        """Whether nothing is wrong: the control shows what it is for, or is tentative and did not fail while it ran."""
+        broken = {Verdict.ERROR, Verdict.INCOMPLETE} & set(self.found)
+        return self.shows or (self.tentative and not broken)
+
+    @property
+    def shows(self) -> bool:
         """Whether the control shows what it is for.
 
         At least one hard case must collapse, or nothing here could (a hard set made for another model need not collapse
@@ -92,7 +100,7 @@ class RunReport:
         controls = {case.id for case in wanted if case.control}
         blocks = tuple(dict.fromkeys(case.block for case in cases))
         groups = tuple(_group(policy, [c for c in cases if c.block == block], records, facts) for block in blocks)
-        told = _controls(plan, policy, records, controls)
+        told = _controls(plan, policy, records, controls, facts)
         walked = tuple(_judged(policy, records[case.id], facts) for case in courses if case.id in records)
         missing = tuple(case.id for case in courses if case.id not in records)
         return cls(plan, policy, groups, told, facts, interrupted, walked, missing)
@@ -115,6 +123,18 @@ class RunReport:
         return sum(len(group.cases) + len(group.missing) for group in self.groups)
 
     @property
+    def blocks(self) -> tuple[tuple[str, str], ...]:
+        """Model and editor of all that something was found about: by single edits, courses, or costs alone."""
+        found = [(group.model, group.editor) for group in self.groups]
+        found += [(course.record.model, course.record.editor) for course in self.courses]
+        return tuple(dict.fromkeys([*found, *((one.model, one.editor) for one in self.facts.repeated)]))
+
+    @property
+    def only_costs(self) -> bool:
+        """Whether the run was about what edits cost, and nothing else: `suites/speed` alone."""
+        return bool(self.facts.repeated) and not (self.planned or self.courses or self.missing_courses or self.controls)
+
+    @property
     def gaps(self) -> tuple[str, ...]:
         """Why there is no record of a course, for each that has none."""
         return tuple(said for *_, said in self._gaps())
@@ -127,6 +147,7 @@ class RunReport:
         """
         blocks, run = of_blocks(self.groups, self.courses, self._gaps()), of_run(self._troubles())
         judged = self.judged or self.courses or (self.controls and not self.planned)
+        judged = judged or (self.against is not None and self.against.held)
         return (*blocks, run) if judged or Verdict.ERROR in {part.verdict for part in (*blocks, run)} else ()
 
     @property
@@ -257,13 +278,18 @@ def _whole(model: str, editor: str, facts: RunFacts, *, complete: bool) -> list[
 
 
 def _controls(
-    plan: RunPlan, policy: Policy, records: Mapping[str, CaseRecord], wanted: Collection[str]
+    plan: RunPlan, policy: Policy, records: Mapping[str, CaseRecord], wanted: Collection[str], facts: RunFacts
 ) -> tuple[Control, ...]:
     controls = []
     for model, editor, expected in dict.fromkeys((c.model, c.editor, c.control) for c in plan.controls):
         cases = [c for c in plan.controls if (c.model, c.editor) == (model, editor)]
         found = [judge_case(policy, records[c.id]) for c in cases if c.id in records]
         missing = sum(c.id in wanted and c.id not in records for c in cases)
+        tentative, problem = cases[0].tentative, facts.problems.get((slug(model), label(editor)))
+        if tentative and problem and not found and facts.asks_for("control"):
+            said = f"{label(editor)} on {slug(model)} was not run, so it shows nothing: {problem}"
+            controls.append(Control(slug(model), label(editor), Verdict(expected), (), said, tentative))
+            continue
         if not found and not missing:
             continue  # not part of this session (a single suite was selected)
         verdicts = (*(case.verdict for case in found), *[Verdict.INCOMPLETE] * missing)
@@ -271,10 +297,20 @@ def _controls(
         told = f" ({span(ratios)})" if ratios else ""
         said = ", ".join(f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts)
         on = counting(len(verdicts), f"{cases[0].stream} ")
-        control = Control(slug(model), label(editor), Verdict(expected), verdicts, "")
-        outcome = (
-            "as expected" if control.behaved else f"but {expected} was expected, so no other verdict can be trusted"
-        )
-        sentence = f"{label(editor)} on {on} of {slug(model)}: {said}{told}, {outcome}"
+        control = Control(slug(model), label(editor), Verdict(expected), verdicts, "", tentative)
+        sentence = f"{label(editor)} on {on} of {slug(model)}: {said}{told}, {_outcome(control)}"
         controls.append(replace(control, sentence=sentence))
     return tuple(controls)
+
+
+def _outcome(control: Control) -> str:
+    """What a control's verdicts say, in words."""
+    if not control.behaved:
+        return f"but {control.expected.value} was expected, so no other verdict can be trusted"
+    if not control.tentative:
+        return "as expected"
+    if control.shows:
+        return "as on the models where that is known"
+    proven = "; a collapse was not provoked, so nothing shows that one would be seen"
+    known = f"where {control.expected.value} is what is known of other models"
+    return f"{known}{proven if control.expected is Verdict.COLLAPSE else ''}"

@@ -66,12 +66,13 @@ def compute(
     when it changed weights by itself.
     """
     session = EditSession(handle, baseline=baseline, prove=prove)
+    reading = metered(handle.device, memory=True)
     # Contained inside the session: it must find an error to report, and not an end of the program.
-    with session as guard, contained(editor.name), metered(handle.device, memory=True) as reading:
+    with session as guard, contained(editor.name), reading as effort, handle.engine.charging(effort):
         edit = editor.edit(requests) if carry is None else editor.edit(requests, carry)
     if not isinstance(edit, Edit):
         raise EditorError(f"{editor.name}.edit() returned {type(edit).__name__}, expected an editsafety Edit.")
-    cost = Cost(edit=reading.seconds, edit_bytes=reading.peak_bytes)
+    cost = Cost(edit=effort.seconds, edit_bytes=effort.peak_bytes, reused=effort.charged)
     return Made(edit, tuple(requests), cost, guard.leftovers)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from editsafety import __version__, editors, measures
 from editsafety.errors import ModelError, StoreError
+from editsafety.hyperparameters.carried import Build
 from editsafety.judging.policy import Policy
 from editsafety.lab.terms import Terms
 from editsafety.names import label, slug
@@ -53,7 +54,8 @@ class CaseKeys:
         model, editor = block
         settings = self._plan.settings
         facts = self._facts(model)
-        hparams = editors.read_hparams(editor, slug(model), settings.hparams_of(editor))
+        build = Build(facts.family, facts.layers, facts.parameters) if facts.layers else None
+        hparams = editors.read_hparams(editor, slug(model), settings.hparams_of(editor), build=build)
         body = {
             "version": __version__,
             "model": facts.fingerprint,
@@ -65,6 +67,7 @@ class CaseKeys:
             "texts": text_digest(self._plan.texts[model]),
             "seed": settings.seed,
             "batch": settings.batch_size,
+            "plain": settings.plain,  # what is computed in another batch is rounded in another way
             "measures": {one.name: one.version for one in measures.needed(Policy.of(settings).measured)},
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -77,6 +77,7 @@ class Lab:
         self.keys = self.tools.keys
         self.edits = EditStore(store.path.parent / "edits")
         self._uses = _uses(self.wanted) + _uses(live)
+        self._asked = Counter((model, requests) for (model, _), requests in self._uses)
         self._refused: dict[Block, EditSafetyError] = {}
         if workers > 1:
             torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers)))
@@ -120,7 +121,10 @@ class Lab:
         made = self.edits.get(key, requests, editor.sidecars)
         if made is None:
             bench = self.tools.bench(block[0])
-            made = compute(bench.handle, editor, requests, baseline=bench.baseline, prove="in doubt")
+            # Where another editor of this model is asked for the same, it finds what both need.
+            shared = self.edits.folder if self._asked[block[0], _ids(requests)] > 1 else None
+            with bench.handle.engine.sharing(shared):
+                made = compute(bench.handle, editor, requests, baseline=bench.baseline, prove="in doubt")
             if self._uses[block, _ids(requests)] > 1:
                 self.edits.put(key, made)
         return made
@@ -145,7 +149,8 @@ class Lab:
         """A case's edit, computed by an editor that has not edited anything yet."""
         self.watch(Sign.running(case))
         fresh = self.tools.new_editor(bench.handle, editor)
-        return compute(bench.handle, fresh, case.requests, baseline=bench.baseline)
+        with bench.handle.engine.afresh():
+            return compute(bench.handle, fresh, case.requests, baseline=bench.baseline)
 
     @contextmanager
     def _boundary(self, block: Block) -> Iterator[None]:

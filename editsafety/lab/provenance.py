@@ -26,6 +26,7 @@ def of_model(handle: ModelHandle) -> ModelFacts:
         revision=spec.revision,
         trust_remote_code=spec.trust_remote_code,
         threads=torch.get_num_threads(),
+        layers=handle.layers,
     )
 
 

@@ -23,7 +23,8 @@ from editsafety.datasets import fetch as fetching
 from editsafety.datasets import manifest
 from editsafety.edits.seal import COPIED
 from editsafety.errors import EditSafetyError, UsageError
-from editsafety.model.loading import ModelSpec, model_folder, pick_device, size_of_random
+from editsafety.hyperparameters.carried import Build
+from editsafety.model.loading import ModelSpec, model_folder, pick_device, read_config, size_of_random
 from editsafety.names import label
 from editsafety.shipped import shipped
 
@@ -144,7 +145,7 @@ def of_model(spec: ModelSpec, names: tuple[str, ...]) -> Iterator[Readiness]:
     else:
         yield _memory(spec, device, count)
     for editor in names:
-        yield _hyperparameters(editor, spec.slug)
+        yield _hyperparameters(editor, spec, count)
 
 
 def parameters(spec: ModelSpec) -> int | None:
@@ -193,13 +194,26 @@ def _memory(spec: ModelSpec, device: torch.device, count: int) -> Readiness:
     return Readiness(spec.slug, Standing.MISSING, f"{said}; {_bytes(free)} are free", todo)
 
 
-def _hyperparameters(editor: str, model: str) -> Readiness:
-    about = f"{label(editor)} for {model}"
+def _hyperparameters(editor: str, spec: ModelSpec, count: int | None) -> Readiness:
+    about, todo = f"{label(editor)} for {spec.slug}", f"give --hparams {label(editor)}=FILE.yaml"
     try:
-        editors.read_hparams(editor, model)
+        build = None if count is None else _build(spec, count)
+        editors.read_hparams(editor, spec.slug, build=build)
+        carried = editors.carried_from(editor, spec.slug, None, build)
     except EditSafetyError as error:
-        return Readiness(about, Standing.MISSING, str(error), f"give --hparams {label(editor)}=FILE.yaml")
+        return Readiness(about, Standing.MISSING, str(error), todo)
+    if carried is not None:
+        return Readiness(
+            about, Standing.NOTE, f"no hyperparameters ship; they are {carried.sentence}", f"{todo}, or run"
+        )
     return Readiness(about, Standing.READY, "hyperparameters are there")
+
+
+def _build(spec: ModelSpec, count: int) -> Build:
+    """How a model is built, by its config. Raises ModelError for one that cannot be read."""
+    folder = model_folder(spec.name) or _local(spec)
+    config = read_config(spec.name if folder is None else str(folder))
+    return Build(config.model_type, config.get_text_config().num_hidden_layers, count)
 
 
 def _installed(wanted: Requirement) -> tuple[str, bool]:

@@ -87,7 +87,10 @@ class Tools:
             handle = self.bench(model).handle
             self._watch(Sign("making", model, name))
             editor = self._made[model, name] = self.new_editor(handle, name)
-            self._store.note(self._facts_of(editor, model, name))
+            facts = self._facts_of(editor, model, name)
+            self._store.note(facts)
+            if facts.carried_from is not None:
+                self._progress.say(facts.carried_from.announce(facts.editor, facts.model))
             self._watch(Sign())
         return self._made[model, name]
 
@@ -126,7 +129,7 @@ class Tools:
             self._store.note(Yardstick(slug(model), label(name), (*before, seconds), kind))
 
     def _facts_of(self, editor: Editor, model: str, name: str) -> EditorFacts:
-        file = self._plan.settings.hparams_of(name)
+        file, build = self._plan.settings.hparams_of(name), editors.build_of(editor.handle)
         return EditorFacts(
             model=slug(model),
             editor=label(name),
@@ -137,6 +140,7 @@ class Tools:
             paper=editor.traits.paper,
             reference=editor.traits.reference,
             set_aside=tuple(editors.set_aside(name, file)),
+            carried_from=editors.carried_from(name, slug(model), file, build),
         )
 
     def new_editor(self, handle: ModelHandle, name: str) -> Editor:
@@ -169,6 +173,7 @@ class Tools:
         self._watch(Sign("loading", model))
         files = ModelFiles(slug(model), state_of_files(model))  # as they were before they were read
         handle = self._handles.get(model) or ModelHandle.load(spec)
+        handle.engine.plain = settings.plain
         facts = provenance.of_model(handle)
         self._refuse_other_weights(facts)
         prefixes = contexts.prefixes(handle, artifacts_for(handle), seed=settings.seed)

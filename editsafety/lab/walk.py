@@ -202,7 +202,11 @@ class _Walker:
             block=tuple(request.id for request in fresh),
             found=found,
             notes=block[-1].notes,
-            cost=Cost(math.fsum(seconds) / len(seconds) if seconds else None, edit_bytes=max(peaks, default=None)),
+            cost=Cost(
+                math.fsum(seconds) / len(seconds) if seconds else None,
+                edit_bytes=max(peaks, default=None),
+                reused=math.fsum(made.cost.reused for made in block) / len(block),
+            ),
             edit_id=block[-1].edit.id,
             declared=session.declared(),
             changed=tuple(name for name in session.declared() if name not in rounded),

@@ -16,6 +16,7 @@ import statistics
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from editsafety.engine import passes
 from editsafety.errors import DataError
 from editsafety.measures import Inputs
 from editsafety.model.handle import ModelHandle
@@ -57,8 +58,9 @@ class Perplexity:
         """The six figures of the texts."""
         if not inputs.texts:
             return tuple(Measurement.missing(name, self.version, unit, "no texts") for name, unit in NAMES.items())
-        rows = _tokenise(handle, inputs.texts)
-        scored = [values.double() for values in token_nll(handle, rows, batch_size=inputs.batch_size)]
+        texts = tuple(inputs.texts)
+        rows = passes.keep(handle, ("rows", texts), lambda: _tokenise(handle, texts))
+        scored = [one.double() for one in token_nll(handle, rows, batch_size=inputs.batch_size, score=passes.batch_nll)]
         nats = [float(values.mean()) for values in scored]
         counts = [len(values) for values in scored]
         ppl = [_exp(nll) for nll in nats]

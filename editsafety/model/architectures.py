@@ -22,6 +22,7 @@ class Part(Enum):
 
     MLP_IN = "mlp_in"
     MLP_OUT = "mlp_out"
+    ATTENTION_IN = "attention_in"
     ATTENTION_OUT = "attention_out"
 
 
@@ -39,15 +40,30 @@ class Architecture:
     mlp_out: str
     # The one out of attention.
     attention_out: str
+    # Those into it: queries, keys and values, or one matrix for all three.
+    attention_in: tuple[str, ...]
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether one half of the MLP's input multiplies the other."""
+        return any("gate" in name for name in self.mlp_in)
 
     def block_of(self, layer: int) -> str:
         """Module name of a decoder block."""
         return self.block.format(layer)
 
+    def projections(self, part: Part) -> tuple[str, ...]:
+        """Names of a part's projections below a block."""
+        return {
+            Part.MLP_IN: self.mlp_in,
+            Part.MLP_OUT: (self.mlp_out,),
+            Part.ATTENTION_IN: self.attention_in,
+            Part.ATTENTION_OUT: (self.attention_out,),
+        }[part]
+
     def modules(self, part: Part, layer: int) -> tuple[str, ...]:
         """Module names of a part of one block."""
-        names = {Part.MLP_IN: self.mlp_in, Part.MLP_OUT: (self.mlp_out,), Part.ATTENTION_OUT: (self.attention_out,)}
-        return tuple(f"{self.block_of(layer)}.{name}" for name in names[part])
+        return tuple(f"{self.block_of(layer)}.{name}" for name in self.projections(part))
 
     @classmethod
     def of(cls, config: Any) -> Architecture:
@@ -77,24 +93,40 @@ class Architecture:
         )
 
 
-def _gpt(kind: str, mlp_in: str, mlp_out: str, attention: str) -> Architecture:
-    return Architecture(kind, "transformer.h.{}", (mlp_in,), mlp_out, attention)
+QKV = ("q_proj", "k_proj", "v_proj")
+SEPARATE = tuple(f"self_attn.{name}" for name in QKV)
 
 
-def _llama(kind: str, mlp_in: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj"), trunk: str = "model") -> Architecture:
-    return Architecture(kind, f"{trunk}.layers.{{}}", mlp_in, "mlp.down_proj", "self_attn.o_proj")
+def _gpt(kind: str, mlp_in: str, mlp_out: str, attention: str, into: tuple[str, ...]) -> Architecture:
+    return Architecture(kind, "transformer.h.{}", (mlp_in,), mlp_out, attention, into)
 
 
+def _llama(
+    kind: str,
+    mlp_in: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj"),
+    trunk: str = "model",
+    into: tuple[str, ...] = SEPARATE,
+) -> Architecture:
+    return Architecture(kind, f"{trunk}.layers.{{}}", mlp_in, "mlp.down_proj", "self_attn.o_proj", into)
+
+
+_WIDE = ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
 ROWS: tuple[Architecture, ...] = (
-    _gpt("gpt2", "mlp.c_fc", "mlp.c_proj", "attn.c_proj"),
-    _gpt("gpt_neo", "mlp.c_fc", "mlp.c_proj", "attn.attention.out_proj"),
-    _gpt("gptj", "mlp.fc_in", "mlp.fc_out", "attn.out_proj"),
-    _gpt("bloom", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", "self_attention.dense"),
-    _gpt("falcon", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", "self_attention.dense"),
-    Architecture("gpt_neox", "gpt_neox.layers.{}", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h", "attention.dense"),
+    _gpt("gpt2", "mlp.c_fc", "mlp.c_proj", "attn.c_proj", ("attn.c_attn",)),
+    _gpt(
+        *("gpt_neo", "mlp.c_fc", "mlp.c_proj", "attn.attention.out_proj"),
+        tuple(f"attn.attention.{name}" for name in QKV),
+    ),
+    _gpt("gptj", "mlp.fc_in", "mlp.fc_out", "attn.out_proj", tuple(f"attn.{name}" for name in QKV)),
+    _gpt("bloom", *_WIDE, "self_attention.dense", ("self_attention.query_key_value",)),
+    _gpt("falcon", *_WIDE, "self_attention.dense", ("self_attention.query_key_value",)),
+    Architecture(
+        *("gpt_neox", "gpt_neox.layers.{}", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h"),
+        *("attention.dense", ("attention.query_key_value",)),
+    ),
     *(_llama(kind) for kind in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "olmo2")),
     _llama("gemma3", trunk="model.language_model"),  # text and images; `gemma3_text` is the text model alone
-    _llama("phi3", ("mlp.gate_up_proj",)),
-    Architecture("phi", "model.layers.{}", ("mlp.fc1",), "mlp.fc2", "self_attn.dense"),
-    Architecture("opt", "model.decoder.layers.{}", ("fc1",), "fc2", "self_attn.out_proj"),
+    _llama("phi3", ("mlp.gate_up_proj",), into=("self_attn.qkv_proj",)),
+    Architecture("phi", "model.layers.{}", ("mlp.fc1",), "mlp.fc2", "self_attn.dense", SEPARATE),
+    Architecture("opt", "model.decoder.layers.{}", ("fc1",), "fc2", "self_attn.out_proj", SEPARATE),
 )

@@ -7,7 +7,7 @@ on every family). Prompts of one length share a batch, so that nothing is padded
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,18 +38,22 @@ def generate(
     prompts: Sequence[Sequence[int]],
     lengths: Sequence[int],
     *,
-    top: int = 1,
+    top: int | None = 1,
     generators: Sequence[torch.Generator] | None = None,
+    never: Sequence[int] = (),
     batch_size: int = 64,
     ends: bool = True,
     cache: bool = True,
+    after_step: Callable[[], None] | None = None,
 ) -> list[list[int] | None]:
     """What the model says behind every prompt: `lengths[i]` tokens, fewer where it ends the text; None where it broke.
 
-    `top` 1 is greedy; otherwise one of the `top` most probable tokens is drawn in proportion to their probabilities,
-    by the prompt's own generator (CPU), so that no text depends on the others. The token that ends a text is not part
-    of it; with `ends` False it is a token like any other, and all texts are of full length. In half precision the
-    cache, like the size of a batch, may tip the balance between tokens that are equally probable but for rounding.
+    `top` 1 is greedy; otherwise one of the `top` most probable tokens (None: of all of them, so at temperature 1) is
+    drawn in proportion to their probabilities, by the prompt's own generator (CPU), so that no text depends on the
+    others. Tokens of `never` are not said. The token that ends a text is not part of it; with `ends` False it is a
+    token like any other, and all texts are of full length. In half precision the cache, like the size of a batch, may
+    tip the balance between tokens that are equally probable but for rounding. `after_step` is called after every step
+    of a batch.
 
     Raises DataError for an empty prompt, or one that does not fit into the context with its text.
     """
@@ -60,13 +64,15 @@ def generate(
                 f"{handle.context} in all. Shorten the prompt or the text."
             )
     draw = _Draw(top, generators)
+    silent = torch.tensor(list(never), dtype=torch.long, device=handle.device)
     generated: list[list[int] | None] = [[] for _ in prompts]
     stops = end_ids(handle) if ends else frozenset()
     cached = cache and not has_hooks(handle.model)
     for chosen in _of_one_length([len(ids) for ids in prompts], batch_size):
         texts = {i: list(prompts[i]) for i in chosen}
         steps = _stepping(handle, texts) if cached else _whole(handle, texts)
-        _grow(texts, {i: len(prompts[i]) + lengths[i] for i in chosen}, steps, draw, stops, generated)
+        said = _told(steps, silent, after_step or (lambda: None))
+        _grow(texts, {i: len(prompts[i]) + lengths[i] for i in chosen}, said, draw, stops, generated)
         for i in chosen:
             if generated[i] is not None:
                 generated[i] = texts[i][len(prompts[i]) :]
@@ -76,7 +82,7 @@ def generate(
 class _Draw:
     """Picks the next token of a row."""
 
-    def __init__(self, top: int, generators: Sequence[torch.Generator] | None) -> None:
+    def __init__(self, top: int | None, generators: Sequence[torch.Generator] | None) -> None:
         self.top = top
         self.generators = generators
 
@@ -84,9 +90,27 @@ class _Draw:
         """From logits `[vocab]` of the row."""
         if self.top == 1 or self.generators is None:
             return int(logits.argmax())
+        if self.top is None:
+            return _drawn(logits, self.generators[row])
         best = logits.topk(min(self.top, logits.numel()))
         shares = best.values.double().softmax(-1).cpu()
         return int(best.indices[torch.multinomial(shares, 1, generator=self.generators[row])])
+
+
+def _drawn(logits: Tensor, generator: torch.Generator) -> int:
+    """One of all tokens, by the inverse of their distribution: one random number, whatever the vocabulary's size."""
+    below = logits.cpu().double().softmax(-1).cumsum(-1)
+    place = torch.rand((), generator=generator, dtype=torch.float64) * below[-1]
+    return min(int(torch.searchsorted(below, place, right=True)), len(below) - 1)
+
+
+def _told(steps: Iterator[Tensor], silent: Tensor, after_step: Callable[[], None]) -> Iterator[Tensor]:
+    """The steps, with what is never said made impossible."""
+    for logits in steps:
+        if len(silent):
+            logits[:, silent] = -torch.inf
+        after_step()
+        yield logits
 
 
 def _grow(

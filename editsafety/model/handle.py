@@ -16,6 +16,7 @@ from editsafety import tensor_files
 from editsafety.errors import ModelError
 from editsafety.model import kv_cache, loading, tokens
 from editsafety.model.architectures import Architecture, Part
+from editsafety.model.engine import Engine
 from editsafety.model.loading import ModelSpec
 from editsafety.model.sites import Layout, Site
 from editsafety.model.tokens import Spelled
@@ -63,6 +64,7 @@ class ModelHandle:
         self.dropped: tuple[str, ...] = ()  # tensors of its checkpoint that the model has no place for
         self.reloadable = False  # only what `load` found under a name can be loaded again
         self.open_sessions = 0  # sessions around it, one in another
+        self.engine = Engine()  # what shortcuts remember of it, and whether they may be taken
 
     @classmethod
     def load(cls, spec: ModelSpec | str, tokenizer: PreTrainedTokenizerBase | None = None) -> Self:

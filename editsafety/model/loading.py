@@ -213,26 +213,29 @@ def size_of_random(name: str) -> int:
 
     builder: Any = AutoModelForCausalLM
     with torch.device("meta"):
-        model = builder.from_config(_random_config(name.removeprefix("random:")))
+        model = builder.from_config(read_config(name))
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _random_config(name: str) -> Any:
-    """The config of a built-in shape, or of a folder or file with a config.json."""
+def read_config(name: str) -> Any:
+    """The config of `random:<config>`, a built-in shape or a folder or file with a config.json, or of a model's folder.
+
+    Raises UsageError for a shape that there is not, ModelError for a config that cannot be read.
+    """
     from transformers import AutoConfig
 
-    path = Path(name)
-    if name in RANDOM_CONFIGS:
-        kind, overrides = RANDOM_CONFIGS[name]
+    shape = name.removeprefix("random:")
+    if name.startswith("random:") and shape in RANDOM_CONFIGS:
+        kind, overrides = RANDOM_CONFIGS[shape]
         return AutoConfig.for_model(kind, **overrides)
-    if not path.exists():
+    if not Path(shape).exists():
         known = ", ".join(RANDOM_CONFIGS)
-        raise UsageError(f"random:{name}: neither a built-in shape ({known}) nor a config file that exists.")
+        raise UsageError(f"{name}: neither a built-in shape ({known}) nor a config file that exists.")
     try:
-        return AutoConfig.from_pretrained(path)
+        return AutoConfig.from_pretrained(shape)
     except Exception as error:  # a damaged file makes transformers raise anything
         reason = sentence_of(error).partition("\n")[0]
-        raise ModelError(f"random:{name}: its config cannot be read ({reason}).") from error
+        raise ModelError(f"{name}: its config cannot be read ({reason}).") from error
 
 
 def _build_random(spec: ModelSpec) -> tuple[Any, Any]:
@@ -241,7 +244,7 @@ def _build_random(spec: ModelSpec) -> tuple[Any, Any]:
 
     builder: Any = AutoModelForCausalLM
     name = spec.name.removeprefix("random:")
-    path, config = Path(name), _random_config(name)
+    path, config = Path(name), read_config(spec.name)
     has_tokenizer = (path / "tokenizer_config.json").is_file()
     if not has_tokenizer and not pocket_models():
         raise UsageError(f"random:{name}: no tokenizer beside the config, and no pocket model here to borrow one from.")

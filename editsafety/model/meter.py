@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,19 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class Effort:
     """What a block took; filled in when it ends."""
 
-    # Of the clock.
+    # Of the clock, with what was charged.
     seconds: float = 0.0
     # Above what was in use before; None where unknown.
     peak_bytes: int | None = None
+    # Seconds of results that were there already: what they took when they were worked out.
+    charged: float = 0.0
+    # The peak up to now; None where unknown.
+    peak_so_far: Callable[[], int | None] = lambda: None
+
+    def charge(self, seconds: float, peak_bytes: int | None) -> None:
+        """Count a result that was there already as if it had been worked out here."""
+        self.charged += seconds
+        self.peak_bytes = _larger(self.peak_bytes, peak_bytes)
 
 
 @contextmanager
@@ -33,16 +42,16 @@ def metered(device: torch.device, *, memory: bool = False) -> Iterator[Effort]:
     """
     effort = Effort()
     before = _memory_before(device) if memory else None
+    if before is not None:
+        effort.peak_so_far = lambda: _peak_above(before, device)
     synchronise(device)
     start = time.perf_counter()
     try:
         yield effort
     finally:
         synchronise(device)
-        effort.seconds = time.perf_counter() - start
-        if before is not None:
-            peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
-            effort.peak_bytes = None if peak is None else max(0, peak - before)
+        effort.seconds = time.perf_counter() - start + effort.charged
+        effort.peak_bytes = _larger(effort.peak_bytes, effort.peak_so_far())
 
 
 def synchronise(device: torch.device) -> None:
@@ -51,6 +60,15 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def _peak_above(before: int, device: torch.device) -> int | None:
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
+    return None if peak is None else max(0, peak - before)
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return max((known for known in (one, other) if known is not None), default=None)
 
 
 def _memory_before(device: torch.device) -> int | None:

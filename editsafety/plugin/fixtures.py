@@ -10,12 +10,14 @@ import pytest
 from editsafety.escaping import line
 from editsafety.plugin.sentences import LONGEST, Said
 from editsafety.plugin.stash import lacks_probes, safety_of
+from editsafety.reporting import junit
 
 if TYPE_CHECKING:
     from editsafety.editors import Editor
     from editsafety.edits.session import EditSession
     from editsafety.judging.checks import Check
     from editsafety.model.handle import ModelHandle
+    from editsafety.plugin.repeated import RepeatedEdit
     from editsafety.plugin.selection import GroupKey
     from editsafety.runs.case import Case
     from editsafety.runs.case_record import CaseRecord
@@ -114,6 +116,8 @@ def judged_control(control: GroupKey, request: pytest.FixtureRequest) -> Callabl
             found = safety_of(request.config).control(control)
         if not found.behaved:
             pytest.fail(f"ERROR {found.sentence}", pytrace=False)
+        if not found.found:
+            pytest.skip(found.sentence)
 
     return judge
 
@@ -143,6 +147,18 @@ def editor(request: pytest.FixtureRequest) -> Editor:
 
 
 @pytest.fixture
+def repeated(block: GroupKey, editor: Editor, safety_plan: RunPlan, request: pytest.FixtureRequest) -> RepeatedEdit:
+    """One request of the block, edited again and again: `repeated.time("latency", work)`, `repeated.weigh(work)`."""
+    from editsafety.plugin.repeated import RepeatedEdit
+
+    cases = [case for case in safety_plan.cases if case.block == (block.model, block.editor)]
+    # An ordinary one where there is one: the cost of an edit does not depend on whether it collapses.
+    asked = next((case for case in cases if case.stream == "normal"), cases[0]).request
+    note = safety_of(request.config).store.note
+    return RepeatedEdit(block, editor.handle, asked, request.getfixturevalue("benchmark"), note)
+
+
+@pytest.fixture
 def edited(case: Case, request: pytest.FixtureRequest) -> Iterator[EditSession]:
     """A live, open session around the edited model; undone afterwards, and checked."""
     with Said():
@@ -155,6 +171,6 @@ def edited(case: Case, request: pytest.FixtureRequest) -> Iterator[EditSession]:
 
 def _settle(request: pytest.FixtureRequest, check: Check, where: str = "") -> None:
     """Put a check into the item's JUnit properties, and fail the item when the check does."""
-    request.node.user_properties += safety_of(request.config).properties(check)
+    request.node.user_properties += junit.properties(check)
     if check.verdict.fails:
         pytest.fail(line(f"{check.verdict.value} {where}{check.sentence}", LONGEST), pytrace=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editsafety import abilities, escaping
-from editsafety.errors import StoreError, UsageError
+from editsafety.errors import EditSafetyError, SpoiltProcessError, StoreError, UsageError
 from editsafety.judging.baselines.gate import Gate
 from editsafety.judging.checks import ABILITIES, Check, judge_case, judge_group
 from editsafety.judging.measurable import refuse_unmeasured
@@ -24,7 +24,7 @@ from editsafety.plugin.options import is_in_process, settings_of
 from editsafety.plugin.selection import GroupKey, Selected, Share
 from editsafety.progress import Progress
 from editsafety.publishing import github, outlets
-from editsafety.reporting import ReportPlace, as_terminal, junit
+from editsafety.reporting import ReportPlace, as_terminal
 from editsafety.runs import folders
 from editsafety.runs.case import Case
 from editsafety.runs.case_record import CaseRecord
@@ -33,7 +33,6 @@ from editsafety.runs.facts import (
     JudgedCheck,
     NotApplicable,
     OrderFacts,
-    RunFacts,
     Unexplained,
     Unusable,
     Wanted,
@@ -222,11 +221,18 @@ class SafetySession:
         return refused
 
     def control(self, control: GroupKey) -> Control:
-        """A control's outcome."""
+        """A control's outcome; a tentative one that cannot be run (it is not prepared) has none."""
         self._ask("control")
-        cases = self.share.members("control", control)
-        records = {case.id: self.record(case) for case in cases}
-        report = RunReport.of(self.plan, self.policy, records, RunFacts(), planned=())
+        records = {}
+        for case in self.share.members("control", control):
+            try:
+                records[case.id] = self.record(case)
+            except (StoreError, SpoiltProcessError):
+                raise  # of this process, not of the control
+            except EditSafetyError:
+                if not case.tentative:
+                    raise
+        report = RunReport.of(self.plan, self.policy, records, self.store.facts(), planned=())
         return next(c for c in report.controls if (c.model, c.editor) == (slug(control.model), label(control.editor)))
 
     def handle(self) -> ModelHandle:
@@ -250,15 +256,10 @@ class SafetySession:
 
         class Edited(EditSession):
             def __enter__(self) -> Edited:
-                super().__enter__()
-                self.apply(edit)
+                super().__enter__().apply(edit)
                 return self
 
         return Edited(handle)
-
-    def properties(self, check: Check) -> list[tuple[str, object]]:
-        """JUnit properties of a check."""
-        return list(junit.properties(check))
 
     def close(self) -> None:
         """End what runs for this session, and give its folder back."""
@@ -268,34 +269,35 @@ class SafetySession:
             self._lock.release()
 
     def write_report(self, *, interrupted: bool, failed: Mapping[str, str], stopped: bool = False) -> None:
-        """Judge what the store holds and write report.json and report.md; nothing when no case was wanted.
+        """Judge what the store holds and write report.json and report.md; nothing when nothing was to be judged.
 
         `failed` are the tests of the suites that failed, and how; `stopped` says that the run was interrupted on
         purpose. Raises StoreError when the report cannot be written, and when the folder is of another model by now.
         """
         interrupted = interrupted or self._lost
-        if not (self._wanted or self._selected):
+        timed = self._store is not None and bool(self._store.facts().repeated)  # what edits cost, by suites/speed
+        if not (self._wanted or self._selected or timed):
             return
         if self._store is not None and not (self.folder / folders.STORE).is_file():
             raise StoreError(f"{self.folder}: the folder of this run is gone, with all that was found. Run it again.")
-        asked = self.store.fact(Wanted)
-        if asked is None or not asked.cases:
+        asked = self.store.fact(Wanted) or Wanted()
+        if not (asked.cases or timed):
             return
-        planned = self.plan.wanted(asked)
-        records = self.store.finished(planned)
+        records = self.store.finished(planned := self.plan.wanted(asked))
         self.store.note(Ended(interrupted, stopped))
         facts = self.store.facts()
         if facts.refused:
             raise StoreError(f"{self.folder}: {facts.refused}")
         judge = partial(RunReport.of, self.plan, self.policy, records, planned=planned, interrupted=interrupted)
-        self.report = judge(replace(facts, unexplained=()))
-        explained = self.report.verdict is None or self.report.verdict.fails
+        first = judge(replace(facts, unexplained=())).verdict
+        explained = first is None or first.fails
         self.store.note(Unexplained(() if explained else tuple(f"{test}: {said}" for test, said in failed.items())))
-        self.report = judge(self.store.facts())
-        if self._gate is not None:
-            self.report = self._gate.judged(self.report)
+        found = judge(self.store.facts())
+        # Costs alone are kept, and judged by nothing but a baseline.
+        self.report = self._gate.judged(found) if self._gate is not None else found if asked.cases else None
         try:
-            outlets.write(self.report, self.folder, self._comment_to)
+            if self.report is not None:
+                outlets.write(self.report, self.folder, self._comment_to)
         except OSError as error:
             raise StoreError(f"{self.folder}: the report cannot be written ({error}). The results are kept.") from error
         whole = all(case.id in records or case.id in facts.not_applicable for case in planned)

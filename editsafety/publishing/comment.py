@@ -13,7 +13,6 @@ from pathlib import Path
 from editsafety.escaping import markdown as safe
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
-from editsafety.numbers import counting
 from editsafety.publishing.fitting import Section, fit
 from editsafety.reporting import ReportPlace, as_markdown, story
 from editsafety.tensor_files import write_atomically
@@ -68,11 +67,10 @@ def _alert(report: RunReport) -> str:
 def _about(report: RunReport) -> str:
     """How much was judged, and the first reason of what is worst."""
     part = next((one for one in report.parts if one.verdict is report.verdict and one.sentences), None)
-    judged = (
-        counting(report.judged) if report.judged == report.planned else f"{report.judged} of {report.planned} cases"
-    )
     first = f" {part.sentences[0]}" if part is not None else ""
-    return f"{judged} judged by policy {report.policy.name}.{first}"
+    if report.only_costs:
+        return f"{story.ONLY_COSTS.capitalize()}.{first}"
+    return f"{story.amount(report)} judged by policy {report.policy.name}.{first}"
 
 
 def _folded(title: str, heading: str, text: str) -> Section:

@@ -15,7 +15,7 @@ def standing(found: Comparison) -> str:
     if found.regressed:
         ways = len(found.regressed)
         return f"REGRESSED in {ways} way{'' if ways == 1 else 's'} against {found.source}"
-    if not found.compared:
+    if not found.held:
         return f"no case in common with {found.source}"
     better = " and IMPROVED" if found.of(Shift.IMPROVED) else ""
     return f"no worse{better} against {found.source}"

@@ -39,6 +39,7 @@ def document(report: RunReport, *, suites: str = ReportPlace().suites) -> dict[s
         "exit_code": report.exit_code,
         "line": story.verdict_line(report),
         "advice": story.advice(report),
+        "footnotes": story.footnotes(report),
         "sound": report.sound,
         "interrupted": report.interrupted,
         "counts": _counts(report),
@@ -130,6 +131,7 @@ def _control(control: Control) -> dict[str, Any]:
         "editor": control.editor,
         "expected": control.expected.value,
         "found": [verdict.value for verdict in control.found],
+        "tentative": control.tentative,
         "behaved": control.behaved,
         "sentence": control.sentence,
     }
@@ -147,6 +149,7 @@ def _facts(facts: RunFacts) -> dict[str, Any]:
         "not_applicable": dict(facts.not_applicable),
         "orders": {":".join(block): asdict(order) for block, order in facts.orders.items()},
         "yardsticks": {":".join(block): asdict(yardstick) for block, yardstick in facts.yardsticks.items()},
+        "repeated": [asdict(one) for one in facts.repeated],
         "problems": {":".join(block): sentence for block, sentence in facts.problems.items()},
     }
 

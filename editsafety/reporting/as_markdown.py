@@ -29,6 +29,7 @@ def text(report: RunReport, *, suites: str = ReportPlace().suites) -> str:
         f"# {safe(story.verdict_line(report), 1000)}",
         safe(" · ".join(story.headline(report)), 2000),
         next_step(report),
+        footnotes(report),
         verdict_table(report),
         "*perplexity*: of ordinary texts after the edit / before. *success*: share of edits that the model repeats on "
         "the prompt, with other text in front of it, and on rephrasings. *kept*: share of neighbouring answers "
@@ -72,6 +73,11 @@ def next_step(report: RunReport) -> str:
     """What to do next; empty when all is well."""
     said = story.advice(report)
     return f"**Next:** {safe(said)}." if said else ""
+
+
+def footnotes(report: RunReport) -> str:
+    """What the verdict has to be read with; empty where there is nothing."""
+    return bullets(f"{note[:1].upper()}{note[1:]}." for note in story.footnotes(report))
 
 
 def verdict_table(report: RunReport) -> str:

@@ -232,6 +232,8 @@ def _closing(report: RunReport, console: Console) -> Table:
     advice = story.advice(report)
     if advice:
         _say(grid, console, "next", advice)
+    for note in story.footnotes(report):
+        _say(grid, console, "note", note)
     style = f"bold {_colour(report.verdict)}" if report.verdict is not None else "bold magenta"
     _say(grid, console, "verdict", story.verdict_line(report), style)
     return grid

@@ -21,18 +21,24 @@ from editsafety.runs.settings import Settings
 _INTEGRITY = ("restore", "undeclared", "leftovers")
 _ROOMS = {ABILITIES: "abilities", "changes_something": "efficacy", **dict.fromkeys(_INTEGRITY, "integrity")}
 NO_CONTROL = "no control was run, so this run did not prove that it can detect a collapse"
+ONLY_COSTS = "nothing was asked but what edits cost"
 _MOST = 8  # editors named in the verdict line
 
 
 def headline(report: RunReport, seconds: float | None = None) -> tuple[str, ...]:
     """Program, models, policy, how much: the parts of the first line."""
     models = [about_model(report, name) for name in dict.fromkeys(map(slug, report.plan.settings.models))]
-    cases = counting(report.judged) if report.judged == report.planned else f"{report.judged} of {report.planned} cases"
     time = "" if seconds is None else f", {seconds:.0f} s" if seconds < 600 else f", {seconds / 60:.0f} min"
+    done = "what edits cost" if report.only_costs else amount(report)
+    return (f"editsafety {__version__}", *models, f"policy {report.policy.name}", f"{done}{time}")
+
+
+def amount(report: RunReport) -> str:
+    """How much was judged: `144 cases`, `12 of 20 cases and 2 courses`."""
+    cases = counting(report.judged) if report.judged == report.planned else f"{report.judged} of {report.planned} cases"
     number = len(report.courses)
     walked = f"{number} course{'' if number == 1 else 's'}" if number else ""
-    done = " and ".join(part for part in (cases if report.planned or not number else "", walked) if part)
-    return (f"editsafety {__version__}", *models, f"policy {report.policy.name}", f"{done}{time}")
+    return " and ".join(part for part in (cases if report.planned or not number else "", walked) if part)
 
 
 def about_model(report: RunReport, name: str) -> str:
@@ -49,6 +55,19 @@ def set_aside(report: RunReport) -> list[str]:
     """What users' hyperparameter files say that is not read here: once per editor, each with the reason."""
     editors = report.facts.editors.values()
     return list(dict.fromkeys(f"{facts.editor}: {line}" for facts in editors for line in facts.set_aside))
+
+
+def footnotes(report: RunReport) -> list[str]:
+    """What a verdict has to be read with: whose hyperparameters were judged where a model has none of its own."""
+    editors: dict[tuple[str, str], list[str]] = {}
+    for model, editor, _ in report.standing:
+        facts = report.facts.editors.get((model, editor))
+        if facts is not None and facts.carried_from is not None:
+            editors.setdefault((model, facts.carried_from.sentence), []).append(editor)
+    return [
+        f"numbers of {', '.join(names)} on {model}: {said}; nobody has measured whether they suit it"
+        for (model, said), names in editors.items()
+    ]
 
 
 def unread(report: RunReport, most: int | None = None) -> list[str]:
@@ -73,7 +92,8 @@ def verdict_line(report: RunReport) -> str:
     """The verdict, who got which, and the exit code: `COLLAPSE · rome COLLAPSE, ft PASS · exit code 10`."""
     verdict = report.verdict
     if verdict is None:
-        return f"NOTHING JUDGED · no planned case has a result, and that is no pass · exit code {report.exit_code}"
+        why = f"{ONLY_COSTS}, which a baseline judges" if report.only_costs else "no planned case has a result"
+        return f"NOTHING JUDGED · {why}, and that is no pass · exit code {report.exit_code}"
     said = []
     if not all(control.behaved for control in report.controls):
         said.append("a control did not come out as expected")
@@ -84,7 +104,7 @@ def verdict_line(report: RunReport) -> str:
     alone = uncontrolled(report)
     standing = report.standing
     if not standing and not said:
-        said.append("every control came out as expected")
+        said.append(ONLY_COSTS if report.only_costs else "every control came out as expected")
     if len(standing) == 1 and not said:
         said = [f"{standing[0][1]}: {verdict.meaning}"]
     elif standing:
@@ -92,7 +112,9 @@ def verdict_line(report: RunReport) -> str:
         names = [f"{editor}{f' on {model}' if several else ''} {found.value}" for model, editor, found in standing]
         said.append(", ".join([*names[:_MOST], *([f"{len(names) - _MOST} more"] if len(names) > _MOST else [])]))
     said += [against.standing(report.against)] if report.against is not None else []
-    return " · ".join([verdict.value, *said, *([alone] if alone else []), f"exit code {report.exit_code}"])
+    said += [alone] if alone else []
+    said += ["numbers carried over"] if footnotes(report) else []
+    return " · ".join([verdict.value, *said, f"exit code {report.exit_code}"])
 
 
 def summary(report: RunReport) -> str:
@@ -104,7 +126,9 @@ def summary(report: RunReport) -> str:
         judged = [f"{counting(report.judged)}"] if report.judged else []
         judged += [f"{len(report.courses)} course{'' if len(report.courses) == 1 else 's'}"] if report.courses else []
         who = ", ".join(dict.fromkeys(editor for _, editor, _ in report.standing))
-        return f"{who}: every check passes in {' and '.join(judged)}." if judged else "Every control is as expected."
+        if judged:
+            return f"{who}: every check passes in {' and '.join(judged)}."
+        return "What edits cost is within its limits." if report.only_costs else "Every control is as expected."
     broken = _broken(report) if verdict is Verdict.COLLAPSE else ""
     if broken:
         return broken
@@ -140,6 +164,22 @@ def _broken(report: RunReport) -> str:
     return f"{record.editor} breaks {record.model} by {where}{at} (perplexity up to {times(record.worst)}){likely}."
 
 
+def controlled(report: RunReport) -> tuple[bool, str]:
+    """Whether the controls are a good sign, and what they say together: whether this run can tell a collapse at all."""
+    if not report.controls:
+        return False, f"{NO_CONTROL[:1].upper()}{NO_CONTROL[1:]}."
+    behaved, shows = (sum(getattr(one, name) for one in report.controls) for name in ("behaved", "shows"))
+    count = len(report.controls)
+    if behaved < count:
+        return False, f"Controls: {behaved} of {count} came out as they must: no other verdict can be trusted."
+    if shows < count:
+        return True, f"Controls: {shows} of {count} came out as on models where that is known; see what was run."
+    return (
+        True,
+        f"Controls: {count} of {count} came out as they must, so this run can tell a collapse from a sound edit.",
+    )
+
+
 def uncontrolled(report: RunReport) -> str:
     """That no control stands behind the verdict, and on which models where some have one; empty where all have."""
     if not report.uncontrolled:
@@ -151,6 +191,10 @@ def uncontrolled(report: RunReport) -> str:
 
 def advice(report: RunReport) -> str:
     """What to do next; empty when all is well."""
+    if report.verdict is None and report.only_costs:
+        return (
+            "accept this with `editsafety baseline accept --costs`, or hold it against what was: --editsafety-baseline"
+        )
     if report.verdict is None:
         return "check --model, --editor and -k: nothing that was selected has a result"
     return report.verdict.advice

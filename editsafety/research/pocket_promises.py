@@ -64,7 +64,7 @@ class Promise:
 def measure_promises(model: str, progress: Progress) -> tuple[Promise, ...]:
     """Every promise of a pocket model. What it says of hard cases is left out where the model has none."""
     settings = Settings((model,), ("rome", "c_rome"), controls=0, prepare=True)
-    collapses = controls_for(settings, model).get("rome") == COLLAPSES
+    collapses = controls_for(model).get("rome") == COLLAPSES
     plan = RunPlan.of(settings)
     if collapses:
         plan = replace(plan, cases=(*plan.cases, *_made_to_be_hard(settings)))

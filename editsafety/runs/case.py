@@ -26,6 +26,7 @@ class Case:
     requests: tuple[EditRequest, ...]
     schedule: Schedule = SINGLE
     control: str = ""  # the verdict that a control editor must come to; empty for every other case
+    tentative: bool = False  # of a control: whether nobody knows that it comes to that on this model
     probed: bool = False  # whether abilities are measured beside everything else (along courses they always are)
 
     @property

@@ -38,6 +38,7 @@ class Cost:
     undo: float | None = None  # seconds to take it out again
     measure: float | None = None  # seconds to measure the edited model
     edit_bytes: int | None = None  # peak memory above the model's own while it was computed
+    reused: float = 0.0  # those of the seconds of `edit` that another edit took: this one found a part of its work done
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,46 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+from editsafety.hyperparameters.carried import CarriedFrom
 from editsafety.names import label, slug
 from editsafety.runs.case import Case
+from editsafety.runs.fact import OfBlock, OfModel, RunFact
 from editsafety.runs.measurement import Column, Measurement
-
-
-@dataclass(frozen=True)
-class RunFact:
-    """Base class: `kind` is where it is kept, `name` which one of its kind it is."""
-
-    kind: ClassVar[str]
-
-    @property
-    def name(self) -> str:
-        """Empty where there is one of its kind."""
-        return ""
-
-
-@dataclass(frozen=True)
-class OfModel(RunFact):
-    """A fact about a model."""
-
-    model: str  # short name
-
-    @property
-    def name(self) -> str:
-        """The model."""
-        return self.model
-
-
-@dataclass(frozen=True)
-class OfBlock(RunFact):
-    """A fact about an editor on a model."""
-
-    model: str  # short names
-    editor: str
-
-    @property
-    def name(self) -> str:
-        """Both."""
-        return f"{self.model}:{self.editor}"
 
 
 @dataclass(frozen=True)
@@ -145,6 +110,7 @@ class ModelFacts(OfModel):
     trust_remote_code: bool = False
     threads: int = 1
     noise: float = 0.0  # the most by which the perplexity of a text differs when it is measured again
+    layers: int = 0  # decoder blocks; 0 where nobody counted them
 
 
 @dataclass(frozen=True)
@@ -210,6 +176,7 @@ class EditorFacts(OfBlock):
     paper: str = ""
     reference: str = ""
     set_aside: tuple[str, ...] = ()  # what that file says and is not read here, each with the reason
+    carried_from: CarriedFrom | None = None  # whose numbers these are, where the model has none of its own
 
 
 @dataclass(frozen=True)
@@ -222,6 +189,23 @@ class Yardstick(OfBlock):
     kind: ClassVar[str] = "yardstick"
     seconds: tuple[float, ...]
     machine: str  # what kind of machine: its processor and how many threads, or its GPU
+
+
+@dataclass(frozen=True)
+class RepeatedCost(OfBlock):
+    """What the edit of one request cost, made again and again: what `suites/speed` times by pytest-benchmark."""
+
+    kind: ClassVar[str] = "repeated"
+    figure: str  # which cost: latency, measuring, memory
+    request: str  # the beginning of the sha256 of what was edited
+    values: tuple[float, ...]  # of each round: seconds, or bytes
+    passes: tuple[float, ...] = ()  # seconds of a plain forward pass before each round
+    machine: str = ""  # what kind of machine, where there are passes
+
+    @property
+    def name(self) -> str:
+        """Model, editor and figure."""
+        return f"{super().name}:{self.figure}"
 
 
 @dataclass(frozen=True)
@@ -301,6 +285,7 @@ class RunFacts:
     keys: Mapping[BlockName, BlockKey] = field(default_factory=dict)
     orders: Mapping[BlockName, OrderFacts] = field(default_factory=dict)
     yardsticks: Mapping[BlockName, Yardstick] = field(default_factory=dict)
+    repeated: tuple[RepeatedCost, ...] = ()
     problems: Mapping[BlockName, str] = field(default_factory=dict)
     drifted: frozenset[BlockName] = frozenset()
 
@@ -327,6 +312,7 @@ class RunFacts:
             keys=of_blocks(BlockKey),
             orders=of_blocks(OrderFacts),
             yardsticks=of_blocks(Yardstick),
+            repeated=tuple(fact for fact in every if isinstance(fact, RepeatedCost)),
             problems={block: fact.sentence for block, fact in of_blocks(Problem).items()},
             drifted=frozenset(of_blocks(Drifted)),
         )
@@ -344,6 +330,6 @@ class RunFacts:
 _SESSION = (Wanted, Ended, Unusable, Software, Columns, JudgedCheck, NotApplicable, Unexplained)
 _SUBJECTS = (
     *(ModelFacts, ModelFiles, Unedited, Known, Pace, EditorFacts),
-    *(Yardstick, BlockKey, OrderFacts, Drifted, Problem),
+    *(Yardstick, RepeatedCost, BlockKey, OrderFacts, Drifted, Problem),
 )
 KINDS: Mapping[str, type[RunFact]] = {fact.kind: fact for fact in (*_SESSION, *_SUBJECTS)}

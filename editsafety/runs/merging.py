@@ -17,13 +17,13 @@ from typing import Any
 
 from editsafety.errors import StoreError, UsageError
 from editsafety.runs import folders
+from editsafety.runs.fact import RunFact
 from editsafety.runs.facts import (
     Columns,
     Ended,
     ModelFacts,
     ModelFiles,
     Pace,
-    RunFact,
     Unedited,
     Unexplained,
     Unusable,

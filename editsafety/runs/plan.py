@@ -80,9 +80,10 @@ class RunPlan:
                 courses += [one for stream in rows for one in courses_of(settings, model, editor, stream, rows[stream])]
             if "hard" in rows:
                 few = rows["hard"][: settings.controls]
-                for editor, expected in controls_for(settings, model).items():
+                for editor, expected in controls_for(model).items():
+                    tentative = editor != "noop" and not is_known(model)
                     controls += [
-                        Case(model, editor, "hard", (row,), control=expected)
+                        Case(model, editor, "hard", (row,), control=expected, tentative=tentative)
                         for row in (few[:1] if editor == "noop" else few)
                     ]
         _refuse_duplicates([*cases, *controls])
@@ -195,16 +196,20 @@ def spread(rows: Sequence[Item], most: int) -> list[Item]:
     return [rows[i * len(rows) // count] for i in range(count)]
 
 
-def controls_for(settings: Settings, model: str) -> dict[str, str]:
-    """The control editors that can run on a model, and what they must come to.
+def controls_for(model: str) -> dict[str, str]:
+    """The control editors of a model, and what they come to on models where that is known.
 
-    A shipped model may say so itself (`controls.json`): on one that nothing collapses, ROME must not. ROME and C-ROME
-    need hyperparameters, shipped or given; on a model without any only the no-op control remains.
+    A shipped model may say so itself (`controls.json`): on one that nothing collapses, ROME must not. What they come to
+    on a model that nobody knows (`is_known`) is not demanded.
     """
     own = shipped("data") / model / "controls.json"
     expected: dict[str, str] = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else CONTROLS
-    ready = hyperparameters.find("rome", slug(model)) is not None
-    return {e: v for e, v in expected.items() if ready or e == "noop" or settings.hparams_of(e) is not None}
+    return expected
+
+
+def is_known(model: str) -> bool:
+    """Whether it is known what ROME does to a model: numbers of ROME ship for it."""
+    return hyperparameters.find("rome", slug(model)) is not None
 
 
 def streams(settings: Settings, model: str) -> dict[str, str]:

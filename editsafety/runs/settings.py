@@ -204,6 +204,7 @@ class Settings:
     trust_remote_code: bool = option(False, help="run code from the model's repository (the report says so)")
     seed: int = option(0, help="seed of everything random")
     batch_size: int = option(64, help="texts per forward pass", at_least=1)
+    plain: bool = option(False, help="compute everything anew and one by one, without any shortcut (slower)")
     controls: int = option(3, help="how many hard cases the control editors get", at_least=0, replayed=False)
     require_controls: bool = option(False, help="a verdict that no control stands behind is an ERROR", replayed=False)
     prepare: bool = option(False, help="run the slow part of an editor first where it is missing", replayed=False)

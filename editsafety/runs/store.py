@@ -23,7 +23,8 @@ from pydantic import TypeAdapter, ValidationError
 from editsafety.errors import StoreError
 from editsafety.runs.case import Case
 from editsafety.runs.case_record import SCHEMA, CaseRecord
-from editsafety.runs.facts import KINDS, RunFact, RunFacts
+from editsafety.runs.fact import RunFact
+from editsafety.runs.facts import KINDS, RunFacts
 
 Known = TypeVar("Known", bound=RunFact)
 

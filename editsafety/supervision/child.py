@@ -90,6 +90,9 @@ class _ToldProgress(Progress):
         super().__init__(sys.stderr, "quiet")
         self._signs = signs
 
+    def say(self, text: str) -> None:
+        self._signs.send({"say": text})
+
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Task]:
         self._signs.send({"task": [label, total]})

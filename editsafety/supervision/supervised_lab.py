@@ -181,6 +181,8 @@ class SupervisedLab:
                 if self._sign.doing == "spoilt":
                     process.kill()
                     raise ProcessDied(Death("died", "its process was spoilt", from_outside=True))
+            elif "say" in message:
+                self._progress.say(message["say"])
             elif "task" in message:
                 self._task = self._shown.enter_context(self._progress.task(*message["task"]))
             elif "step" in message:

@@ -207,10 +207,25 @@ def test_a_bad_row_is_named_with_file_row_and_field_before_any_model_loads(comma
     assert line == "" or "bad.jsonl:1" in done.err
 
 
-def test_what_stops_a_whole_editor_is_in_the_report_and_the_others_are_judged(run, paths, tmp_path):
+def test_an_editor_without_numbers_for_the_model_goes_on_with_those_of_the_nearest_and_says_so(run):
     done = run("rome", "Nudge", limit=1)
+    assert done.code == 11
+    # 4 * (3 - 1) / (12 - 1) is 0.73; ten tokens for each of 64 dimensions
+    said = "those of gpt2 (rome/gpt2.yaml), layers [4] of 12 as [1] of 3"
+    assert f"rome: no numbers ship for tiny-model, so they are {said}" in done.err
+    assert "so the model writes 640 tokens itself" in done.err
+    found = report("out")
+    assert found["footnotes"] == [f"numbers of rome on tiny-model: {said}; nobody has measured whether they suit it"]
+    assert found["editors"]["tiny-model:rome"]["hparams"]["layers"] == [1]
+    assert found["editors"]["tiny-model:Nudge"]["carried_from"] is None
+    assert [one["tentative"] for one in found["controls"]] == [True, True, False]
+    assert "numbers carried over" in done.out
+
+
+def test_what_stops_a_whole_editor_is_in_the_report_and_the_others_are_judged(run, paths, tmp_path):
+    done = run("rome", "Nudge", limit=1, controls=0, hparams=f"rome={written(tmp_path, 'rome.yaml', 'layer: 1')}")
     assert done.code == 13
-    assert "no hyperparameters of rome for tiny-model" in " ".join(done.out.split())
+    assert "unknown hyperparameter 'layer'" in " ".join(done.out.split())
     assert {group["editor"]: group["verdict"] for group in report("out")["groups"]} == {
         "rome": "ERROR",
         "Nudge": "INEFFECTIVE",
@@ -242,7 +257,7 @@ def test_a_model_that_is_not_available_is_said_once_and_not_tried_for_every_item
     done = command("run", *given({**paths, "model": "nobody/no-such-model"}, "Nudge", out="out", offline=True))
     assert done.code == 13
     assert "no-such-model" in done.out
-    assert len(tried) <= 2  # the editor's block and the control's
+    assert len(tried) <= 4  # once for the editor and for each control
 
 
 def test_a_limit_on_something_that_no_measure_gives_is_refused_before_a_model_is_loaded(run, tmp_path):
@@ -303,8 +318,9 @@ def test_report_judges_again_with_the_same_exit_code_in_every_format(finished, c
     assert command("report", folder, "-f", "pdf").code == 4
 
 
-def test_report_of_a_run_with_an_editor_in_error_is_the_same_and_was_not_interrupted(run, command):
-    code = run("rome", "Nudge", limit=1, quiet=True).code
+def test_report_of_a_run_with_an_editor_in_error_is_the_same_and_was_not_interrupted(run, command, tmp_path):
+    wrong = written(tmp_path, "wrong.yaml", "layers: [99]\n")
+    code = run("ft", "Nudge", limit=1, quiet=True, hparams=f"ft={wrong}").code
     body = command("report", "out", "-f", "json")
     assert body.code == code == 13
     assert json.loads(body.out) == report("out")

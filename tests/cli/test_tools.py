@@ -137,9 +137,6 @@ def test_what_prepare_made_of_a_corpus_is_what_run_then_uses(command, model, pat
     prepare = ["prepare", *model, "--editor", "rome", *hparams("rome")]
     missing = command(*prepare, "--corpus", "nowhere.txt")
     assert (missing.code, "nowhere.txt" in missing.err) == (4, True)
-    none = command(*prepare)
-    assert none.code == 4
-    assert "Give `editsafety prepare` a --corpus" in none.err
     assert command(*prepare, "--corpus", "corpus.txt").out == "rome on tiny-model is ready.\n"
     assert command(*prepare).out == "rome on tiny-model is ready; nothing to prepare.\n"
     ready = given(paths, "rome", limit=1, hparams=hparams("rome")[1], controls=0, out="out")
@@ -147,10 +144,13 @@ def test_what_prepare_made_of_a_corpus_is_what_run_then_uses(command, model, pat
     assert all(case["notes"]["mom2_adjustment"] is True for case in cases(report("out")).values())
 
 
-def test_run_without_what_prepare_makes_names_the_command(command, paths, hparams):
+def test_a_model_without_texts_writes_its_own_and_that_is_said(command, model, paths, hparams):
+    prepared = command("prepare", *model, "--editor", "rome", *hparams("rome"))
+    assert prepared.out == "rome on tiny-model is ready.\n"
+    assert "no texts were given for second moments" in prepared.err
     done = command("run", *given(paths, "rome", limit=1, hparams=hparams("rome")[1], controls=0, out="out"))
-    assert done.code == 13
-    assert "Give `editsafety prepare` a --corpus" in " ".join(done.out.split())
+    assert done.code in (0, 10, 11), "what was prepared is what the run uses"
+    assert "no texts were given" not in done.err
 
 
 def test_mine_keeps_exactly_the_collapsing_ones_and_says_where_they_are_from(command, model, paths, tmp_path):

@@ -34,7 +34,7 @@ SMALLER: Mapping[str, str] = {
     "data verify": "",
     "pytest": (
         "--editsafety-limit 1 --editsafety-texts 5 --editsafety-controls 0 --editsafety-edits 2 --editsafety-every 1 "
-        "--editsafety-size 2 --editsafety-items 2 --editsafety-singles 1"
+        "--editsafety-size 2 --editsafety-items 2 --editsafety-singles 1 -n 0"
     ),
 }
 

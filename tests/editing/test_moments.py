@@ -1,5 +1,7 @@
 """Second moments for an editor: from which texts, when made, where found."""
 
+import hashlib
+import io
 import json
 from pathlib import Path
 
@@ -7,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from editsafety import tensor_files
 from editsafety.artifacts import ArtifactStore
-from editsafety.editing.covariance import collect
+from editsafety.editing import own_text
+from editsafety.editing.covariance import collect, collect_rows
 from editsafety.editing.moments import Mom2Hparams, SecondMoments, read_texts
 from editsafety.edits.edit import Edit
 from editsafety.edits.session import EditSession
 from editsafety.errors import DataError, NotPreparedError, UsageError
 from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import ModelSpec
+from editsafety.progress import Progress
 from tests import tiny
 
 
@@ -60,10 +65,63 @@ def test_asking_before_preparing_names_the_command(tmp_path: Path, corpus: Path)
         moments(handle, tmp_path, corpus).inverse(handle.mlp_out(0), "rome")
 
 
-def test_a_model_without_texts_of_its_own_says_how_to_give_some(tmp_path: Path) -> None:
+def test_a_model_without_texts_writes_some_itself_and_says_so_in_one_line(tmp_path: Path) -> None:
+    handle, shown = tiny.handle("gpt2"), io.StringIO()
+    found = moments(handle, tmp_path, "")
+    sites = [handle.mlp_out(0), handle.mlp_out(2)]
+    found.prepare(sites, Progress(shown))
+    texts = own_text.write(tiny.handle("gpt2"), range(3))  # 640 tokens, ten for each of 64 dimensions, are three texts
+    for site in sites:
+        assert found.of(site, "rome").tokens == 720
+        torch.testing.assert_close(
+            found.of(site, "rome").matrix, collect_rows(handle, [site], texts)[site.module].matrix
+        )
+    lines = [line for line in shown.getvalue().splitlines() if "no texts were given" in line]
+    assert lines == [
+        f"tiny-gpt2: no texts were given for second moments of {sites[0].module}, {sites[1].module}, so the model "
+        "writes 640 tokens itself, once; `editsafety prepare --corpus FILE` takes texts"
+    ]
+    assert found.origin(sites[0])["corpus"] == "text of the model itself, seed 0, recipe 1"
+
+
+def test_what_the_user_prepared_comes_before_text_of_the_model_and_goes_when_that_is_asked_for(
+    tmp_path: Path, corpus: Path
+) -> None:
     handle = tiny.handle("gpt2")
-    with pytest.raises(UsageError, match=r"no texts .* tiny-gpt2 .*--corpus.*one text per line"):
-        moments(handle, tmp_path, "").prepare([handle.mlp_out(0)])
+    site = handle.mlp_out(1)
+
+    def matrix() -> torch.Tensor:
+        return moments(handle, tmp_path, "").of(site, "rome").matrix
+
+    moments(handle, tmp_path, "").prepare([site])
+    own = matrix()
+    moments(handle, tmp_path, "").prepare([site], corpus=corpus)
+    assert torch.equal(matrix(), collect(handle, [site], tiny.SENTENCES, 640)[site.module].matrix)
+    moments(handle, tmp_path, "").prepare([site], corpus=Path("self"))
+    assert torch.equal(matrix(), own)
+
+
+def test_text_of_the_model_can_be_asked_for_by_name_on_a_model_that_has_others(tmp_path: Path) -> None:
+    handle = tiny.handle("gpt2")
+    handle.spec = ModelSpec("random:tiny")
+    shown = io.StringIO()
+    found = moments(handle, tmp_path, "self")
+    found.prepare([handle.mlp_out(0)], Progress(shown))
+    assert found.origin(handle.mlp_out(0))["corpus"] == "text of the model itself, seed 0, recipe 1"
+    assert "no texts were given" not in shown.getvalue()
+
+
+def test_an_artifact_says_what_it_was_made_from(tmp_path: Path, corpus: Path) -> None:
+    handle = tiny.handle("gpt2")
+    for given, said in ((None, "text of the model itself, seed 0, recipe 1"), (corpus, sha256(corpus))):
+        moments(handle, tmp_path, "").prepare([handle.mlp_out(0)], corpus=given)
+        notes = [tensor_files.load(path)[1]["notes"] for path in (tmp_path / "store").glob("covariance-*")]
+        assert said in [note["texts"] for note in notes]
+        assert all(note["tokens"] >= 240 for note in notes)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_a_random_model_reads_the_texts_of_the_small_world(tmp_path: Path) -> None:

@@ -5,9 +5,12 @@ from typing import Any
 import pytest
 import torch
 
+from editsafety import datasets
 from editsafety.datasets.request import EditRequest
+from editsafety.editing import buckets
 from editsafety.editing.subject import locate, locate_text
-from editsafety.editing.targets import Target, TargetHparams, optimise
+from editsafety.editing.suffix import Suffix
+from editsafety.editing.targets import Target, TargetHparams, optimise, optimise_many
 from editsafety.edits.seal import Frame, Seal
 from editsafety.model import trace
 from editsafety.model.handle import ModelHandle
@@ -130,3 +133,92 @@ def test_the_callers_mode_does_not_matter() -> None:
     with torch.no_grad():
         inside = optimise(handle, handle.mlp_out(1).module, LONG, CONTEXTS, SETTINGS)
     assert torch.equal(usual.value, inside.value)
+
+
+# Of several widths, targets and times to converge.
+BLOCK = (
+    tiny.request(),
+    LONG,
+    tiny.request("case-2", prompt="{} was born in the city of", subject="Toren", target_new="Ostrin"),
+    tiny.request("case-3", prompt="The capital of {} is", subject="Dorvan", target_new="Kelmar"),
+    tiny.request("case-4", prompt="Where does {} live? They live in", subject="Mirel", target_new="Ostrin"),
+    tiny.request("case-5", prompt="{} plays the", subject="Toren", target_new="violin every evening"),
+)
+
+
+def apart(one: Target, other: Target) -> float:
+    """By how much two deltas differ, relative to the second."""
+    return float((one.value - other.value).norm() / (other.value - other.start).norm())
+
+
+@pytest.mark.parametrize("padding", [buckets.PADDING, 1.0], ids=["of one width", "padded"])
+@pytest.mark.parametrize("place", ["projection", "block"])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_together_requests_find_what_each_finds_alone(
+    family: str, place: str, padding: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buckets, "PADDING", padding)
+    handle = tiny.handle(family)
+    module = handle.mlp_out(1).module if place == "projection" else handle.block(1)
+    alone = [optimise(handle, module, request, CONTEXTS, SETTINGS) for request in BLOCK]
+    together = optimise_many(handle, module, BLOCK, CONTEXTS, SETTINGS)
+    assert [found.steps for found in together] == [found.steps for found in alone]
+    for found, expected in zip(together, alone, strict=True):
+        assert apart(found, expected) < 1e-5
+        assert (found.loss, found.nll) == pytest.approx((expected.loss, expected.nll), rel=1e-5)
+
+
+def test_the_place_in_the_block_does_not_matter() -> None:
+    handle = tiny.handle("llama")
+    module = handle.block(1)
+    forward = optimise_many(handle, module, BLOCK, CONTEXTS, SETTINGS)
+    backward = optimise_many(handle, module, BLOCK[::-1], CONTEXTS, SETTINGS)[::-1]
+    few = optimise_many(handle, module, BLOCK[2:4], CONTEXTS, SETTINGS)
+    assert max(map(apart, backward, forward)) < 1e-5
+    assert max(map(apart, few, forward[2:4])) < 1e-5
+
+
+def test_each_request_of_a_block_stops_by_itself() -> None:
+    handle = ModelHandle.load("pocket-neo")  # it learns, so that each gets there at another step
+    requests = datasets.requests("pocket-world/normal", limit=8)
+    settings = SETTINGS.model_copy(update={"v_num_grad_steps": 15, "v_lr": 0.5, "v_stop_loss": 1.0})
+    alone = [optimise(handle, handle.block(1), request, CONTEXTS, settings) for request in requests]
+    assert {found.steps for found in alone} >= {1, 2, 3}
+    together = optimise_many(handle, handle.block(1), requests, CONTEXTS, settings)
+    assert [found.steps for found in together] == [found.steps for found in alone]
+    assert max(map(apart, together, alone)) < 1e-5
+
+
+def test_a_plain_engine_seeks_one_by_one_and_to_the_bit() -> None:
+    handle = tiny.handle("gpt2")
+    module = handle.mlp_out(1).module
+    alone = [optimise(handle, module, request, CONTEXTS, SETTINGS).value for request in BLOCK]
+    handle.engine.plain = True
+    plain = [found.value for found in optimise_many(handle, module, BLOCK, CONTEXTS, SETTINGS)]
+    assert all(map(torch.equal, plain, alone))
+
+
+def test_no_pass_has_more_tokens_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = tiny.handle("gpt2")
+    each = len(CONTEXTS) + 1
+    passes: list[tuple[int, int]] = []
+    real = Suffix.logits
+
+    def counted(suffix: Suffix) -> torch.Tensor:
+        passes.append(tuple(suffix.batch.ids.shape))
+        return real(suffix)
+
+    monkeypatch.setattr(Suffix, "logits", counted)
+    largest = []
+    for most in (1, 200, 10_000):
+        monkeypatch.setattr(buckets, "CPU_TOKENS", most)
+        passes.clear()
+        optimise_many(handle, handle.mlp_out(1).module, BLOCK * 3, CONTEXTS, SETTINGS)
+        assert all(rows == each or rows * width <= most for rows, width in passes)
+        largest.append(max(rows for rows, _ in passes) // each)
+    assert largest[0] == 1 < largest[1] < largest[2]
+
+
+def test_nothing_is_sought_for_no_request() -> None:
+    handle = tiny.handle("gpt2")
+    assert optimise_many(handle, handle.mlp_out(1).module, [], CONTEXTS, SETTINGS) == ()

@@ -45,12 +45,14 @@ def goldens() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def handle(goldens: Path) -> ModelHandle:
+@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "plain"])
+def handle(goldens: Path, request: pytest.FixtureRequest) -> ModelHandle:
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     model = AutoModelForCausalLM.from_pretrained(goldens / "model", attn_implementation="eager")
-    return ModelHandle.of(model, PreTrainedTokenizerFast.from_pretrained(goldens / "model"), name="tiny-gpt2")
+    found = ModelHandle.of(model, PreTrainedTokenizerFast.from_pretrained(goldens / "model"), name="tiny-gpt2")
+    found.engine.plain = request.param
+    return found
 
 
 @pytest.fixture(scope="module")

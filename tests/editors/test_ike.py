@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from editsafety.editing import logits as chosen_logits
 from editsafety.editors import ike
 from editsafety.edits.edit import Edit
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditError, EditorError
+from editsafety.model import logits as chosen_logits
 from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.editors.conftest import Make

@@ -33,7 +33,7 @@ def _deltas() -> Iterator[Files]:
 
 
 def _artifacts(editor: str) -> Iterator[Files]:
-    """Every artifact with one tensor missing, of another shape, and with nothing said about it."""
+    """Every artifact with one tensor missing, of another shape, empty, and with nothing said about it."""
     whole = prepared(editor)
     for file, data in whole.items():
         kept, body = tensors.opened(data)
@@ -41,7 +41,7 @@ def _artifacts(editor: str) -> Iterator[Files]:
         for other in (
             {name: tensor for name, tensor in kept.items() if name != first},
             {**kept, first: kept[first].reshape(1, -1)},
-            {**kept, first: torch.zeros(0)},
+            *({**kept, name: torch.zeros(0, dtype=tensor.dtype)} for name, tensor in kept.items()),
         ):
             yield Files({**whole, file: tensors.lying(data, other)})
         yield Files({**whole, file: tensors.sealed(kept, {**body, "about": None})})

@@ -116,6 +116,45 @@ def test_a_control_that_collapses_in_some_of_its_cases_shows_what_it_is_for():
     assert made.controls[0].sentence == said
 
 
+def untried(facts=None, **other):
+    """A report on a model of which nobody knows what ROME and C-ROME come to."""
+    found = {**CONTROLS, **other}
+    plan = controlled().plan
+    controls = tuple(replace(case, tentative=case.editor != "noop") for case in plan.controls)
+    plan = replace(plan, controls=controls)
+    records = {r.case: r for r in (record("ft", "hard", 0), *[r for rs in found.values() for r in rs])}
+    return RunReport.of(plan, DEFAULT, records, facts or RunFacts())
+
+
+def test_a_control_of_which_nobody_knows_what_it_comes_to_is_evidence_and_no_check():
+    made = untried(rome=[record("rome", "hard", 0)], c_rome=[record("c_rome", "hard", 0, ratio=9.0)])
+    assert (made.verdict, made.sound) == (Verdict.PASS, True)
+    assert [(control.behaved, control.shows) for control in made.controls] == [
+        (True, False),
+        (True, False),
+        (True, True),
+    ]
+    assert [control.sentence for control in made.controls[:2]] == [
+        "rome on 1 hard case of pocket-neo: 1 PASS (1.00x), where COLLAPSE is what is known of other models; "
+        "a collapse was not provoked, so nothing shows that one would be seen",
+        "c_rome on 1 hard case of pocket-neo: 1 COLLAPSE (9.00x), where PASS is what is known of other models",
+    ]
+    (rome, *_) = untried().controls
+    assert rome.sentence == "rome on 1 hard case of pocket-neo: 1 COLLAPSE (50x), as on the models where that is known"
+
+
+def test_such_a_control_that_cannot_be_run_shows_nothing_and_is_no_error():
+    problem = Problem("pocket-neo", "rome", "rome on pocket-neo needs a second moment.")
+    made = untried(rome=[], facts=facts(problem))
+    assert (made.verdict, made.controls[0].found, made.controls[0].behaved) == (Verdict.PASS, (), True)
+    said = "rome on pocket-neo was not run, so it shows nothing: rome on pocket-neo needs a second moment."
+    assert made.controls[0].sentence == said
+
+
+def test_such_a_control_that_fails_while_it_runs_is_an_error_as_any():
+    assert untried(rome=[failed("rome", "hard", 0)]).verdict is Verdict.ERROR
+
+
 def test_a_control_without_a_result_is_an_error_only_where_it_was_to_run():
     made = controlled(noop=[])
     cases = [*made.plan.cases, *made.plan.controls, builders.case_of("noop", "hard", 0, control="NO-OP")]

@@ -76,6 +76,34 @@ def test_what_is_drawn_is_among_the_most_probable(handle: ModelHandle) -> None:
         assert token in logits.topk(3).indices.tolist()
 
 
+def test_drawn_from_all_tokens_each_comes_as_often_as_it_is_probable(handle: ModelHandle) -> None:
+    count, prompt = 4000, handle.ids("Ashurn works")
+    drawn = generate(handle, [prompt] * count, [1] * count, top=None, generators=seeded(count), ends=False)
+    counts = Counter(token for text in drawn if text is not None for token in text)
+    shares = handle.logits(handle.batch([prompt]))[0, -1].double().softmax(-1).tolist()
+    squares = sum((counts[token] - count * share) ** 2 / (count * share) for token, share in enumerate(shares))
+    assert abs(squares - (len(shares) - 1)) < 4 * (2 * len(shares)) ** 0.5  # chi squared: its mean, and four deviations
+
+
+def test_what_is_never_to_be_said_is_not_said_and_the_rest_as_often_as_before(handle: ModelHandle) -> None:
+    ids = handle.ids("Ashurn works")
+    likely = handle.logits(handle.batch([ids]))[0, -1].topk(3).indices.tolist()
+    assert generate(handle, [ids], [1], ends=False) == [[likely[0]]]
+    assert generate(handle, [ids], [1], ends=False, never=likely[:2]) == [[likely[2]]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_a_drawn_text_is_the_same_in_any_batch_and_every_step_is_told(handle: ModelHandle, batch_size: int) -> None:
+    ids, steps = [handle.ids("Toren lives")] * 3, []
+    drawn = generate(
+        handle, ids, [20] * 3, top=None, generators=seeded(3), batch_size=batch_size, ends=False,
+        after_step=lambda: steps.append(1),
+    )  # fmt: skip
+    alone = [generate(handle, ids[:1], [20], top=None, generators=[one], ends=False)[0] for one in seeded(3)]
+    assert drawn == alone
+    assert len(steps) == 20 * -(-3 // batch_size)
+
+
 def test_a_model_beside_which_something_runs_gets_the_whole_text(handle: ModelHandle) -> None:
     widths: list[int] = []
     hook = handle.model.register_forward_hook(lambda module, args, output: widths.append(output.logits.shape[1]))

@@ -1,5 +1,6 @@
 """Texts that try to be something else, and a report that is full of them."""
 
+from editsafety.hyperparameters.carried import CarriedFrom
 from editsafety.judging.report import RunReport
 from editsafety.runs.case_record import Failure
 from editsafety.runs.facts import EditorFacts, ModelFacts, NotApplicable, Problem, RunFacts, Software
@@ -31,10 +32,11 @@ def report(text: str) -> RunReport:
         builders.record("rome", "hard", 1, undeclared=(text,), leftovers=(text,)),
         builders.record("rome", "hard", 2, failure=Failure(text, text, text)),
     ]
+    carried = CarriedFrom(text, text, (1, 1), {text: ([text], [text])})
     facts = RunFacts.of(
         [
             ModelFacts("pocket-neo", text, 10, text, text, text, text, text, text),
-            EditorFacts("pocket-neo", "rome", {text: text}, text, text, text, text, text, (text,)),
+            EditorFacts("pocket-neo", "rome", {text: text}, text, text, text, text, text, (text,), carried),
             Problem("pocket-neo", "rome", text),
             NotApplicable(text, text),
             Software({text: text}),

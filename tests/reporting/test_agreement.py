@@ -8,11 +8,13 @@ import random
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from editsafety import reporting
+from editsafety.hyperparameters.carried import CarriedFrom
 from editsafety.judging.verdict import Verdict
 from editsafety.reporting import ReportPlace, as_markdown, as_terminal
 from tests import builders
@@ -106,3 +108,37 @@ def test_reports_need_no_torch():
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules), 'torch was imported'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_whose_numbers_they_are_is_said_with_the_verdict_in_every_format():
+    origin = CarriedFrom("gpt2-xl", "rome/gpt2-xl.yaml", (48, 4), {"layers": ([17], [1])})
+    said = (
+        "numbers of rome, c_rome on pocket-neo: those of gpt2-xl (rome/gpt2-xl.yaml), layers [17] of 48 as [1] "
+        "of 4; nobody has measured whether they suit it"
+    )
+    made = builders.example()
+    editors = {
+        (model, name): replace(facts, editor=name, carried_from=origin)
+        for (model, _), facts in made.facts.editors.items()
+        for name in ("rome", "c_rome")
+    }
+    carried = replace(made, facts=replace(made.facts, editors=editors))
+    for name in ("terminal", "markdown", "html", "json"):
+        own, theirs = (said_by(name, one) for one in (made, carried))
+        assert "numbers carried over" not in own
+        assert "COLLAPSE · rome COLLAPSE" in theirs
+        assert " · numbers carried over · exit code 10" in theirs
+        assert said[1:] in theirs
+    document = json.loads(reporting.load("json")(carried, ReportPlace()))
+    assert document["footnotes"] == [said]
+    assert document["editors"]["pocket-neo:rome"]["carried_from"] == {
+        "model": "gpt2-xl",
+        "file": "rome/gpt2-xl.yaml",
+        "layers": [48, 4],
+        "moved": {"layers": [[17], [1]]},
+    }
+
+
+def said_by(name, report):
+    """A report as a person reads it: no entities, one space between words."""
+    return " ".join(html.unescape(reporting.load(name)(report, ReportPlace())).split())

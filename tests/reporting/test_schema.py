@@ -20,7 +20,7 @@ from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.reporting import ReportPlace, as_json
 from editsafety.runs.case_record import Breaking
-from editsafety.runs.facts import OrderFacts, Unedited, Yardstick
+from editsafety.runs.facts import OrderFacts, RepeatedCost, Unedited, Yardstick
 from tests import builders
 from tests.builders import FACTS, failed, record, report
 from tests.publishing.injections import TEXTS
@@ -64,7 +64,8 @@ def passes() -> RunReport:
 def regressed() -> RunReport:
     rows = [record("rome", "normal", i) for i in range(60)]
     sticks = {("pocket-neo", "rome"): Yardstick("pocket-neo", "rome", (0.1, 0.2), "a machine")}
-    facts = replace(FACTS, yardsticks=sticks)
+    repeated = (RepeatedCost("pocket-neo", "rome", "latency", "a" * 16, (0.2,) * 8, (0.1,) * 8, "a machine"),)
+    facts = replace(FACTS, yardsticks=sticks, repeated=repeated)
     accepted = AcceptedBaseline.of(report(rows, facts=facts), costs=True)
     limits = (CostLimit.parse("latency:20%"), CostLimit.parse("absolute-measuring:10%"))
     worse = [record("rome", "normal", i, takes=float(i > 9)) for i in range(60)]

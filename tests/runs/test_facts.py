@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from editsafety.errors import StoreError
+from editsafety.hyperparameters.carried import CarriedFrom
 from editsafety.runs.case import Case
+from editsafety.runs.fact import RunFact
 from editsafety.runs.facts import (
     KINDS,
     BlockKey,
@@ -26,7 +28,7 @@ from editsafety.runs.facts import (
     OrderFacts,
     Pace,
     Problem,
-    RunFact,
+    RepeatedCost,
     RunFacts,
     Software,
     Unedited,
@@ -50,17 +52,19 @@ EVERY: tuple[RunFact, ...] = (
     JudgedCheck("perplexity"),
     NotApplicable("a-case", "ft takes no batch"),
     Unexplained(("test_it[a-case]: OSError: disk full",)),
-    ModelFacts("gpt2", "f" * 64, 2_900_000, "cpu", "float32", "eager", "gpt2", "org/gpt2", "main", True, 2, 1e-7),
+    ModelFacts("gpt2", "f" * 64, 2_900_000, "cpu", "float32", "eager", "gpt2", "org/gpt2", "main", True, 2, 1e-7, 12),
     ModelFiles("gpt2", "a" * 64),
     Known("gpt2", {"r" * 64: True, "q" * 64: False}),
     Pace("gpt2", 0.02),
     Unedited("gpt2", "f" * 64, "t" * 64, 1e-7, {"me_ppl": json.loads(json.dumps(PERPLEXITY.as_json()))}),
     EditorFacts(
-        "gpt2", "rome", {"layers": [3], "lr": 0.5}, "c" * 64, "h.yaml", "m.py", "arXiv 2202.05262", "x", ("a",)
+        *("gpt2", "rome", {"layers": [3], "lr": 0.5}, "c" * 64, "h.yaml", "m.py", "arXiv 2202.05262", "x", ("a",)),
+        CarriedFrom("gpt2-xl", "rome/gpt2-xl.yaml", (48, 12), {"layers": ([17], [4])}),
     ),
     BlockKey("gpt2", "rome", "s" * 64, "c" * 64),
     OrderFacts("gpt2", "rome", 2, ("a-case",), "s" * 64),
     Yardstick("gpt2", "rome", (0.012, 0.011), "a processor, 2 of 4 threads"),
+    RepeatedCost("gpt2", "rome", "latency", "a" * 16, (0.21, 0.2), (0.012, 0.011), "a processor, 2 of 4 threads"),
     Drifted("gpt2", "rome"),
     Problem("gpt2", "memit", "memit on gpt2 needs a covariance."),
 )

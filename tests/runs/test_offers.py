@@ -137,7 +137,7 @@ def test_a_plan_of_known_facts_is_laid_out_as_any_other_and_others_find_it_in_th
     kept = keep_known(plan, store, Model())
     assert places([case.request for case in kept.cases if case.stream == "hard"]) == [0, 1, 2, 10]
     assert {tuple(places(case.requests)) for case in kept.courses} == {(0, 1, 2)}
-    assert places([case.request for case in kept.controls]) == [0]
+    assert places([case.request for case in kept.controls]) == [0, 1, 2, 0, 1, 2, 0], "of rome, c_rome and noop"
     assert set(kept.unread) == {"m hard", "m normal"}
     assert keep_known(plan, store).about() == kept.about(), "a worker lays out the same"
     assert store.fact(Known, "m") is not None

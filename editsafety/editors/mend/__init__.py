@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from editsafety.artifacts import ArtifactKey
+from editsafety.datasets import fetch
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor, Traits
 from editsafety.editors.mend.lessons import FileLessons, Lessons, PocketLessons
@@ -39,6 +40,8 @@ from editsafety.progress import Progress
 
 VERSION = 1  # of everything that decides a trained network and is not a hyperparameter
 TOLD = "training is told by prepare, and by the numbers here"
+BY_USER = "prepared by the user"
+USUAL = "zsre_3k"  # MEND, section 5.1: edits of zsRE; these rows can be fetched
 
 
 class MendHparams(TrainingHparams):
@@ -46,8 +49,9 @@ class MendHparams(TrainingHparams):
 
     layers, parts: the edited matrices (`inner_params`): of every layer its parts, in this order. edit_lr: the rate that
     each of them begins training with; the update is added, so a negative one descends. lr_scale: a factor on all rates
-    at edit time. training_requests: a data set of requests to train on (see `editsafety data`); empty for the small
-    world of a pocket model, or for what `prepare --corpus` is given. checkpoint_every: in optimiser steps.
+    at edit time. training_requests: a data set of requests to train on (see `editsafety data`); empty for what
+    `prepare --corpus` was given, else the small world of a pocket model, else `zsre_3k`. checkpoint_every: in optimiser
+    steps.
 
     Three published defects of editing, off by default; those of training are in `TrainingHparams`:
     training_mode_at_edit: the statistics are lost when the trained network is loaded, start again from the tokens of
@@ -71,6 +75,7 @@ class MendHparams(TrainingHparams):
     swapped_rates: bool = False
     pad_token_added: bool = False
 
+    layer_numbers: ClassVar[tuple[str, ...]] = ("layers",)
     published: ClassVar[Published] = Published(
         aside={
             "hidden_dim": "rank is the width",
@@ -120,9 +125,24 @@ class Mend(Editor):
 
     @cached_property
     def key(self) -> ArtifactKey:
-        """Where the trained network is kept."""
+        """Where the network is kept that edits: what a user's requests gave before what is trained without any."""
+        if not self._is_open:
+            return self._key_of(self._lessons(None).name)
+        return self._key_of(BY_USER if self._trained_by_user else f"{USUAL}, sha256 {fetch.SOURCES[USUAL].sha256}")
+
+    @cached_property
+    def _trained_by_user(self) -> bool:
+        """Whether a network is there that was trained on requests which a user gave."""
+        return self.artifacts.get(self._key_of(BY_USER)) is not None
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether neither hyperparameters nor a small world say what to train on."""
+        return not self.hparams.training_requests and not self._has_world()
+
+    def _key_of(self, lessons: str) -> ArtifactKey:
         settings = self.hparams.model_dump(mode="json", exclude=set(AT_EDIT))
-        return ArtifactKey("mend", self.handle.identity, {**settings, "lessons": self._source(), "version": VERSION})
+        return ArtifactKey("mend", self.handle.identity, {**settings, "lessons": lessons, "version": VERSION})
 
     def missing(self) -> str | None:
         """The trained network, unless it is there."""
@@ -131,24 +151,32 @@ class Mend(Editor):
     def prepare(self, progress: Progress | None = None, corpus: Path | None = None) -> None:
         """Train the network, going on from a checkpoint if there is one; with `corpus` (requests), train it anew.
 
-        Raises UsageError when there is nothing to train on, DataError when it cannot be used.
+        Raises DataError when what it is trained on is not here or cannot be used.
         """
         if corpus is None and self._load_network():
             return
         if self.handle.fingerprint() != self.handle.identity:
             raise UsageError(f"{self.handle.name} carries an edit; MEND is trained on the unedited model.")
         lessons = self._lessons(corpus)
-        about = {**self.key.settings, "lessons": lessons.name}
+        key = self._key_of(BY_USER) if corpus is not None and self._is_open else self.key
+        about = {**key.settings, "lessons": lessons.name}
         checkpoint = StoredCheckpoint(
             self.artifacts, ArtifactKey("mend-checkpoint", self.handle.identity, about), self.hparams.checkpoint_every
         )
         training = Training(self.handle, self.sites, self.shape, self.hparams, lessons)
         if (state := checkpoint.read()) is not None:
             training.load(state)
-        net = training.run(progress or Progress.quiet(), checkpoint)
-        self.artifacts.put(self.key, net.state_dict(), {"trained_on": lessons.name})
+        progress = progress or Progress.quiet()
+        progress.say(
+            f"{self.name} on {self.handle.name}: a network is trained on {lessons.told}, {training.steps} steps of "
+            f"{self.hparams.accumulate_bs * self.hparams.batch_size} edits, fewer where "
+            f"{self.hparams.early_stop_patience} edits bring no gain"
+        )
+        net = training.run(progress, checkpoint)
+        self.artifacts.put(key, net.state_dict(), {"trained_on": lessons.name})
         checkpoint.remove()
-        self.__dict__.pop("_net", None)
+        for read in ("_net", "key", "_trained_by_user"):
+            self.__dict__.pop(read, None)
 
     def edit(self, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None) -> Edit:
         """One delta per matrix, a column per token of all requests. Raises NotPreparedError when not trained.
@@ -217,24 +245,14 @@ class Mend(Editor):
         swapped[order] = net.rates.detach()
         return swapped
 
-    def _source(self) -> str:
-        """The name of the lessons in the artifact's key."""
-        if self.hparams.training_requests:
-            return self._lessons(None).name
-        return self._pocket.name if self._has_world() else "prepared by the user"
-
     def _lessons(self, corpus: Path | None) -> Lessons:
         from editsafety import datasets
 
         spec = str(corpus) if corpus is not None else self.hparams.training_requests
-        if spec:
-            return FileLessons(datasets.requests(spec))
-        if not self._has_world():
-            raise UsageError(
-                f"nothing to train MEND of {self.handle.name} on. Give `editsafety prepare` a --corpus: a data set of "
-                "requests with rephrasings and neighbours (a .jsonl file of our layout, or counterfact:FILE)."
-            )
-        return self._pocket
+        if not spec and self._has_world():
+            return self._pocket
+        found = datasets.requests(spec or USUAL, offline=self.handle.spec.offline)
+        return FileLessons(found, spec or USUAL)
 
     @cached_property
     def _pocket(self) -> Lessons:

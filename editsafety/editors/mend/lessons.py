@@ -36,9 +36,10 @@ class Lesson:
 
 
 class Lessons(Protocol):
-    """A source of lessons; `name` says which, for artifact keys."""
+    """A source of lessons; `name` says which, for artifact keys, and `told` for people."""
 
     name: str
+    told: str
 
     def draw(self, seed: str, *, validation: bool = False) -> Lesson:
         """The lesson of a seed; those for validation are about other facts."""
@@ -48,7 +49,7 @@ class Lessons(Protocol):
 class FileLessons:
     """Lessons from requests, one neighbour each (the published proportion of locality samples to edits)."""
 
-    def __init__(self, requests: Sequence[EditRequest]) -> None:
+    def __init__(self, requests: Sequence[EditRequest], spec: str = "a file") -> None:
         usable = [request for request in requests if request.rephrasings and request.neighbours]
         if len(usable) < 2:
             raise DataError(
@@ -57,6 +58,7 @@ class FileLessons:
             )
         digest = hashlib.sha256("".join(request.digest() for request in requests).encode()).hexdigest()
         self.name = f"requests {digest}"
+        self.told = f"{len(usable)} requests of {spec}"
         self._kept_back = usable[::KEPT_BACK]
         self._trained = [request for i, request in enumerate(usable) if i % KEPT_BACK]
 
@@ -74,6 +76,7 @@ class PocketLessons:
         from editsafety.pocket.practice import Practice
 
         self.name = Practice.NAME
+        self.told = "edits of the small world that no test asks for"
         self._practice: Practice = Practice(KEPT_BACK)
 
     def draw(self, seed: str, *, validation: bool = False) -> Lesson:

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from editsafety.editing import gradients, logits
+from editsafety.editing import gradients
 from editsafety.editing.keys import by_token
 from editsafety.editors.mend.network import Factors, Tokens
-from editsafety.model import trace
+from editsafety.model import logits, trace
 from editsafety.model.handle import Batch, ModelHandle
 from editsafety.model.sites import Site
 

@@ -246,7 +246,7 @@ class StoredCheckpoint:
 
     def remove(self) -> None:
         """When the training is finished."""
-        (self.artifacts.root / self.key.file_name).unlink(missing_ok=True)
+        self.artifacts.discard(self.key)
 
 
 class _Taught:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -104,8 +104,9 @@ class Serac(Editor):
     @cached_property
     def requests(self) -> tuple[EditRequest, ...]:
         """What the networks learn from: no fact of the held-out data sets."""
-        held = {_about(request) for spec in self.hparams.held_out for request in datasets.requests(spec)}
-        found = [request for request in datasets.requests(self.hparams.training) if _about(request) not in held]
+        read = partial(datasets.requests, offline=self.handle.spec.offline)
+        held = {_about(request) for spec in self.hparams.held_out for request in read(spec)}
+        found = [request for request in read(self.hparams.training) if _about(request) not in held]
         if not found:
             raise EditorError(f"{self.name}: every request of {self.hparams.training} is held out; nothing to learn.")
         return tuple(found)
@@ -131,7 +132,11 @@ class Serac(Editor):
         """Train both networks. `corpus` holds texts that ask for nothing (pocket models bring theirs)."""
         if corpus is None and self.missing() is None:
             return
-        settings = self.hparams
+        settings, progress = self.hparams, progress or Progress.quiet()
+        progress.say(
+            f"{self.name} on {self.handle.name}: its networks are trained on {len(self.requests)} requests of "
+            f"{settings.training}, {settings.num_steps} steps of {settings.batch_size}"
+        )
         examples = networks.Examples(self.handle, self.requests, self._texts(corpus), random.Random(self.seed))
         device = self.handle.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -143,7 +148,7 @@ class Serac(Editor):
                 steps=settings.num_steps,
                 batch_size=settings.batch_size,
                 lr=settings.lr,
-                progress=progress or Progress.quiet(),
+                progress=progress,
             )
         tensors = {f"scope.{key}": tensor for key, tensor in scope.state_dict().items()}
         tensors |= {f"answer.{key}": tensor for key, tensor in answer.state_dict().items()}

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from editsafety.datasets.request import EditRequest
-from editsafety.editing import logits, subject
+from editsafety.editing import subject
 from editsafety.editing.keys import by_token
 from editsafety.editing.suffix import Suffix
 from editsafety.editors._sidecar import Voice, riding
 from editsafety.editors.wise.side_copy import activation_of, distances
-from editsafety.model import trace
+from editsafety.model import logits, trace
 from editsafety.model.handle import ModelHandle
 
 

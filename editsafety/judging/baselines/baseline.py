@@ -19,7 +19,6 @@ from editsafety.errors import UsageError
 from editsafety.judging.baselines import meaning
 from editsafety.judging.baselines.costs import AcceptedCosts
 from editsafety.judging.checks import CaseVerdict
-from editsafety.judging.group import Group
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.runs.case_record import CaseRecord
@@ -55,27 +54,30 @@ class AcceptedBlock:
 
     model: str  # short names
     editor: str
-    verdict: Verdict
+    verdict: Verdict | None  # None where nothing but costs was found
     conditions: Mapping[str, Any]
     subject: Mapping[str, Any]
     noise: float  # the most by which the perplexity of a text differed when it was measured again
     cases: tuple[AcceptedCase, ...]
-    costs: AcceptedCosts | None = None  # where they were accepted, too
+    costs: AcceptedCosts | None = None  # of its cases, where they were accepted, too
+    repeated: AcceptedCosts | None = None  # of one edit, again and again: from suites/speed
 
     @classmethod
-    def of(cls, report: RunReport, group: Group, *, costs: bool = False) -> Self:
-        """From a judged group, and the courses of the same editor on the same model; with what its edits cost."""
-        mine = (group.model, group.editor)
-        walked = [one for one in report.courses if (one.record.model, one.record.editor) == mine]
-        loaded = report.facts.models.get(group.model)
-        verdict = Verdict.worst([group.verdict, *(course.verdict for course in walked)])
+    def of(cls, report: RunReport, model: str, editor: str, *, costs: bool = False) -> Self:
+        """From the single edits and courses of an editor on a model, by short names; with what its edits cost."""
+        groups = [one for one in report.groups if (one.model, one.editor) == (model, editor)]
+        walked = [one for one in report.courses if (one.record.model, one.record.editor) == (model, editor)]
+        verdicts = [*(group.verdict for group in groups), *(course.verdict for course in walked)]
+        every = [*(case for group in groups for case in group.cases), *walked]
         wanted = report.policy.baseline.keys()
-        every = (*group.cases, *walked)
         cases = sorted((AcceptedCase.of(case, wanted) for case in every), key=lambda case: case.id)
-        spent = AcceptedCosts.of(report, *mine, (case.record for case in every)) if costs else None
+        loaded = report.facts.models.get(model)
         return cls(
-            *mine, verdict, meaning.conditions(report, group.model), meaning.subject(report, *mine),
-            loaded.noise if loaded is not None else 0.0, tuple(cases), spent,
+            model, editor, Verdict.worst(verdicts) if verdicts else None,
+            meaning.conditions(report, model), meaning.subject(report, model, editor),
+            loaded.noise if loaded is not None else 0.0, tuple(cases),
+            AcceptedCosts.of(report, model, editor, (case.record for case in every)) if costs and every else None,
+            AcceptedCosts.of_repeated(report, model, editor) if costs else None,
         )  # fmt: skip
 
     @property
@@ -94,12 +96,14 @@ class AcceptedBaseline:
     def of(cls, report: RunReport, *, costs: bool = False) -> Self:
         """What a run found, and what its edits cost. Raises UsageError for a run that is not complete.
 
-        Its gaps would be accepted with it.
+        Its gaps would be accepted with it. Of a run of `suites/speed` alone there are only costs.
         """
-        if not report.sound:
+        if report.only_costs and not costs:
+            raise UsageError("this run found nothing but what edits cost: accept it with --costs.")
+        if not (report.sound or (report.only_costs and report.verdict is None)):
             found = "nothing was judged" if report.verdict is None else f"its verdict is {report.verdict.value}"
             raise UsageError(f"this run cannot be accepted as a baseline: {found}. Finish it, or mend it, first.")
-        blocks = [AcceptedBlock.of(report, group, costs=costs) for group in report.groups]
+        blocks = [AcceptedBlock.of(report, *block, costs=costs) for block in report.blocks]
         return cls(tuple(sorted(blocks, key=lambda block: (block.model, block.editor))))
 
     def block(self, model: str, editor: str) -> AcceptedBlock | None:
@@ -150,8 +154,9 @@ def _lines(baseline: AcceptedBaseline) -> Iterator[str]:
         for name in ("model", "editor", "verdict", "noise", "conditions", "subject"):
             value = getattr(block, name)
             yield f"   {_json(name)}: {_json(value.value if isinstance(value, Verdict) else value, indent=4)},"
-        if block.costs is not None:
-            yield f'   "costs": {_json(block.costs.as_json(), indent=4)},'
+        for name, spent in (("costs", block.costs), ("repeated", block.repeated)):
+            if spent is not None:
+                yield f"   {_json(name)}: {_json(spent.as_json(), indent=4)},"
         yield '   "cases": ['
         rows = [_json({**asdict(case), "verdict": case.verdict.value}) for case in block.cases]
         yield ",\n".join(f"    {row}" for row in rows)
@@ -174,9 +179,10 @@ def _block(row: Mapping[str, Any]) -> AcceptedBlock:
         raise ValueError(f"noise of {row['editor']} on {row['model']} is {noise!r}; expected a number")
     conditions, subject = dict(row["conditions"]), dict(row["subject"])
     cases = tuple(_case(case) for case in row["cases"])
-    costs = AcceptedCosts.from_json(row["costs"]) if "costs" in row else None
+    verdict = None if row["verdict"] is None else Verdict(row["verdict"])
+    costs, repeated = (AcceptedCosts.from_json(row[name]) if name in row else None for name in ("costs", "repeated"))
     return AcceptedBlock(
-        str(row["model"]), str(row["editor"]), Verdict(row["verdict"]), conditions, subject, float(noise), cases, costs
+        str(row["model"]), str(row["editor"]), verdict, conditions, subject, float(noise), cases, costs, repeated
     )
 
 

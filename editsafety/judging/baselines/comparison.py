@@ -11,7 +11,7 @@ from random import Random
 from editsafety.judging.baselines import meaning
 from editsafety.judging.baselines.baseline import AcceptedBaseline, AcceptedBlock, AcceptedCase
 from editsafety.judging.baselines.cost_gate import CostFinding, held_against
-from editsafety.judging.baselines.costs import AcceptedCosts, CostLimit
+from editsafety.judging.baselines.costs import CostLimit
 from editsafety.judging.baselines.paired import LEVEL, fewest_lost, mcnemar, mean_interval
 from editsafety.judging.baselines.tolerance import Tier, Tolerance
 from editsafety.judging.report import RunReport
@@ -62,6 +62,11 @@ class Comparison:
     incomparable: tuple[str, ...] = ()  # limits on costs that were asked for, and cannot be held against anything
 
     @property
+    def held(self) -> bool:
+        """Whether anything was held against what was accepted: a case, or a cost."""
+        return bool(self.compared or self.costs or self.regressed or self.of(Shift.UNSHOWN))
+
+    @property
     def regressed(self) -> tuple[Difference, ...]:
         """What stops a gate."""
         return tuple(one for one in self.differences if one.blocks)
@@ -92,7 +97,7 @@ def compare(
 
     Blocks whose conditions differ are refused by the name of the field and not compared.
     """
-    blocks = (AcceptedBlock.of(report, one, costs=bool(limits)) for one in report.groups)
+    blocks = (AcceptedBlock.of(report, *one, costs=bool(limits)) for one in report.blocks)
     now = {(block.model, block.editor): block for block in blocks}
     found: list[Difference] = []
     refused: list[str] = []
@@ -115,7 +120,7 @@ def compare(
         compared += len(pairs.both)
         found += _subject(then, block)
         found += pairs.differences(tolerances)
-        dearer = list(pairs.dearer(then.costs, limits))
+        dearer = list(pairs.dearer(limits))
         costs += dearer
         found += [
             Difference(
@@ -143,6 +148,7 @@ def compare(
 class _Pairs:
     """The cases of a block, then and now."""
 
+    then: AcceptedBlock
     now: AcceptedBlock
     noise: float
     both: tuple[tuple[AcceptedCase, AcceptedCase], ...]  # the same case, asked the same
@@ -156,10 +162,12 @@ class _Pairs:
         both = tuple((was[name], present[name]) for name in sorted(was.keys() & present.keys()))
         gone = tuple(name for name, _ in sorted(was.keys() - present.keys()))
         new = tuple(name for name, _ in sorted(present.keys() - was.keys()))
-        return cls(now, max(then.noise, now.noise), both, gone, new)
+        return cls(then, now, max(then.noise, now.noise), both, gone, new)
 
     def differences(self, tolerances: Mapping[str, Tolerance]) -> Iterator[Difference]:
-        """Everything, by verdict, by case and by rate."""
+        """Everything, by verdict, by case and by rate; nothing where only costs were asked for, then or now."""
+        if not (self.then.cases and self.now.cases):
+            return
         if self.gone:
             said = f"{counting(len(self.gone))} of the baseline not run: {_listed(self.gone)}"
             yield self._told(Shift.GONE, "warning", said, cases=self.gone)
@@ -173,11 +181,9 @@ class _Pairs:
             for stream in dict.fromkeys(was.stream for was, _ in self.both):
                 yield from self._rate(figure, tolerance, stream)
 
-    def dearer(self, then: AcceptedCosts | None, limits: Sequence[CostLimit]) -> Iterator[CostFinding]:
+    def dearer(self, limits: Sequence[CostLimit]) -> Iterator[CostFinding]:
         """What came of the limits on costs, over the cases that are in both."""
-        if self.now.costs is not None:
-            same = {case.id for case, _ in self.both}
-            yield from held_against(then, self.now.costs, limits, same, self.now.name)
+        return held_against(self.then, self.now, limits, {case.id for case, _ in self.both})
 
     def _verdicts(self) -> Iterator[Difference]:
         worse = [(a, b) for a, b in self.both if b.verdict.fails and b.verdict.severity > a.verdict.severity]

@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from editsafety.judging.baselines.costs import AcceptedCosts, CostLimit
+from editsafety.judging.baselines.baseline import AcceptedBlock
+from editsafety.judging.baselines.costs import REPEATED, AcceptedCosts, CostLimit
 from editsafety.judging.baselines.paired import fewest_lost, median_ratio_interval
 from editsafety.numbers import exact
 from editsafety.runs.schedule import KINDS
 
-KIND_WORDS = {"single": "single edits"}
+KIND_WORDS = {"single": "single edits", REPEATED: "one edit again and again"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +28,25 @@ class CostFinding:
 
 
 def held_against(
-    then: AcceptedCosts | None, now: AcceptedCosts, limits: Sequence[CostLimit], same: Collection[str], block: str
+    then: AcceptedBlock, now: AcceptedBlock, limits: Sequence[CostLimit], same: Collection[str]
 ) -> Iterator[CostFinding]:
-    """Every limit, for every kind of schedule that both runs have.
+    """Every limit, for every kind of schedule that both have, and for what both timed again and again.
 
-    `same` are the cases that were asked the same in both runs; `block` is the editor on its model, for sentences.
+    `same` are the cases that were asked the same in both runs.
     """
+    ways = [(was, present) for was, present in ((then.costs, now.costs), (then.repeated, now.repeated)) if present]
     for limit in limits:
-        reason = _incomparable(then, now, limit)
-        if then is None or reason:
-            yield CostFinding(limit, f"{limit.name} of {block}: {reason}", refused=True)
-            continue
-        found = [one for kind in KINDS if (one := _of_kind(then, now, limit, kind, same, block)) is not None]
+        reasons = [_incomparable(was, present, limit) for was, present in ways]
+        found = [
+            one
+            for (was, present), reason in zip(ways, reasons, strict=True)
+            if was is not None and not reason
+            for kind in (*KINDS, REPEATED)
+            if (one := _of_kind(was, present, limit, kind, same, now.name)) is not None
+        ]
         if not found:
-            said = f"{limit.name} of {block}: not measured of any case that is in both runs"
-            yield CostFinding(limit, said, refused=True)
+            reason = next(filter(None, reasons), "not measured of any case that is in both runs")
+            found = [CostFinding(limit, f"{limit.name} of {now.name}: {reason}", refused=True)]
         yield from found
 
 
@@ -63,14 +68,16 @@ def _of_kind(
     then: AcceptedCosts, now: AcceptedCosts, limit: CostLimit, kind: str, same: Collection[str], block: str
 ) -> CostFinding | None:
     was, present = then.values(kind, limit.figure), now.values(kind, limit.figure)
-    names = sorted(name for name in was.keys() & present.keys() if name.partition("#")[0] in same)
+    names = sorted(was.keys() & present.keys())  # a round's name says what was edited, a step's of which case it is
+    if kind != REPEATED:
+        names = [name for name in names if name.partition("#")[0] in same]
     pairs = [(was[name], present[name]) for name in names]
     if not pairs:
         return None
-    where = f"{limit.name} of {block}, {KIND_WORDS.get(kind, kind)}"
+    where, times = f"{limit.name} of {block}, {KIND_WORDS.get(kind, kind)}", "rounds" if kind == REPEATED else "steps"
     before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
     if before == after == 0:
-        return CostFinding(limit, f"{where}: 0 before and now, over {len(pairs)} steps")
+        return CostFinding(limit, f"{where}: 0 before and now, over {len(pairs)} {times}")
     if before <= 0:
         said = f"{where}: the median was 0 when it was accepted, so there is no share of it"
         return CostFinding(limit, said, refused=True)
@@ -83,13 +90,13 @@ def _of_kind(
     low, high = median_ratio_interval(pairs, sticks, Random(f"{block}:{kind}:{limit.name}"))
     worse = limit.past(ratio)
     shown = worse and len(pairs) >= fewest_lost() and limit.past(low) and limit.past(high)
-    said = f"{where}: {_told(limit, before, after, sticks)}, {exact(ratio, 3)} times as much, over {len(pairs)} steps "
-    said += f"(95% interval {exact(low, 3)} to {exact(high, 3)}; {_allowed(limit)})"
+    said = f"{where}: {_told(limit, before, after, sticks)}, {exact(ratio, 3)} times as much, over {len(pairs)} "
+    said += f"{times} (95% interval {exact(low, 3)} to {exact(high, 3)}; {_allowed(limit)})"
     if then.machine != now.machine:
         said += f"; another machine: {then.machine or 'unknown'} before, {now.machine or 'unknown'} now"
     if worse and not shown:
-        few = len(pairs) < fewest_lost()
-        said += f"; worse, but {f'at least {fewest_lost()} steps are needed' if few else 'the steps do not show it'}"
+        few = f"at least {fewest_lost()} {times} are needed"
+        said += f"; worse, but {few if len(pairs) < fewest_lost() else f'the {times} do not show it'}"
     return CostFinding(limit, said, worse, shown)
 
 

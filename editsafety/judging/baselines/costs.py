@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 from editsafety.errors import UnknownNameError, UsageError
 from editsafety.judging.report import RunReport
 from editsafety.runs.case_record import CaseRecord, Cost, Step
+from editsafety.runs.facts import RepeatedCost
 
 DIGITS = 5  # kept of each cost; clocks do not give more
 ABSOLUTE = "absolute-"  # before a name: in seconds, and not in forward passes
@@ -51,6 +52,7 @@ FIGURES: Mapping[str, CostFigure] = {
     )
 }
 KEPT = ("latency", "measuring", "memory")  # throughput is the other side of latency
+REPEATED = "repeated"  # the kind of what was timed again and again, beside those of schedules
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,10 @@ class CostLimit:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedCosts:
-    """Of an editor on a model: its costs by kind of schedule, figure and step, and what they can be compared by."""
+    """Of an editor on a model: its costs by kind of schedule, figure and step, and what they can be compared by.
+
+    What was timed again and again is apart from a run's own cases, with the forward passes of its own moment.
+    """
 
     machine: str  # empty where no forward pass was timed
     yardstick: tuple[float, ...]  # seconds of plain forward passes
@@ -113,6 +118,17 @@ class AcceptedCosts:
         timed = report.facts.yardsticks.get((model, editor))
         seconds = () if timed is None else tuple(map(_short, timed.seconds))
         return cls("" if timed is None else timed.machine, seconds, found)
+
+    @classmethod
+    def of_repeated(cls, report: RunReport, model: str, editor: str) -> Self | None:
+        """From what `suites/speed` found of a block, round by round; None where it was not run."""
+        mine = [one for one in report.facts.repeated if (one.model, one.editor) == (model, editor)]
+        if not mine:
+            return None
+        machine = next((one.machine for one in mine if one.machine), "")
+        passes = tuple(_short(seconds) for one in mine for seconds in one.passes)
+        figures = {one.figure: _rounds(one) for one in mine if one.values}
+        return cls(machine, passes, {REPEATED: figures})
 
     @property
     def passes(self) -> float | None:
@@ -148,6 +164,11 @@ class AcceptedCosts:
         if not all(yardstick):
             raise ValueError("the yardstick is 0; expected seconds")
         return cls(str(row["machine"]), yardstick, figures)
+
+
+def _rounds(found: RepeatedCost) -> dict[str, float]:
+    """Values by request and round."""
+    return {f"{found.request}#{number:02d}": _short(value) for number, value in enumerate(found.values, 1)}
 
 
 def _number(value: Any, of: str) -> float:

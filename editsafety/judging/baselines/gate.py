@@ -36,7 +36,7 @@ class Gate:
             if name not in CONDITIONS:
                 raise UnknownNameError("condition", name, tuple(CONDITIONS))
         accepted = AcceptedBaseline.read(path)
-        if limits and not any(block.costs for block in accepted.blocks):
+        if limits and not any(block.costs or block.repeated for block in accepted.blocks):
             raise UsageError(
                 f"{path}: holds no costs, so --fail-over has nothing to compare with. Accept the run once more with "
                 "`editsafety baseline accept --costs`."

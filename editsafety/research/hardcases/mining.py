@@ -26,7 +26,7 @@ from editsafety.names import label, slug
 from editsafety.numbers import counting, exact, times
 from editsafety.research.hardcases.preview import one_token_first, tokenizer_of
 from editsafety.runs.case_record import CaseRecord
-from editsafety.runs.facts import RunFact
+from editsafety.runs.fact import RunFact
 from editsafety.runs.plan import RunPlan, spread, text_digest
 from editsafety.runs.signals import DELTA, NOTED
 from editsafety.tensor_files import write_atomically

@@ -1,5 +1,7 @@
 """MEND as an editor: what training does, what survives an interruption, and what the published defects change."""
 
+import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ from editsafety.datasets.request import EditRequest
 from editsafety.editors.mend import Mend
 from editsafety.editors.mend.training import Training
 from editsafety.edits.session import EditSession
-from editsafety.errors import EditorError, NotPreparedError, UsageError
+from editsafety.errors import DataError, EditorError, NotPreparedError, UsageError
 from editsafety.lab.tools import artifacts_for
 from editsafety.model import scoring
 from editsafety.model.handle import ModelHandle
 from editsafety.pocket.requests import as_lines
+from editsafety.progress import Progress
 from tests import tiny
 from tests.editors.conftest import NUMBERS, Make
 
@@ -159,9 +162,24 @@ def test_the_key_names_the_model_the_numbers_and_the_lessons(handle: ModelHandle
     assert {key(**{name: value}) for name, value in only_at_edit.items()} == {key()}
 
 
-def test_a_model_without_lessons_of_its_own_is_told_what_to_give(make: Make, handle: ModelHandle) -> None:
-    with pytest.raises(UsageError, match="--corpus: a data set of requests with rephrasings and neighbours"):
-        make("mend", handle, prepare=False, training_requests="").prepare()
+def test_a_model_without_lessons_of_its_own_is_trained_on_what_can_be_fetched(
+    make: Make, handle: ModelHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDITSAFETY_CACHE", str(tmp_path))
+    monkeypatch.setattr(handle, "spec", replace(handle.spec, offline=True))
+    editor = make("mend", handle, prepare=False, training_requests="")
+    assert editor.missing() == "its trained network"
+    with pytest.raises(DataError, match=r"zsre_3k .* offline mode forbids fetching it\. Fetch it once online"):
+        editor.prepare()
+
+
+def test_it_is_said_what_is_trained_on_and_how_long(make: Make, handle: ModelHandle) -> None:
+    shown = io.StringIO()
+    make("mend", handle, prepare=False).prepare(Progress(shown))
+    assert shown.getvalue().splitlines()[0] == (
+        "mend on tiny-gpt2: a network is trained on 60 requests of pocket-world/normal, 3 steps of 4 edits, fewer "
+        "where 100 edits bring no gain"
+    )
 
 
 def test_a_corpus_of_requests_is_trained_on(make: Make, handle: ModelHandle, tmp_path: Path) -> None:

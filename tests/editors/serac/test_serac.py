@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from editsafety.datasets.request import EditRequest
-from editsafety.editing import logits as chosen_logits
 from editsafety.editors.serac.sidecar import Counterfactual
 from editsafety.edits.edit import Edit
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditError, EditorError
+from editsafety.model import logits as chosen_logits
 from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.editors.conftest import Make

@@ -1,12 +1,16 @@
 """Baseline: the file that is committed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from editsafety.errors import UsageError
 from editsafety.judging.baselines.baseline import AcceptedBaseline
+from editsafety.judging.checks import judge_case
+from editsafety.judging.policy import Policy
+from tests import builders
 from tests.builders import record, report, stepped
 
 
@@ -43,6 +47,12 @@ def test_only_figures_that_the_policy_compares_are_kept():
     (block,) = AcceptedBaseline.of(report([record("rome", "hard", 0)])).blocks
     compared = {"perplexity_ratio", "efficacy", "efficacy_prefixed", "generalisation", "locality", "norm_growth"}
     assert set(block.cases[0].figures) == compared
+
+
+def test_a_run_of_courses_alone_is_accepted_too():
+    walked = judge_case(Policy.read("default"), builders.course(builders.step(10), builders.step(20)))
+    (block,) = AcceptedBaseline.of(replace(report([]), courses=(walked,))).blocks
+    assert (block.editor, [case.id for case in block.cases]) == ("rome", [walked.record.case])
 
 
 def test_an_incomplete_run_cannot_be_accepted():

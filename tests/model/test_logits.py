@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from editsafety.editing import logits
+from editsafety.model import logits
 from tests import tiny
 
 

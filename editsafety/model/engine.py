@@ -1,0 +1,67 @@
+"""Engine: what a model's handle carries for shortcuts: whether they may be taken, and what they remember.
+
+A shortcut gives what the plain computation gives, in less time. The shortcuts themselves are in the room `engine/`;
+whoever runs a model reaches this object through its handle, so that nothing has to be passed along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from editsafety.model.meter import Effort
+
+
+class Witness(Protocol):
+    """Who can say whether a model is what it was: the outermost session around it."""
+
+    def unedited(self) -> str | None:
+        """sha256 of every bit of the model while it is, in all its parts, what the session found; None otherwise."""
+
+
+@dataclass(eq=False)
+class Engine:
+    """One per handle. `plain` switches every shortcut off; `kept` is what they remember, each under a key of its own.
+
+    What is kept belongs to the weights, and is forgotten when those are brought back, loaded again or replaced.
+    """
+
+    plain: bool = False
+    kept: dict[Hashable, Any] = field(default_factory=dict)
+    folder: Path | None = None  # where other processes find it, too
+    witness: Witness | None = None  # None outside of every session: nobody knows what the model is
+    effort: Effort | None = None  # of the edit that is being computed
+    # The parameters that edits have changed in the open sessions, under all of their names; None outside of sessions.
+    touched: frozenset[str] | None = None
+
+    def forget(self) -> None:
+        """Drop all that is remembered: the model may not be what it was."""
+        self.kept.clear()
+
+    def switched_off(self) -> AbstractContextManager[None]:
+        """Inside everything is computed plainly, for those who time it."""
+        return self._with(plain=True)
+
+    def afresh(self) -> AbstractContextManager[None]:
+        """Inside nothing is known from before, for those who compare one computation with another."""
+        return self._with(kept={}, folder=None)
+
+    def sharing(self, folder: Path | None) -> AbstractContextManager[None]:
+        """Inside, what is kept is kept in this folder too, for other processes and resumed runs."""
+        return self._with(folder=folder)
+
+    def charging(self, effort: Effort) -> AbstractContextManager[None]:
+        """Inside, what was known is charged to this effort: it costs what it took the first time."""
+        return self._with(effort=effort)
+
+    @contextmanager
+    def _with(self, **values: Any) -> Iterator[None]:
+        before = {name: getattr(self, name) for name in values}
+        vars(self).update(values)
+        try:
+            yield
+        finally:
+            vars(self).update(before)
