@@ -144,6 +144,10 @@ def _run(
         asking = Labs(offered, store, progress, (), (), 1, log, wants_one_process())
         plan = lay_out(asking.known_only())
     cases = [*plan.cases, *plan.courses]
+    if not cases:
+        lock.release()
+        why = "; ".join(f"{source}: {line}" for source, lines in plan.unread.items() for line in lines)
+        raise UsageError(f"nothing to edit: {why}.")
     probed = tuple(case.id for case in plan.cases if case.probed)
     store.note(Wanted(tuple(case.id for case in cases), probed, apart=True))
     store.note(Ended(interrupted=True))

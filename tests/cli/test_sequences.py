@@ -150,3 +150,17 @@ def test_a_stored_sequence_is_reported_as_it_was_run_whatever_its_schedule(
     again = command("report", "found")
     assert (again.code, again.out.splitlines()[-1]) == (0, done.out.splitlines()[-1])
     assert "1 course" in again.out
+
+
+def test_along_facts_that_the_model_does_not_know_there_is_nothing_to_edit(
+    command: Command, paths: dict[str, str]
+) -> None:
+    rows = [json.loads(line) for line in Path(paths["normal"]).read_text().splitlines()]
+    Path(paths["normal"]).write_text("".join(json.dumps({**row, "target_true": "zzz"}) + "\n" for row in rows))
+    words = [*words_of(paths, "Nudge"), "--known", "--limit", "3"]
+    for _ in range(2):  # the folder is free again
+        done = command(*words, "--out", "out")
+        assert done.code == 4
+        assert "nothing to edit: tiny-model normal: the unedited model gives the true answer of 0 of the" in " ".join(
+            done.err.split()
+        )
