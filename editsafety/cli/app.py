@@ -24,6 +24,7 @@ from editsafety.cli import (
     run,
     sequences,
     surrogate,
+    trace,
 )
 from editsafety.cli.signature import flatten
 
@@ -51,6 +52,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "mine": mining.mine,
         "propose": candidates.propose,
         "keys": keys.keys,
+        "trace": trace.trace,
         "surrogate": surrogate.surrogate,
         "experiment": experiments.experiment,
     },
