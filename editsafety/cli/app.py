@@ -9,6 +9,7 @@ import typer
 from editsafety.cli import (
     abilities,
     baseline,
+    calibrate,
     candidates,
     curves,
     data,
@@ -46,7 +47,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "abilities": abilities.abilities,
         "curves": curves.curves,
     },
-    PREPARE: {"doctor": doctor.doctor, "prepare": editing.prepare},
+    PREPARE: {"doctor": doctor.doctor, "prepare": editing.prepare, "calibrate": calibrate.calibrate},
     RESEARCH: {
         "screen": mining.screen,
         "mine": mining.mine,
