@@ -145,6 +145,7 @@ def perplexity(depth: float) -> Pairs:
     return pairs
 
 
+MOST = 10_000  # requests of a job
 GPT2, POCKET = "random:gpt2", "pocket-neo"
 JOBS: Mapping[str, Job] = {
     job.name: job
@@ -165,13 +166,20 @@ JOBS: Mapping[str, Job] = {
 def chosen(names: Sequence[str], model: str = "") -> tuple[Job, ...]:
     """The jobs of these names, all of them when none is named; on another model if one is given.
 
-    Raises UsageError for a name that there is not.
+    Beside those of `JOBS` there are "memit-N" and "alphaedit-N", one edit of N requests, and "rome-N", N edits of one
+    each. Raises UsageError for a name that there is not.
     """
-    unknown = [name for name in names if name not in JOBS]
-    if unknown:
-        raise UsageError(f"there is no job {unknown[0]!r} to time. There are: {', '.join(JOBS)}.")
-    found = [JOBS[name] for name in names or JOBS]
+    found = [JOBS.get(name) or _of_size(name) for name in names or JOBS]
     return tuple(replace(job, model=model) if model else job for job in found)
+
+
+def _of_size(name: str) -> Job:
+    editor, _, count = name.rpartition("-")
+    if not (count.isdecimal() and 0 < int(count) <= MOST and editor in ("rome", "memit", "alphaedit")):
+        raise UsageError(f"there is no job {name!r} to time. There are: {', '.join(JOBS)}, and others of their sizes.")
+    like = JOBS["rome-8" if editor == "rome" else f"{editor}-32"]
+    pairs = singles(editor, int(count)) if editor == "rome" else edits(editor, int(count))
+    return replace(like, name=name, what=f"{editor}, {count} requests", pairs=pairs)
 
 
 def _each(edit: Callable[[Sequence[EditRequest]], Result], requests: Sequence[EditRequest]) -> list[Result]:

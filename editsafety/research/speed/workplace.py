@@ -22,8 +22,9 @@ from editsafety.progress import Progress
 from editsafety.runs import plan as plans
 from editsafety.runs.settings import Settings
 
-# Second moments of random weights say nothing, but must be there: few tokens, and a matrix that has an inverse.
-FEW = {"mom2_tokens": 4096, "mom2_damping": 1e-2}
+# Second moments of random weights say nothing, but must be there: as few tokens as can be, and a matrix that has an
+# inverse.
+DAMPING = 1e-2
 TEXTS = 50
 BATCH = 64
 
@@ -45,8 +46,9 @@ class Workplace:
     def editor(self, name: str) -> Editor:
         """An editor that can edit at once."""
         if name not in self._editors:
-            hparams = editors.load(name).Hparams.model_fields
-            changes = {key: value for key, value in FEW.items() if key in hparams} if self._random else {}
+            few = {"mom2_tokens": self.handle.mlp_out(0).d_in, "mom2_damping": DAMPING} if self._random else {}
+            known = editors.load(name).Hparams.model_fields
+            changes = {key: value for key, value in few.items() if key in known}
             made = editors.make(name, self.handle, artifacts_for(self.handle), changes=changes, seed=self.seed)
             if made.missing() is not None:
                 made.prepare(self.progress)

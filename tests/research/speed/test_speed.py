@@ -48,6 +48,8 @@ def test_the_operations_of_a_product_are_two_for_each_multiplication() -> None:
 def test_a_job_can_be_run_on_another_model_and_one_that_there_is_not_is_refused_with_those_there_are() -> None:
     assert [job.name for job in chosen([])] == list(JOBS)
     (job,) = chosen(["questions"], "random:gpt2")
+    assert [(one.name, one.target) for one in chosen(["memit-128", "rome-3"])] == [("memit-128", 4.5), ("rome-3", 4.5)]
     assert (job.name, job.model) == ("questions", "random:gpt2")
-    with pytest.raises(UsageError, match="no job 'quetsions'"):
-        chosen(["quetsions"])
+    for wrong in ("quetsions", "memit-0", "memit-", "ft-8", "memit-1e9"):
+        with pytest.raises(UsageError, match=f"no job '{wrong}'"):
+            chosen([wrong])
