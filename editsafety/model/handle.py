@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from editsafety import tensor_files
 from editsafety.errors import ModelError
-from editsafety.model import kv_cache, loading, tokens
+from editsafety.model import kv_cache, loading, room, tokens
 from editsafety.model.architectures import Architecture, Part
 from editsafety.model.engine import Engine
 from editsafety.model.loading import ModelSpec
@@ -74,6 +74,7 @@ class ModelHandle:
         """
         spec = ModelSpec(spec) if isinstance(spec, str) else spec
         device = loading.pick_device(spec.device)
+        spec = room.settled(spec, device)
         loaded = loading.load(spec, tokenizer)
         handle = cls(loaded.model.to(device), loaded.tokenizer, spec)
         handle.reloadable, handle.dropped = True, loaded.dropped
