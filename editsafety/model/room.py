@@ -97,6 +97,15 @@ def needed_memory(count: int, dtype: str) -> int:
     return 2 * weights + (weights if weights <= COPIED else 0)
 
 
+def place_for(device: torch.device, taken: int, needed: int) -> torch.device:
+    """Where so many bytes go that are kept for later, beside what is taken: a GPU, or the CPU if it would get short.
+
+    A quarter of a GPU is left to what is computed on it. It goes by all of its memory, so it is the same at any time.
+    """
+    there = whole_memory(device) if device.type == "cuda" else None
+    return torch.device("cpu") if there is not None and taken + needed > 0.75 * there else device
+
+
 def in_words(size: int) -> str:
     """Bytes as people read them."""
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.0f} MiB"

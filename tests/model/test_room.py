@@ -68,3 +68,13 @@ def test_a_file_that_cannot_be_counted_is_left_to_the_loading(tmp_path: Path) ->
     folder = tiny.folder(tmp_path / "model")
     (folder / "model.safetensors").unlink()
     assert room.settled(ModelSpec(str(folder), dtype="auto"), CPU).dtype == "float32"
+
+
+def test_what_is_kept_goes_to_the_cpu_where_a_gpu_would_get_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    # llama-3-8b in float16 with the factors of five layers (and one that is being made) on 24 and on 80 GB
+    card, weights, factors = torch.device("cuda"), 16_060_000_000, 6 * 14_336**2 * 8
+    monkeypatch.setattr(room, "whole_memory", lambda _: 24 << 30)
+    assert room.place_for(card, weights, factors) == CPU
+    monkeypatch.setattr(room, "whole_memory", lambda _: 80 << 30)
+    assert room.place_for(card, weights, factors) == card
+    assert room.place_for(CPU, weights, factors) == CPU

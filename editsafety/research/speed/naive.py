@@ -49,7 +49,7 @@ class Naive:
         """The same method as `editor`, which must be prepared."""
         if isinstance(editor, RankOneEditor):
             solves = {site: editor.moments.inverse(site, editor.name) for site in editor.sites}
-            whole = {site: one.columns(torch.eye(site.d_in)) for site, one in solves.items()}
+            whole = {site: one.columns(torch.eye(site.d_in)).to(editor.handle.device) for site, one in solves.items()}
             return cls(editor, whole)
         if isinstance(editor, Spread):
             return cls(editor, {})
@@ -170,7 +170,7 @@ def _solved(editor: Spread, site: Site, keys: Tensor, residual: Tensor) -> Tenso
         solution = torch.linalg.solve(system, projection @ keys @ residual.T)
         return solution.T
     assert isinstance(editor, Memit)
-    system = editor.hparams.mom2_update_weight * editor.moments.matrix(site, editor.name) + keys @ keys.T
+    system = editor.hparams.mom2_update_weight * editor.moments.matrix(site, editor.name).to(keys) + keys @ keys.T
     solution = torch.linalg.solve(system, keys)
     return residual @ solution.T
 
