@@ -10,11 +10,13 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import os
 import pkgutil
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -40,7 +42,7 @@ MEMBER = {
 
 def names(family: str) -> list[str]:
     """Names of every member of `editsafety.<family>`, sorted: its files and the entry points of that group."""
-    return sorted(_members(family) | {point.name for point in entry_points(group=_group(family))})
+    return sorted(_members(family) | {point.name for point in _entry_points(_group(family))})
 
 
 def origin(family: str, name: str) -> str:
@@ -161,8 +163,30 @@ def _refuse_twins(family: str, name: str, own: Collection[str], points: Iterable
 
 def _points(family: str, name: str | None = None) -> list[EntryPoint]:
     """The entry points of a family, each once: a package may be on the path twice."""
-    found = entry_points(group=_group(family)) if name is None else entry_points(group=_group(family), name=name)
-    return list({(point.name, point.value): point for point in found}.values())
+    found = _entry_points(_group(family))
+    return list({(point.name, point.value): point for point in found if name in (None, point.name)}.values())
+
+
+def _entry_points(group: str) -> tuple[EntryPoint, ...]:
+    """Looked for again only when a folder of the path has changed: a run asks a hundred times, and each search takes
+    ten milliseconds.
+    """
+    return _found(entry_points, group, tuple((place, _changed(place)) for place in sys.path))
+
+
+@lru_cache(maxsize=64)
+def _found(
+    search: Callable[..., Iterable[EntryPoint]], group: str, _path: tuple[tuple[str, int], ...]
+) -> tuple[EntryPoint, ...]:
+    return tuple(search(group=group))
+
+
+def _changed(place: str) -> int:
+    """When a folder was changed last; packages are installed beside each other in one."""
+    try:
+        return os.stat(place or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _spelled(point: EntryPoint) -> str:

@@ -70,7 +70,10 @@ def folder_of(spec: ModelSpec) -> Path | None:
         return folder
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(spec.name, "config.json", revision=spec.revision)
+    try:
+        found = try_to_load_from_cache(spec.name, "config.json", revision=spec.revision)
+    except ValueError:  # no name that a hub could have: loading it says so
+        return None
     return Path(found).parent if isinstance(found, str) else None
 
 

@@ -22,6 +22,7 @@ def test_a_model_is_counted_from_its_files_without_being_loaded(tmp_path: Path) 
     assert room.parameters(ModelSpec(str(folder))) == expected
     assert room.parameters(ModelSpec("random:gpt2")) == 124_439_808  # as published
     assert room.parameters(ModelSpec("nobody/has-this-model")) is None
+    assert room.parameters(ModelSpec("::no name::")) is None
     (folder / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(UsageError, match=r"model\.safetensors: is no file of weights"):
         room.parameters(ModelSpec(str(folder)))
