@@ -232,15 +232,47 @@ def from_file(name: str) -> Any:
     """What `path/to/file.py:Name` means. Raises UsageError when file or name is not there, or the file fails."""
     place, _, attribute = name.rpartition(":")
     path = _path_of(name)
+    if (path.parent / "__init__.py").is_file() and _imports_its_neighbours(path):
+        return _attribute(_of_package(path, place), attribute, place)
     # One module per path and content: what an editor keeps in its module or class stays visible, an edited file is new.
     module_name = f"editsafety_user_{path.stem}_{hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:16]}"
     module = sys.modules.get(module_name) or _execute(module_name, path, place)
-    if not hasattr(module, attribute):
-        have = ", ".join(
-            sorted(n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name)
-        )
-        raise UsageError(f"{place}: has no {attribute!r}. Classes in it: {have or 'none'}.")
-    return getattr(module, attribute)
+    return _attribute(module, attribute, place)
+
+
+def _attribute(module: ModuleType, name: str, place: str) -> Any:
+    if not hasattr(module, name):
+        own = (n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__)
+        raise UsageError(f"{place}: has no {name!r}. Classes in it: {', '.join(sorted(own)) or 'none'}.")
+    return getattr(module, name)
+
+
+def _imports_its_neighbours(path: Path) -> bool:
+    """Whether a file says `from .other import ...`, and so can only be a part of its package."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return False  # importing it says what is wrong
+    return any(isinstance(node, ast.ImportFrom) and node.level > 0 for node in ast.walk(tree))
+
+
+def _of_package(path: Path, place: str) -> ModuleType:
+    """A file that is a part of a package, by its name there.
+
+    The folder that holds the package joins the search path, as if the program had been started there.
+    """
+    root = next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
+    if str(root) not in sys.path:
+        sys.path.append(str(root))
+    name = ".".join(path.relative_to(root).with_suffix("").parts)
+    try:
+        with contained("it"):
+            module = importlib.import_module(name)
+    except Exception as error:
+        raise UsageError(f"{place}: fails while being imported: {sentence_of(error)}") from error
+    if Path(str(module.__file__)).resolve() != path:
+        raise UsageError(f"{place}: another package of that name is imported already, from {module.__file__}.")
+    return module
 
 
 def _execute(module_name: str, path: Path, place: str) -> ModuleType:
