@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -80,6 +81,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "olmo2": _GROUPED,
 }  # fmt: skip
 FAMILIES = tuple(CONFIGS)
+# One of each way to build a block: both storage orders, rotary and learned positions, windows, norms on both sides.
+SOON = ("gpt2", "gpt_neo", "llama", "gemma2")
+
+
+def by_family() -> list[Any]:
+    """Every family as a parameter of a test; those that are built like another one are thorough."""
+    return [pytest.param(name, marks=() if name in SOON else pytest.mark.thorough) for name in FAMILIES]
+
+
 # The key that makes the down-projection square; bloom's inner width is always four times the outer one.
 SQUARE = {"gpt2": "n_inner", "gptj": "n_inner", "opt": "ffn_dim", "falcon": "ffn_hidden_size"}
 MODEL_TYPES = {"gemma3": "gemma3_text"}
