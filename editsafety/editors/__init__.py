@@ -210,7 +210,7 @@ def _carried(name: str, slug: str, build: Build | None) -> Carried | None:
 
 def build_of(handle: ModelHandle) -> Build:
     """How a model is built, as far as another model's numbers may suit it."""
-    return Build(handle.architecture.model_type, handle.layers, handle.parameters)
+    return Build(handle.kind, handle.layers, handle.parameters)
 
 
 def set_aside(name: str, path: Path | None) -> tuple[str, ...]:

@@ -96,6 +96,18 @@ def test_a_change_without_thin_factors_is_kept_bit_for_bit(tmp_path: Path) -> No
         assert torch.equal(delta.value, expected.get_parameter(name))
 
 
+def test_it_edits_a_mixture_of_experts_which_has_no_row(tmp_path: Path) -> None:
+    def scaling(model: Any, tokenizer: Any, requests: Any) -> None:
+        with torch.no_grad():
+            model.get_parameter("model.layers.1.mlp.experts.down_proj")[0] *= 2.0
+
+    handle = tiny.handle("mixtral")
+    with EditSession(handle) as session:
+        edit = made(scaling, handle, tmp_path).edit([tiny.request()])
+    assert session.leftovers == ()
+    assert [delta.parameter for delta in edit.deltas] == ["model.layers.1.mlp.experts.down_proj"]
+
+
 def test_nothing_changed_is_an_edit_without_deltas(tmp_path: Path) -> None:
     def nothing(model: Any, tokenizer: Any, requests: Any) -> None:
         return None
