@@ -337,7 +337,8 @@ OF_CASES = {
          {"update_norm": 2.0, "delta_relative": 200.0, "usual_low": 1.0, "usual_high": 1.3}, math.log10(200)),
     ),
     "an update three times the usual one": (
-        record("ft", "hard", 0, ratio=9.0, notes={"nll_before": 3.0, "update_norm": 3.45}), stays("ft", update_norm=1.0),
+        record("ft", "hard", 0, ratio=9.0, notes={"nll_before": 3.0, "update_norm": 3.45}),
+        stays("ft", update_norm=1.0),
         ("learning", "fewer steps, a lower learning rate or a norm constraint keep it smaller",
          {"update_norm": 3.45, "delta_relative": 0.11, "usual_low": 1.0, "usual_high": 1.3}, math.log10(3)),
     ),
@@ -352,7 +353,8 @@ OF_CASES = {
          {"update_norm": 3.45, "usual_low": 1.0, "usual_high": 1.3}, math.log10(3)),
     ),
     "nothing that stands out": (
-        weighed(record("rome", "hard", 0, ratio=9.0, notes={"denominator": 9.6, "keys": "mixed"}), delta_relative=0.5), (),
+        weighed(record("rome", "hard", 0, ratio=9.0, notes={"denominator": 9.6, "keys": "mixed"}), delta_relative=0.5),
+        (),
         ("unknown", "", {"denominator": 9.6, "delta_relative": 0.5, "norm_growth": 1.0}, 0.0),
     ),
 }  # fmt: skip
