@@ -17,6 +17,7 @@ from editsafety.errors import MeasureError, UndoError
 from editsafety.judging.policy import Policy
 from editsafety.lab.provenance import of_model, of_software
 from editsafety.measures import AbilityProbe, Inputs, Measure
+from editsafety.measures.questions import asked_together
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.facts import ModelFacts, RunFacts
 from editsafety.runs.measurement import Measurement
@@ -144,13 +145,13 @@ def measure(chosen: Sequence[Measure], handle: ModelHandle, inputs: Inputs, scop
     """What those of the chosen measures find that have this scope ("model", "case" or "edit")."""
     found: Found = {}
     owners: dict[str, Measure] = {}
-    for one in chosen:
-        if one.scope != scope:
-            continue
-        for figure in measures.called(one, handle, inputs):
-            if (owner := owners.setdefault(figure.name, one)) is not one:
-                raise MeasureError(_two_owners(figure.name, owner, one))
-            found[figure.name] = figure
+    asking = [one for one in chosen if one.scope == scope]
+    with asked_together(handle, asking, inputs):
+        for one in asking:
+            for figure in measures.called(one, handle, inputs):
+                if (owner := owners.setdefault(figure.name, one)) is not one:
+                    raise MeasureError(_two_owners(figure.name, owner, one))
+                found[figure.name] = figure
     return found
 
 
