@@ -25,6 +25,7 @@ from editsafety.cli import (
     run,
     sequences,
     surrogate,
+    trace,
 )
 from editsafety.cli.signature import flatten
 
@@ -52,6 +53,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "mine": mining.mine,
         "propose": candidates.propose,
         "keys": keys.keys,
+        "trace": trace.trace,
         "surrogate": surrogate.surrogate,
         "experiment": experiments.experiment,
         "bench": bench.bench,

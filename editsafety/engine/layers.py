@@ -75,6 +75,16 @@ class LowerLayers:
     # What the down-projection received; None where a pass is entered in front of a block.
     received: Tensor | None = None
 
+    def taken(self, rows: Tensor) -> LowerLayers:
+        """The same for a batch whose rows are these of this one, each as often as it is named; in front of blocks only.
+
+        Raises ValueError for an entrance inside of a block.
+        """
+        if self.received is not None:
+            raise ValueError(f"rows can be taken in front of a block; this is inside of block {self.entrance.layer}.")
+        taken = {name: _Given(one.value[rows.to(one.value.device)], one.beside) for name, one in self.outputs.items()}
+        return LowerLayers(self.entrance, taken)
+
     @property
     def size(self) -> int:
         """Bytes."""

@@ -29,6 +29,7 @@ SMALLER: Mapping[str, str] = {
     "screen": "--limit 2",
     "mine": "--limit 2",
     "keys": "--texts 5 --limit 4",
+    "trace": "--facts 1 --samples 1",
     "surrogate": "",
     "experiment": "",
     "bench": "--pairs 1",
