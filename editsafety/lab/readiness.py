@@ -26,6 +26,7 @@ from editsafety.errors import EditSafetyError, UsageError
 from editsafety.hyperparameters.carried import Build
 from editsafety.model.loading import ModelSpec, model_folder, pick_device, read_config, size_of_random
 from editsafety.names import label
+from editsafety.numbers import in_bytes
 from editsafety.shipped import shipped
 
 GIB = 1 << 30
@@ -94,10 +95,10 @@ def devices() -> Iterator[Readiness]:
     """Cores and accelerators, with the memory that is free now."""
     free = free_memory()
     said = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    yield Readiness("cpu", Standing.READY, said if free is None else f"{said}, {_bytes(free)} of memory free")
+    yield Readiness("cpu", Standing.READY, said if free is None else f"{said}, {in_bytes(free)} of memory free")
     for number in range(torch.cuda.device_count()):
         left, total = torch.cuda.mem_get_info(number)
-        name = f"{torch.cuda.get_device_name(number)}, {_bytes(left)} of {_bytes(total)} free"
+        name = f"{torch.cuda.get_device_name(number)}, {in_bytes(left)} of {in_bytes(total)} free"
         yield Readiness(f"cuda:{number}", Standing.READY, name)
     if not torch.cuda.is_available():
         built = "this torch is built without CUDA" if torch.version.cuda is None else "torch sees no GPU"
@@ -126,8 +127,8 @@ def space(reports: Path) -> Readiness:
         return Readiness("reports", Standing.MISSING, f"{place} cannot be written to", "give another --out")
     free = shutil.disk_usage(place).free
     short = free < ROOM
-    todo = f"make room, {_bytes(ROOM)} at least, or give another --out" if short else ""
-    return Readiness("reports", Standing.MISSING if short else Standing.READY, f"{place}, {_bytes(free)} free", todo)
+    todo = f"make room, {in_bytes(ROOM)} at least, or give another --out" if short else ""
+    return Readiness("reports", Standing.MISSING if short else Standing.READY, f"{place}, {in_bytes(free)} free", todo)
 
 
 def of_model(spec: ModelSpec, names: tuple[str, ...]) -> Iterator[Readiness]:
@@ -187,11 +188,11 @@ def needed_memory(count: int, dtype: str) -> int:
 def _memory(spec: ModelSpec, device: torch.device, count: int) -> Readiness:
     needed = needed_memory(count, spec.dtype)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
-    said = f"{count / 1e6:.1f} M parameters, about {_bytes(needed)} as {spec.dtype} on {device.type}"
+    said = f"{count / 1e6:.1f} M parameters, about {in_bytes(needed)} as {spec.dtype} on {device.type}"
     if free is None or needed <= free:
         return Readiness(spec.slug, Standing.READY, said)
     todo = "give --dtype bfloat16, a smaller model, or free memory"
-    return Readiness(spec.slug, Standing.MISSING, f"{said}; {_bytes(free)} are free", todo)
+    return Readiness(spec.slug, Standing.MISSING, f"{said}; {in_bytes(free)} are free", todo)
 
 
 def _hyperparameters(editor: str, spec: ModelSpec, count: int | None) -> Readiness:
@@ -242,7 +243,3 @@ def _numbers_in(path: Path) -> int:
             return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path}: is no file of weights ({error}). Fetch the model again.") from error
-
-
-def _bytes(size: int) -> str:
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.0f} MiB"
