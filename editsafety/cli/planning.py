@@ -10,6 +10,7 @@ from rich.table import Table
 
 from editsafety import escaping
 from editsafety.names import slug
+from editsafety.numbers import in_bytes
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.settings import Settings
 
@@ -57,15 +58,15 @@ def _show_model(found: Forecast, device: torch.device, rate: float) -> None:
     typer.echo(f"{found.spec.slug}: {shape.parameters / 1e6:.1f} M parameters as {found.spec.dtype} on {device.type}")
     table = Table("takes", "where", "at most", box=None, pad_edge=False)
     for need in sorted(found.needs, key=lambda one: -one.size):
-        table.add_row(escape(need.what), device.type if need.place == "device" else "cpu", room.in_words(need.size))
+        table.add_row(escape(need.what), device.type if need.place == "device" else "cpu", in_bytes(need.size))
     console = escaping.console()
     console.print(table)
     places: tuple[forecast.Place, ...] = ("device",) if device.type == "cpu" else ("device", "host")
     for place in places:
         free, held = room.free_memory(device if place == "device" else None), found.held(place)
         where = device.type if place == "device" else "cpu"
-        there = "" if free is None else f"; {room.in_words(free)} are free" + (" (too little)" if held > free else "")
-        typer.echo(f"together on {where}: {room.in_words(held)}{there}")
+        there = "" if free is None else f"; {in_bytes(free)} are free" + (" (too little)" if held > free else "")
+        typer.echo(f"together on {where}: {in_bytes(held)}{there}")
     work = Table("editor", "cases", "a case", "all", box=None, pad_edge=False)
     for one in found.work:
         each = None if one.operations is None else one.operations / (rate * forecast.REACHED)

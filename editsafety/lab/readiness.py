@@ -22,8 +22,9 @@ from editsafety.datasets import manifest
 from editsafety.errors import EditSafetyError
 from editsafety.hyperparameters.carried import Build
 from editsafety.model.loading import ModelSpec, pick_device, read_config
-from editsafety.model.room import GIB, WIDE, folder_of, free_memory, in_words, needed_memory, parameters, settled
+from editsafety.model.room import GIB, WIDE, folder_of, free_memory, needed_memory, parameters, settled
 from editsafety.names import label
+from editsafety.numbers import in_bytes
 from editsafety.shipped import shipped
 
 ROOM = 1 * GIB  # on the disk of the reports: a record takes some tens of kB, a course's checkpoint more
@@ -91,10 +92,10 @@ def devices() -> Iterator[Readiness]:
     """Cores and accelerators, with the memory that is free now."""
     free = free_memory()
     said = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    yield Readiness("cpu", Standing.READY, said if free is None else f"{said}, {in_words(free)} of memory free")
+    yield Readiness("cpu", Standing.READY, said if free is None else f"{said}, {in_bytes(free)} of memory free")
     for number in range(torch.cuda.device_count()):
         left, total = torch.cuda.mem_get_info(number)
-        name = f"{torch.cuda.get_device_name(number)}, {in_words(left)} of {in_words(total)} free"
+        name = f"{torch.cuda.get_device_name(number)}, {in_bytes(left)} of {in_bytes(total)} free"
         yield Readiness(f"cuda:{number}", Standing.READY, name)
     if not torch.cuda.is_available():
         built = "this torch is built without CUDA" if torch.version.cuda is None else "torch sees no GPU"
@@ -123,8 +124,8 @@ def space(reports: Path) -> Readiness:
         return Readiness("reports", Standing.MISSING, f"{place} cannot be written to", "give another --out")
     free = shutil.disk_usage(place).free
     short = free < ROOM
-    todo = f"make room, {in_words(ROOM)} at least, or give another --out" if short else ""
-    return Readiness("reports", Standing.MISSING if short else Standing.READY, f"{place}, {in_words(free)} free", todo)
+    todo = f"make room, {in_bytes(ROOM)} at least, or give another --out" if short else ""
+    return Readiness("reports", Standing.MISSING if short else Standing.READY, f"{place}, {in_bytes(free)} free", todo)
 
 
 def of_model(spec: ModelSpec, names: tuple[str, ...]) -> Iterator[Readiness]:
@@ -148,7 +149,7 @@ def of_model(spec: ModelSpec, names: tuple[str, ...]) -> Iterator[Readiness]:
 def _memory(spec: ModelSpec, device: torch.device, count: int) -> Readiness:
     dtype = settled(spec, device).dtype
     needed, free = needed_memory(count, dtype), free_memory(device)
-    said = f"{count / 1e6:.1f} M parameters, about {in_words(needed)} as {dtype} on {device.type}"
+    said = f"{count / 1e6:.1f} M parameters, about {in_bytes(needed)} as {dtype} on {device.type}"
     if free is None or needed <= free:
         return Readiness(spec.slug, Standing.READY, said)
     todo = (
@@ -156,7 +157,7 @@ def _memory(spec: ModelSpec, device: torch.device, count: int) -> Readiness:
         if dtype == WIDE
         else "give a smaller model, or free memory"
     )
-    return Readiness(spec.slug, Standing.MISSING, f"{said}; {in_words(free)} are free", todo)
+    return Readiness(spec.slug, Standing.MISSING, f"{said}; {in_bytes(free)} are free", todo)
 
 
 def _hyperparameters(editor: str, spec: ModelSpec, count: int | None) -> Readiness:

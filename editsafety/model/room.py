@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from editsafety.errors import EditSafetyError, UsageError
 from editsafety.model.loading import ModelSpec, model_folder, size_of_random
+from editsafety.numbers import in_bytes
 
 GIB = 1 << 30
 COPIED = 4 * GIB  # bytes; a larger model is loaded again when it has to be brought back
@@ -39,8 +40,8 @@ def announcement(asked: ModelSpec, taken: ModelSpec, device: torch.device) -> st
     assert count is not None
     assert there is not None
     return (
-        f"{taken.slug}: as {taken.dtype}, since {WIDE} takes about {in_words(needed_memory(count, WIDE))} and "
-        f"{device.type} has {in_words(there)}; --dtype {WIDE} insists"
+        f"{taken.slug}: as {taken.dtype}, since {WIDE} takes about {in_bytes(needed_memory(count, WIDE))} and "
+        f"{device.type} has {in_bytes(there)}; --dtype {WIDE} insists"
     )
 
 
@@ -107,11 +108,6 @@ def place_for(device: torch.device, taken: int, needed: int) -> torch.device:
     """
     there = whole_memory(device) if device.type == "cuda" else None
     return torch.device("cpu") if there is not None and taken + needed > 0.75 * there else device
-
-
-def in_words(size: int) -> str:
-    """Bytes as people read them."""
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.0f} MiB"
 
 
 def _known_parameters(spec: ModelSpec) -> int | None:
