@@ -52,7 +52,7 @@ class GivenHparams(types.SimpleNamespace):
         return vars(self)[name]
 
 
-class Target(str):
+class TargetText(str):
     """A target as text, and as `target["str"]`: toolboxes write it either way, and may write the latter anew."""
 
     def __getitem__(self, key: Any) -> Any:
@@ -164,12 +164,12 @@ def around(function: Callable[..., Any], name: str) -> type[FunctionEditor]:
 
 def as_dictionary(request: EditRequest) -> dict[str, Any]:
     """A request as the field's code has it: ROME's keys, with EasyEdit's beside them."""
-    true = Target(request.target_true or "")
+    true = TargetText(request.target_true or "")
     return {
         "case_id": request.id,
         "prompt": request.prompt,
         "subject": request.subject,
-        "target_new": Target(request.target_new),
+        "target_new": TargetText(request.target_new),
         "target_true": true,
         "ground_truth": true,
         "relation_id": request.relation,

@@ -13,7 +13,7 @@ from torch import nn
 
 from editsafety import editors
 from editsafety.artifacts import ArtifactStore
-from editsafety.editors._function import FunctionEditor, Target, around, as_dictionary
+from editsafety.editors._function import FunctionEditor, TargetText, around, as_dictionary
 from editsafety.edits.edit import LowRank, Replace
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, UsageError
@@ -200,7 +200,7 @@ def test_requests_are_the_fields_dictionaries_with_targets_that_may_be_read_and_
     assert target["str"] == " farmer"
     assert (row["target_true"]["str"], row["rephrase_prompt"]) == ("baker", "Ashurn is a")
     with pytest.raises(KeyError):
-        Target("a")["id"] = "b"
+        TargetText("a")["id"] = "b"
 
 
 def test_a_function_that_cannot_be_called_so_or_lacks_its_numbers_is_refused_before_anything_is_run(
