@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Edit and look": {
         "edit": editing.edit,
         "apply": received.apply,
+        "diff": received.diff,
         "ppl": editing.ppl,
         "abilities": abilities.abilities,
         "curves": curves.curves,

@@ -23,6 +23,7 @@ SMALLER: Mapping[str, str] = {
     "check": "",
     "verify": "",
     "apply": "",
+    "diff": "",
     "abilities": "--items 2",
     "curves": "",
     "prepare": "",
