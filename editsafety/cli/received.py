@@ -193,6 +193,8 @@ def _show(console: Console, found: Examined, handle: ModelHandle) -> None:
         console.print()
         console.print(_changes(found))
     console.print(Text(_rest(found), style="dim"))
+    if found.pattern:
+        console.print(Text(line(f"the change: {found.pattern}", 600)))
     for remark in found.handed.remarks:
         console.print(Text(line(remark, 600)))
     console.print()

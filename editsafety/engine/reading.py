@@ -74,6 +74,8 @@ def cannot_keep(handle: ModelHandle) -> str | None:
         return f"{name} is run plainly: shortcuts are switched off"
     if not stands_alone(handle):
         return f"{name} does not answer by its weights alone: a sidecar, or who asks in its place, may need whole texts"
+    if not handle.has_row:
+        return f"{name} is of a family that is not known here: its cache may hold other things than keys and values"
     if not kv_cache.takes_one(handle.model):
         return f"{name} ({type(handle.model).__name__}) takes no cache of keys and values"
     turned = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
