@@ -66,8 +66,8 @@ class Architecture:
         return tuple(f"{self.block_of(layer)}.{name}" for name in self.projections(part))
 
     @classmethod
-    def of(cls, config: Any) -> Architecture:
-        """The row of a transformers config.
+    def of(cls, config: Any, not_found: str = "") -> Architecture:
+        """The row of a transformers config; `not_found` says why a family without one is not told by looking.
 
         Raises ModelError for a family without a row, a mixture of experts, and a quantised checkpoint.
         """
@@ -85,10 +85,20 @@ class Architecture:
             if row.model_type == kind:
                 return row
         raise ModelError(
-            f"no architecture row for model_type {kind!r}. Known: {', '.join(sorted(r.model_type for r in ROWS))}. "
+            f"no architecture row for model_type {kind!r}{_why(not_found)}. "
+            f"Known: {', '.join(sorted(r.model_type for r in ROWS))}. "
             "Add one row to editsafety/model/architectures.py: block, MLP projections, attention output; or take a "
             "method that finds its weights itself (--editor path.py:function)."
         )
+
+
+def _why(not_found: str) -> str:
+    return f", and its parts cannot be told from the model: {not_found}" if not_found else ""
+
+
+def has_row(config: Any) -> bool:
+    """Whether a family is in the table."""
+    return any(row.model_type == getattr(config, "model_type", None) for row in ROWS)
 
 
 def refuse_quantised(config: Any) -> None:

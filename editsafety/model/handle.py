@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from editsafety import tensor_files
 from editsafety.errors import ModelError
-from editsafety.model import kv_cache, loading, room, tokens
-from editsafety.model.architectures import Architecture, Part, refuse_quantised
+from editsafety.model import finder, kv_cache, loading, room, tokens
+from editsafety.model.architectures import Architecture, Part, has_row, refuse_quantised
 from editsafety.model.engine import Engine
 from editsafety.model.loading import ModelSpec
 from editsafety.model.sites import Layout, Site
@@ -60,6 +60,7 @@ class ModelHandle:
         self.spec = spec
         _refuse_odd_memory(self.model, self.name)
         refuse_quantised(model.config)
+        self.found, self.not_found = _found(self.model)
         self.identity = self.fingerprint()
         self.dropped: tuple[str, ...] = ()  # tensors of its checkpoint that the model has no place for
         self.reloadable = False  # only what `load` found under a name can be loaded again
@@ -87,8 +88,11 @@ class ModelHandle:
 
     @property
     def architecture(self) -> Architecture:
-        """The row of its family. Raises ModelError for one without: only who asks for the parts of a block needs it."""
-        return Architecture.of(self.model.config)
+        """The row of its family, or what was found in the model itself.
+
+        Raises ModelError for a family whose parts are not known: only who asks for the parts of a block needs them.
+        """
+        return self.found or Architecture.of(self.model.config, self.not_found)
 
     @property
     def kind(self) -> str:
@@ -259,6 +263,16 @@ class ModelHandle:
         saved = self.model.state_dict().keys()
         prints = {name: tensor_files.digest(tensor) for name, tensor in self.tensors().items() if name in saved}
         return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
+
+
+def _found(model: Any) -> tuple[Architecture | None, str]:
+    """The parts of a family without a row, as far as they prove themselves on the model, or why they do not."""
+    if has_row(model.config):
+        return None, ""
+    try:
+        return finder.find(model), ""
+    except finder.NotFoundError as error:
+        return None, str(error)
 
 
 def _refuse_odd_memory(model: nn.Module, name: str) -> None:
