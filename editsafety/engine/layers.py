@@ -41,6 +41,8 @@ class Entrance:
 
         Parameters outside of the blocks (embeddings, a head) count as the beginning.
         """
+        if not handle.has_row:
+            return None
         layers = [_layer_of(handle, name) for name in parameters]
         if not layers or any(layer is None for layer in layers):
             return None
@@ -56,7 +58,7 @@ class Entrance:
 
         None for any other module.
         """
-        for layer in range(handle.layers):
+        for layer in range(handle.layers if handle.has_row else 0):
             if module == handle.block(layer):
                 return cls(layer + 1)
             if (module,) == handle.architecture.modules(Part.MLP_OUT, layer):
@@ -72,6 +74,16 @@ class LowerLayers:
     outputs: Mapping[str, _Given]
     # What the down-projection received; None where a pass is entered in front of a block.
     received: Tensor | None = None
+
+    def taken(self, rows: Tensor) -> LowerLayers:
+        """The same for a batch whose rows are these of this one, each as often as it is named; in front of blocks only.
+
+        Raises ValueError for an entrance inside of a block.
+        """
+        if self.received is not None:
+            raise ValueError(f"rows can be taken in front of a block; this is inside of block {self.entrance.layer}.")
+        taken = {name: _Given(one.value[rows.to(one.value.device)], one.beside) for name, one in self.outputs.items()}
+        return LowerLayers(self.entrance, taken)
 
     @property
     def size(self) -> int:
