@@ -14,7 +14,7 @@ Norms and sums of the block are left to the model, whatever their order. Where t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,6 +94,16 @@ class LowerLayers:
     def whole(self) -> bool:
         """Whether the model's code has left it as it was: what is written into cannot be given again."""
         return not any(tensor.is_inference() or tensor._version for tensor in self._tensors)
+
+    def of_rows(self, rows: Sequence[int]) -> LowerLayers:
+        """What they give for some rows of the batch, in this order."""
+        chosen = torch.tensor(rows)
+
+        def pick(tensor: Tensor) -> Tensor:
+            return tensor[chosen.to(tensor.device)]
+
+        outputs = {name: _Given(pick(one.value), one.beside) for name, one in self.outputs.items()}
+        return LowerLayers(self.entrance, outputs, None if self.received is None else pick(self.received))
 
     @property
     def _tensors(self) -> list[Tensor]:
