@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -93,7 +94,7 @@ def test_every_figure_is_that_of_the_text_by_hand(handle: ModelHandle) -> None:
     found = measured(handle)
     for place, text in enumerate(found["fluency"].answers):
         words = _fluency.words(text)
-        pairs, triples = list(zip(words, words[1:], strict=False)), list(zip(words, words[1:], words[2:], strict=False))
+        pairs, triples = list(itertools.pairwise(words)), list(zip(words, words[1:], words[2:], strict=False))
         assert found["fluency"].items[place] == pytest.approx((2 / 3 * bits(pairs) + 4 / 3 * bits(triples)) / 2)
         assert found["repetition"].items[place] == pytest.approx(1 - len(set(triples)) / len(triples))
         assert found["unigram_entropy"].items[place] == pytest.approx(_fluency.unigram_entropy([text]))
