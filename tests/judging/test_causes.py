@@ -483,3 +483,11 @@ def test_where_nothing_is_known_of_an_edit_its_place_holds_a_question_mark_or_a_
     assert cause.sentence == "the new value overshoots: ||v|| is 90 where edits that stay have 7 to 9.1"
     gone = weighed(record("kn", "hard", 0, ratio=9.0, notes={"neurons": 2}), delta_large_share=0.5)
     assert causes.of_case(gone, ())[0].figures == {"neurons": 2.0, "delta_large_share": 0.5}
+
+
+def test_a_loss_that_was_not_noted_is_not_told():
+    one = record("lora", "hard", 0, ratio=9.0, notes={"nll_before": 3.0, "update_norm": 9.0})
+    (cause,) = causes.of_case(one, stays(update_norm=1.0))
+    assert cause.sentence == (
+        "learnt too hard: the update is 9 where edits that stay have 1 to 1.3, 0.11 of the weight's own norm"
+    )
