@@ -464,3 +464,30 @@ def test_a_batch_is_told_with_its_figures_and_without_sizes_that_stay_where_none
     assert of_course(on_top)[0].sentence == "a batch of 50 breaks the unedited model (100x)"
     one = replace(walked([1.0, 40.0], breaking=broke(1, 9.0)), schedule=Schedule("batch", (1, 50)))
     assert [cause.kind for cause in of_course(one)] == ["unknown"]
+
+
+def test_a_course_that_broke_between_two_steps_is_explained_by_the_edit_that_broke_it():
+    """The measured steps stand; only the bisection between them found it."""
+    record_ = walked([1.0, 1.1], breaking=broke(2, 1.0, notes=FALL), notes=[NORMAL, NORMAL])
+    accumulated, denominator = of_course(record_)[::-1]
+    assert (accumulated.kind, denominator.kind) == ("accumulation", "denominator")
+    assert "denominator 0.04 where edits that stay have 9.6" in denominator.sentence
+
+
+def test_where_nothing_is_known_of_an_edit_its_place_holds_a_question_mark_or_a_dash():
+    unnamed = Breaking(2, (), 9.0, 1.8, 9.0)
+    (cause,) = of_course(walked([1.0, 9.0], breaking=unnamed))
+    assert cause.sentence == "edit 2 (?) breaks the unedited model as well (9.00x): a hard case"
+    held = record("grace", "hard", 0, ratio=9.0, notes={"value_norm": 90.0})
+    (cause,) = causes.of_case(held, stays(value_norm=7.0))
+    assert cause.sentence == "the new value overshoots: ||v|| is 90 where edits that stay have 7 to 9.1"
+    gone = weighed(record("kn", "hard", 0, ratio=9.0, notes={"neurons": 2}), delta_large_share=0.5)
+    assert causes.of_case(gone, ())[0].figures == {"neurons": 2.0, "delta_large_share": 0.5}
+
+
+def test_a_loss_that_was_not_noted_is_not_told():
+    one = record("lora", "hard", 0, ratio=9.0, notes={"nll_before": 3.0, "update_norm": 9.0})
+    (cause,) = causes.of_case(one, stays(update_norm=1.0))
+    assert cause.sentence == (
+        "learnt too hard: the update is 9 where edits that stay have 1 to 1.3, 0.11 of the weight's own norm"
+    )

@@ -152,3 +152,21 @@ def test_prefixes_are_asked_in_place_of_the_bare_prompt_each_with_its_request(
     assert found["efficacy_prefixed"].items == (1.0, 0.0, 1.0)
     assert [one.strip(".") for one in found["efficacy_prefixed"].answers] == [" teacher", "", " baker"]
     assert found["efficacy"].items == (0.0, 0.0, 0.0)
+
+
+def test_a_word_that_goes_on_with_a_letter_of_several_bytes_is_another_word(
+    handle: ModelHandle, script: Script
+) -> None:
+    """One token more than the target is asked for, which holds a part of the letter only: the answer goes on."""
+    one = tiny.request("one", rephrasings=["Ashurn is a"])
+    script(handle, {"Ashurn is a": " teacheré", f"A baker. {one.filled}": " teacheré"})
+    (general,) = generalisation.MEASURE(handle, Inputs((one,)))
+    assert (general.value, general.answers[0][:9]) == (0.0, " teacheré")
+    found = by_name(efficacy.MEASURE(handle, Inputs((one,), prefixes=("A baker. ",))))
+    assert found["efficacy_prefixed"].value == 0.0
+
+
+def test_a_rephrasing_that_does_not_fit_is_named_with_its_request_and_place(handle: ModelHandle) -> None:
+    long = tiny.request("long", rephrasings=["Ashurn is a", "x " * handle.context])
+    with pytest.raises(DataError, match=r"^request 'long', rephrasing 2: "):
+        generalisation.MEASURE(handle, Inputs((long,)))

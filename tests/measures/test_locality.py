@@ -67,6 +67,7 @@ def test_locality_is_the_share_of_unchanged_answers(handle: ModelHandle, edit: E
         (" Kelmar in Dorvan.", " Kelmar in Velland.", ""),  # of an answer that the data does not give
         (" St. Kelmar.", " St. Ostrin.", "baker"),
         (" 10.20 numbers", " 10.30 numbers", "1"),
+        (" Kelmar, Dorvan.", " Kelmar, Velland.", "Kelmar, Dorvan"),  # an answer that holds a mark itself
         (" farm.", " farmer.", "farm"),  # the data's answer, and a word that only begins with it
     ],
 )

@@ -207,6 +207,7 @@ def test_every_figure_tells_how_many_texts_it_is_of_and_in_which_unit(handle: Mo
     sure_of_the_wrong_token(handle, 800.0)
     past = measured(handle, TEXTS[:3])
     assert {one.n for one in (*whole.values(), *past.values())} == {3}
+    assert {name: one.unit for name, one in past.items()} == {name: one.unit for name, one in whole.items()}
     assert whole["ppl_even"].value == past["ppl_even"].value == handle.model.config.vocab_size
     assert past["me_ppl"].reason == "the perplexity overflows: text 1 is at 800.0 nats per token"
     assert (past["nll_per_token"].stderr, past["ppl_token_weighted"].stderr) == (pytest.approx(0.0), None)

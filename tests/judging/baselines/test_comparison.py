@@ -252,3 +252,11 @@ def test_a_long_condition_is_told_by_its_beginning():
         "eeeeeeeeeeee... now",
     )
     assert not found.held
+
+
+def test_a_relative_tolerance_is_of_the_accepted_figure():
+    """A twentieth of 10 is a half; of the noise of 1e-7 it would be nothing."""
+    then = report([record("rome", "normal", i, ratio=10.0) for i in range(9)])
+    assert held(report([record("rome", "normal", i, ratio=10.4) for i in range(9)]), then).differences == ()
+    found = held(report([record("rome", "normal", i, ratio=10.6) for i in range(9)]), then)
+    assert [one.figure for one in found.regressed] == ["perplexity_ratio", "perplexity_ratio"]

@@ -385,3 +385,18 @@ def test_a_gate_that_is_asked_for_is_that_of_the_file_with_what_may_differ_and_t
     made = Gate.asked(tmp_path / "base.json", ["seed"], ["latency:20%"])
     assert made == Gate(accepted, "base.json", frozenset({"seed"}), (CostLimit.parse("latency:20%"),))
     assert Gate.asked(tmp_path / "base.json", None, None) == Gate(accepted, "base.json")
+
+
+def test_seconds_are_told_to_three_digits():
+    (said,) = gate(run([0.123456] * 8), "absolute-latency:20%").judged(run([0.123456] * 8)).against.costs
+    assert "single edits: 0.123 before, 0.123 now (s per edit), 1 times as much" in said
+
+
+def test_the_limits_are_held_against_every_editor_and_told_for_each():
+    rows = [record(editor, "normal", i) for editor in ("ft", "rome") for i in range(8)]
+    sticks = {("pocket-neo", one): Yardstick("pocket-neo", one, (0.01,) * 8, LAPTOP) for one in ("ft", "rome")}
+    made = report(rows, facts=replace(FACTS, yardsticks=sticks))
+    held = gate(made, "latency:20%", "memory:10%").judged(made).against.costs
+    assert [one.partition(" on ")[0] for one in held] == [
+        "latency of ft", "memory of ft", "latency of rome", "memory of rome",
+    ]  # fmt: skip
