@@ -24,6 +24,7 @@ from editsafety.cli import (
     run,
     sequences,
     surrogate,
+    sweep,
 )
 from editsafety.cli.signature import flatten
 
@@ -33,6 +34,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "run": run.run,
         "report": run.report,
         "merge": merge.merge,
+        "sweep": sweep.sweep,
         "export": export.export,
         "sequence": sequences.sequence,
         "check": received.check,
