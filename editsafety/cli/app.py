@@ -9,6 +9,7 @@ import typer
 from editsafety.cli import (
     abilities,
     baseline,
+    bench,
     candidates,
     curves,
     data,
@@ -55,6 +56,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "keys": keys.keys,
         "surrogate": surrogate.surrogate,
         "experiment": experiments.experiment,
+        "bench": bench.bench,
     },
 }
 

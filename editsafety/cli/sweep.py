@@ -72,7 +72,7 @@ def sweep(
     ended = Ended(interrupted=False)
     progress = options.show_progress(quiet=output.quiet)
     with RayCrew.joined(address, needs, workers) as crew, folders.begin(folder, plan):
-        progress.say(f"{crew.size} worker{'' if crew.size == 1 else 's'}, each with {crew.share}")
+        progress.say(f"{crew.size} worker{'' if crew.size == 1 else 's'}, each with {crew.slot}")
         with closing(Store(folder / folders.STORE)) as store:
             sweeping = Sweep(plan, store, crew, progress)
             try:

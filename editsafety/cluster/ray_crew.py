@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,8 +16,8 @@ from editsafety.cluster.crew import Heard
 from editsafety.cluster.work import Brief, Parcel, Work
 from editsafety.cluster.worker import Worker
 from editsafety.errors import ClusterError, EditSafetyError
-from editsafety.numbers import in_bytes
 
+PATIENCE = 10.0  # seconds for a cluster to answer that is said to be there
 LOOK = 5.0  # seconds after which `hear` gives up, so that whoever waits can look around
 
 
@@ -30,26 +31,26 @@ class Needs:
     # Bytes of main memory of a worker whose model is on the CPU; 0 where nobody knows.
     memory: Callable[[], int] = lambda: 0
 
-    def share(self, nodes: Sequence[Mapping[str, float]]) -> Share:
+    def slot(self, nodes: Sequence[Mapping[str, float]]) -> Slot:
         """What of the nodes of a cluster that comes to."""
         gpus = self.gpus if self.gpus is not None else float(any(node.get("GPU") for node in nodes))
-        return Share(self.cpus, gpus, 0 if gpus else self.memory())
+        return Slot(self.cpus, gpus, 0 if gpus else self.memory())
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Slot:
     """What of a machine a worker has for itself."""
 
     cpus: int = 1
-    gpus: float = 0.0  # a half lets two workers share one
+    gpus: float = 0.0  # a half lets two workers slot one
     memory: int = 0  # bytes of main memory; 0 where nobody knows
 
     def __str__(self) -> str:
-        gpus, memory = f", {self.gpus:g} GPU" if self.gpus else "", f", {in_bytes(self.memory)}" if self.memory else ""
+        gpus, memory = f", {self.gpus:g} GPU" if self.gpus else "", f", {_in_gib(self.memory)}" if self.memory else ""
         return f"{self.cpus} CPU{gpus}{memory}"
 
     def fits(self, free: Mapping[str, float]) -> int:
-        """How many such shares there are in what a node of Ray has."""
+        """How many such slots there are in what a node of Ray has."""
         asked = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory}
         return min(int(free.get(name, 0.0) / much + 1e-9) for name, much in asked.items() if much)
 
@@ -83,10 +84,10 @@ class Seat:
 class RayCrew:
     """The crew on a cluster that this process has joined."""
 
-    def __init__(self, ray: Any, size: int, share: Share) -> None:
-        self._ray, self.size, self.share = ray, size, share
-        asked = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_restarts": 0, "max_task_retries": 0}
-        self._actor = ray.remote(Seat).options(**asked, **({"memory": share.memory} if share.memory else {}))
+    def __init__(self, ray: Any, size: int, slot: Slot) -> None:
+        self._ray, self.size, self.slot = ray, size, slot
+        asked = {"num_cpus": slot.cpus, "num_gpus": slot.gpus, "max_restarts": 0, "max_task_retries": 0}
+        self._actor = ray.remote(Seat).options(**asked, **({"memory": slot.memory} if slot.memory else {}))
         self._hired = 0
         self._seats: dict[str, Any] = {}
         self._waited_for: dict[Any, str] = {}  # what is being done, by whom
@@ -103,12 +104,12 @@ class RayCrew:
         ray = _imported()
         with _connected(ray, address):
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            share = needs.share(nodes)
-            room = sum(share.fits(node) for node in nodes)
+            slot = needs.slot(nodes)
+            room = sum(slot.fits(node) for node in nodes)
             if not room:
                 told = "; ".join(_told(node) for node in nodes)
-                raise ClusterError(f"a worker needs {share}, and no node has room for one: {told}. Ask for less.")
-            crew = cls(ray, min(room, most or room), share)
+                raise ClusterError(f"a worker needs {slot}, and no node has room for one: {told}. Ask for less.")
+            crew = cls(ray, min(room, most or room), slot)
             try:
                 yield crew
             finally:
@@ -186,8 +187,9 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
     own = {"include_dashboard": False} if address == "local" else {}
     try:
         try:
+            _knock(address)
             ray.init(address=address, **quiet, **own)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             start = "Start one (`ray start --head`), or give --address local for this machine alone."
             raise ClusterError(f"no Ray cluster at address {address!r} ({_last_line(error)}). {start}") from error
         for one, answer in before.items():
@@ -198,8 +200,15 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT; Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), PATIENCE).close()
+
+
 def _told(node: Mapping[str, float]) -> str:
-    memory = in_bytes(node.get("memory", 0.0))
+    memory = _in_gib(node.get("memory", 0.0))
     return f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU, {memory}"
 
 
@@ -212,3 +221,7 @@ def _how(error: Exception) -> str:
 def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].rstrip(".") if lines else type(error).__name__
+
+
+def _in_gib(size: float) -> str:
+    return f"{size / (1 << 30):.1f} GiB"

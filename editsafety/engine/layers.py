@@ -41,6 +41,8 @@ class Entrance:
 
         Parameters outside of the blocks (embeddings, a head) count as the beginning.
         """
+        if not handle.has_row:
+            return None
         layers = [_layer_of(handle, name) for name in parameters]
         if not layers or any(layer is None for layer in layers):
             return None
@@ -56,7 +58,7 @@ class Entrance:
 
         None for any other module.
         """
-        for layer in range(handle.layers):
+        for layer in range(handle.layers if handle.has_row else 0):
             if module == handle.block(layer):
                 return cls(layer + 1)
             if (module,) == handle.architecture.modules(Part.MLP_OUT, layer):

@@ -20,6 +20,7 @@ from editsafety.lab import provenance, yardstick
 from editsafety.lab.bench import Bench
 from editsafety.lab.keys import CaseKeys
 from editsafety.lab.watch import Sign, Watch, unwatched
+from editsafety.model import room
 from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import ModelSpec, model_folder
 from editsafety.names import label, parts, slug
@@ -177,6 +178,8 @@ class Tools:
         self._watch(Sign("loading", model))
         files = ModelFiles(slug(model), state_of_files(model))  # as they were before they were read
         handle = self._handles.get(model) or ModelHandle.load(spec)
+        if (said := room.announcement(spec, handle.spec, handle.device)) is not None:
+            self._progress.say(said)
         handle.engine.plain = settings.plain
         facts = provenance.of_model(handle)
         self._refuse_other_weights(facts)

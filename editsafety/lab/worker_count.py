@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from editsafety.errors import UsageError
-from editsafety.lab import readiness
+from editsafety.model import room
 from editsafety.model.loading import ModelSpec, pick_device
-from editsafety.numbers import in_bytes
 
 PROCESS = 1 << 30  # bytes that a process with torch and a model's texts takes beside the model
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # where a container's share of the cores is written
@@ -35,17 +36,17 @@ def pick_workers(specs: Sequence[ModelSpec], gpus: int) -> WorkerCount:
         return WorkerCount(max(1, gpus), f"one for each of {_many(max(1, gpus), 'visible GPU')}")
     if device.type != "cpu":
         return WorkerCount(1, f"more would share one {device}")
-    cores, free, needed = usable_cores(), readiness.free_memory(), memory_of_worker(specs)
+    cores, free, needed = usable_cores(), room.free_memory(), memory_of_worker(specs)
     each = f"one for each of {_many(cores, 'core')}"
     if needed is None:
         return WorkerCount(cores, f"{each}; how large the model is will only be known when it is here")
     if free is None:
         return WorkerCount(cores, f"{each}; this system does not tell how much memory is free")
     fitting = max(1, free // needed)
-    room = f"{in_bytes(free)} of memory free, about {in_bytes(needed)} each"
+    said = f"{room.in_words(free)} of memory free, about {room.in_words(needed)} each"
     if fitting < cores:
-        return WorkerCount(fitting, f"more do not fit, though there are {_many(cores, 'core')}: {room}")
-    return WorkerCount(cores, f"{each}: {room}")
+        return WorkerCount(fitting, f"more do not fit, though there are {_many(cores, 'core')}: {said}")
+    return WorkerCount(cores, f"{each}: {said}")
 
 
 def memory_of_worker(specs: Sequence[ModelSpec]) -> int | None:
@@ -67,10 +68,10 @@ def usable_cores() -> int:
 
 def _size(spec: ModelSpec) -> int | None:
     try:
-        count = readiness.parameters(spec)
+        count = room.parameters(spec)
     except UsageError:  # whoever runs it is told what is wrong with it
         return None
-    return None if count is None else readiness.needed_memory(count, spec.dtype)
+    return None if count is None else room.needed_memory(count, room.settled(spec, torch.device("cpu")).dtype)
 
 
 def _many(count: int, thing: str) -> str:

@@ -129,7 +129,7 @@ def test_a_node_that_is_killed_in_mid_run_loses_only_what_it_was_at(
     nodes.kill_one()
     done = ended(running)
     assert done.code == 11, done.err
-    assert "its node has died" in done.err
+    assert " died: " in done.err
     assert without_times(report("swept")) == straight(command, slow)
 
 

@@ -24,7 +24,7 @@ Sweeping = Callable[..., Done]
 class ShownCrew(InlineCrew):
     """With what the command says of a crew."""
 
-    share = "1 CPU"
+    slot = "1 CPU"
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from editsafety.lab import readiness, worker_count
+from editsafety.lab import worker_count
 from editsafety.lab.worker_count import WorkerCount, memory_of_worker, pick_workers, usable_cores
+from editsafety.model import room
 from editsafety.model.loading import ModelSpec
 from tests import tiny
 
@@ -20,7 +21,7 @@ NEO = ModelSpec("pocket-neo", device="cpu")
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """16 cores and 64 GiB of free memory."""
     monkeypatch.setattr(worker_count, "usable_cores", lambda: 16)
-    monkeypatch.setattr(readiness, "free_memory", lambda: 64 * GIB)
+    monkeypatch.setattr(room, "free_memory", lambda: 64 * GIB)
 
 
 @pytest.mark.usefixtures("machine")
@@ -42,7 +43,7 @@ def test_memory_decides_where_a_model_is_large_and_the_largest_counts() -> None:
 
 @pytest.mark.usefixtures("machine")
 def test_one_worker_is_always_there_even_where_the_model_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "free_memory", lambda: GIB)
+    monkeypatch.setattr(room, "free_memory", lambda: GIB)
     assert pick_workers([ModelSpec("random:gpt2-xl", device="cpu")], 0).count == 1
 
 
@@ -55,7 +56,7 @@ def test_of_a_model_whose_size_nobody_knows_yet_only_cores_decide(
         picked = pick_workers([NEO, ModelSpec(name, device="cpu")], 0)
         assert picked.count == 16
         assert "only be known when it is here" in picked.why
-    monkeypatch.setattr(readiness, "free_memory", lambda: None)
+    monkeypatch.setattr(room, "free_memory", lambda: None)
     assert "does not tell how much memory is free" in pick_workers([NEO], 0).why
 
 
