@@ -25,6 +25,7 @@ from editsafety.cli import (
     run,
     sequences,
     surrogate,
+    sweep,
     trace,
 )
 from editsafety.cli.signature import flatten
@@ -35,6 +36,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "run": run.run,
         "report": run.report,
         "merge": merge.merge,
+        "sweep": sweep.sweep,
         "export": export.export,
         "sequence": sequences.sequence,
         "check": received.check,

@@ -12,7 +12,7 @@ from typing import Any
 from editsafety import measures
 from editsafety.datasets.request import EditRequest
 from editsafety.edits.baseline import Baseline
-from editsafety.edits.seal import Keepsake
+from editsafety.edits.seal import Keepsake, Seal
 from editsafety.errors import MeasureError, UndoError
 from editsafety.judging.policy import Policy
 from editsafety.lab.provenance import of_model, of_software
@@ -46,6 +46,7 @@ class Bench:
     _owners: dict[str, Measure] = field(default_factory=dict)  # which measure each figure is of
     _unedited: dict[tuple[str, ...], Found] = field(default_factory=dict)
     _probed: dict[str, Measurement] = field(default_factory=dict)
+    _seal: Seal | None = None  # of the model as it was loaded, once that was looked at
 
     def open(
         self,
@@ -131,6 +132,18 @@ class Bench:
         if key not in self._probed:
             self._probed[key] = probe(self.handle, self.batch_size)
         return self._probed[key]
+
+    def is_intact(self) -> bool:
+        """Whether every weight is what it was when the model was loaded.
+
+        The first time that is told by its fingerprint, which takes long on a large model, later by checksums.
+        """
+        seal = Seal.of(self.handle)
+        if self._seal is None:
+            intact = self.handle.fingerprint() == self.handle.identity
+            self._seal = seal if intact else None
+            return intact
+        return not self._seal.changed(seal)
 
     def repair(self) -> None:
         """Bring back every byte after an editor did not. Raises UndoError when that is not enough."""

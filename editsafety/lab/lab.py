@@ -44,10 +44,9 @@ from editsafety.runs.case import Block, Case
 from editsafety.runs.case_record import CaseRecord, Failure
 from editsafety.runs.facts import BlockKey, Drifted, OrderFacts, Problem
 from editsafety.runs.plan import RunPlan
-from editsafety.runs.store import Store
+from editsafety.runs.store import DEATHS, Store
 
 CHUNK, SHARE = 4, 64  # single edits that one of several workers claims at a time; of a large block a 64th of its share
-DEATHS = 3  # so often the process that runs a case may be killed before the case is given up
 
 
 class Lab:
@@ -113,6 +112,21 @@ class Lab:
     def knows(self, model: str, requests: Sequence[EditRequest]) -> list[bool]:
         """Whether the unedited model gives the true answer of each request. Raises EditSafetyError."""
         return gives_true_answers(self.tools.bench(model).handle, requests, self.plan.settings.batch_size)
+
+    def verify(self, model: str) -> str:
+        """Look whether a model that is in memory is what it was when it was loaded; what was found, empty for nothing.
+
+        What is not is brought back, or let go of where it cannot be: the next case loads it anew.
+        """
+        bench = self.tools.in_memory(model)
+        if bench is None or bench.is_intact():
+            return ""
+        try:
+            bench.repair()
+        except UndoError as error:
+            self.tools.drop()
+            return f"{slug(model)} had changed while nothing was run on it, and is loaded anew: {error}"
+        return f"{slug(model)} had changed while nothing was run on it, and was brought back"
 
     def refusal(self, case: Case) -> str | None:
         """Why an editor cannot go along a case's schedule: its traits. None when it can."""

@@ -69,6 +69,10 @@ class Tools:
         """Let go of the model: it is not what it was, and the next case loads it again."""
         self._bench = None
 
+    def in_memory(self, model: str) -> Bench | None:
+        """The model, if it is the one that is loaded."""
+        return self._bench if self._bench is not None and self._bench.handle.spec.name == model else None
+
     def bench(self, model: str) -> Bench:
         """The model, loaded and measured unedited; one model at a time is kept.
 
