@@ -9,7 +9,7 @@ from editsafety.cluster.work import Brief, Parcel, Work
 
 
 @dataclass(frozen=True)
-class Heard:
+class CrewNews:
     """Something was heard of a worker: what it gives back, or that it is gone."""
 
     worker: str
@@ -36,7 +36,7 @@ class Crew(Protocol):
     def give(self, worker: str, work: Work) -> None:
         """Give an idle worker something to do."""
 
-    def hear(self) -> Heard | None:
+    def hear(self) -> CrewNews | None:
         """Wait for what comes next, a while; None where nothing came."""
 
     def dismiss(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from editsafety.cluster.crew import Heard
+from editsafety.cluster.crew import CrewNews
 from editsafety.cluster.work import Brief, Parcel, Work
 from editsafety.cluster.worker import Worker
 from editsafety.errors import ClusterError, EditSafetyError
@@ -139,7 +139,7 @@ class RayCrew:
         """Send it to the actor."""
         self._wait_for(worker, self._seats[worker].do.remote(work))
 
-    def hear(self) -> Heard | None:
+    def hear(self) -> CrewNews | None:
         """The next result, or death.
 
         Raises ClusterError for what is neither: a node where this package cannot be imported, say.
@@ -150,14 +150,14 @@ class RayCrew:
         worker = self._waited_for.pop(done[0])
         errors = self._ray.exceptions
         try:
-            return Heard(worker, self._ray.get(done[0]))
+            return CrewNews(worker, self._ray.get(done[0]))
         except errors.RayTaskError as error:
             raise ClusterError(f"{worker} cannot work: {_last_line(error)}. What was finished is kept.") from error
         except errors.RayError as error:  # it died, or its node, or what it gave back went with its node
             with suppress(Exception):  # of what is dead already
                 self._ray.kill(self._seats[worker])
             del self._seats[worker]
-            return Heard(worker, None, _how(error))
+            return CrewNews(worker, None, _how(error))
 
     def dismiss(self) -> None:
         """Kill all actors; the processes of their editors end with them."""

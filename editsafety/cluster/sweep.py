@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from editsafety.cluster.crew import Crew, Heard
+from editsafety.cluster.crew import Crew, CrewNews
 from editsafety.cluster.dealing import CaseDealer, Dealer, Dealt, QueueDealer, Single
 from editsafety.cluster.joined import JoinedFacts
 from editsafety.cluster.work import Brief, Inquiry, KeyQuestion, OrderCheck, Parcel
@@ -170,7 +170,7 @@ class Sweep:
                     dealer.took(work, heard.parcel.seconds)
                     took(heard.parcel)
 
-    def _mourn(self, heard: Heard) -> None:
+    def _mourn(self, heard: CrewNews) -> None:
         """A worker died. Raises ClusterError where nothing but deaths is heard of."""
         self._fallen += 1
         self._progress.say(f"{heard.worker} died: {heard.how}; another one takes what it had")

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from editsafety.cluster.crew import Heard
+from editsafety.cluster.crew import CrewNews
 from editsafety.cluster.work import Brief, Parcel, Work
 from editsafety.cluster.worker import Worker
 
@@ -42,15 +42,15 @@ class InlineCrew:
         self.given.append((worker, work))
         self._waiting.append((worker, work))
 
-    def hear(self) -> Heard | None:
+    def hear(self) -> CrewNews | None:
         worker, work = self._waiting.popleft()
         if work is None:
             self._begun.add(worker)
-            return Heard(worker, Parcel({}, ()))
+            return CrewNews(worker, Parcel({}, ()))
         if self._dies(work):
             self._let_go(worker)
-            return Heard(worker, None, "the test says so")
-        return Heard(worker, self._workers[worker].do(work))
+            return CrewNews(worker, None, "the test says so")
+        return CrewNews(worker, self._workers[worker].do(work))
 
     def dismiss(self) -> None:
         for worker in [*self._workers]:
