@@ -9,6 +9,7 @@ import typer
 from editsafety.cli import (
     abilities,
     baseline,
+    bench,
     calibrate,
     candidates,
     curves,
@@ -25,6 +26,7 @@ from editsafety.cli import (
     run,
     sequences,
     surrogate,
+    sweep,
     trace,
 )
 from editsafety.cli.signature import flatten
@@ -35,6 +37,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "run": run.run,
         "report": run.report,
         "merge": merge.merge,
+        "sweep": sweep.sweep,
         "export": export.export,
         "sequence": sequences.sequence,
         "check": received.check,
@@ -43,6 +46,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Edit and look": {
         "edit": editing.edit,
         "apply": received.apply,
+        "diff": received.diff,
         "ppl": editing.ppl,
         "abilities": abilities.abilities,
         "curves": curves.curves,
@@ -56,6 +60,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "trace": trace.trace,
         "surrogate": surrogate.surrogate,
         "experiment": experiments.experiment,
+        "bench": bench.bench,
     },
 }
 

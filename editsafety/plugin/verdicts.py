@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from editsafety.escaping import line
-from editsafety.judging.parts import VerdictPart
 from editsafety.judging.report import RunReport
 from editsafety.plugin import MARKED
 from editsafety.reporting import junit
@@ -51,10 +50,9 @@ class Verdicts:
         self._safety.write_report(interrupted=interrupted, stopped=stopped, failed=self._failed)
         report = self._safety.report
         if report is not None:
-            for part in report.parts:
-                session.testscollected += 1
-                for told in _told(part, report):
-                    session.config.hook.pytest_runtest_logreport(report=told)
+            session.testscollected += len(report.parts)
+            for told in as_tests(report):
+                session.config.hook.pytest_runtest_logreport(report=told)
         session.exitstatus = self._status(session.exitstatus, report)
 
     def _status(self, status: int, report: RunReport | None) -> int:
@@ -67,20 +65,21 @@ class Verdicts:
         return pytest.ExitCode.NO_TESTS_COLLECTED if nothing or (self._about and not self._ran) else status
 
 
-def _told(part: VerdictPart, report: RunReport) -> Iterator[pytest.TestReport]:
-    """A part as the report of a test: green or red, with its sentences and its verdict as a property."""
-    said = "\n".join(line(sentence, _LONGEST) for sentence in part.said.splitlines())
-    for phase in _PHASES:
-        red = phase == "call" and part.verdict.fails
-        yield pytest.TestReport(
-            nodeid=f"{FILE}::{part.name}",
-            location=(FILE, None, part.name),
-            keywords={"editsafety": 1},
-            outcome="failed" if red else "passed",
-            longrepr=said if red else None,
-            when=phase,
-            user_properties=list(junit.of_part(report, part)),
-        )
+def as_tests(report: RunReport) -> Iterator[pytest.TestReport]:
+    """Every part of a verdict as the report of a test: green or red, with its sentences, its verdict as a property."""
+    for part in report.parts:
+        said = "\n".join(line(sentence, _LONGEST) for sentence in part.said.splitlines())
+        for phase in _PHASES:
+            red = phase == "call" and part.verdict.fails
+            yield pytest.TestReport(
+                nodeid=f"{FILE}::{part.name}",
+                location=(FILE, None, part.name),
+                keywords={"editsafety": 1},
+                outcome="failed" if red else "passed",
+                longrepr=said if red else None,
+                when=phase,
+                user_properties=list(junit.of_part(report, part)),
+            )
 
 
 def _last_line(report: pytest.TestReport) -> str:

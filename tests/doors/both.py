@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import sys
 import xml.etree.ElementTree as ET
@@ -17,6 +18,7 @@ from editsafety.shipped import shipped
 from tests.doors import editors
 
 EDITORS = Path(editors.__file__)
+OPENS = {"markdown": "# ", "page": "<title>", "comment": "> **", "summary": "### "}  # what stands before the line
 NOTHING_JUDGED = {"run": 14, "pytest": 5}
 
 
@@ -46,7 +48,7 @@ class Said:
     exit: int
     printed: str
     report: dict[str, Any] | None
-    markdown: str = ""
+    texts: dict[str, str] = field(default_factory=dict)  # what else it writes, by what it is for
     green: tuple[str, ...] = ()  # tests of the JUnit file
     red: tuple[str, ...] = ()
     folder: Path = field(default=Path(), compare=False)
@@ -77,6 +79,7 @@ class Doors:
         """`editsafety run ...`"""
         folder = self._folder("run")
         words = ["run", *given.words(self._paths), f"--out={folder}", "-n", str(given.workers)]
+        words.append(f"--comment={folder}-comment.md")
         words += [f"--suite={suite}" for suite in given.suites] + (["-k", given.select] if given.select else [])
         return self._said("run", self.typed(*words), folder)
 
@@ -87,6 +90,7 @@ class Doors:
         words += ["-c", str(suites / "pytest.ini"), "-p", "no:cacheprovider", f"--junit-xml={folder}.xml"]
         words += ["-n", str(given.workers), *(["-k", given.select] if given.select else [])]
         words += [*given.words(self._paths, head="--editsafety-"), f"--editsafety-out={folder}", *more]
+        words.append(f"--editsafety-comment={folder}-comment.md")
         self._capture.readouterr()
         return self._said("pytest", int(pytest.main(words)), folder)
 
@@ -101,17 +105,22 @@ class Doors:
 
     def _folder(self, door: str) -> Path:
         self._count += 1
-        return self.place / f"{door}-{self._count}"
+        folder = self.place / f"{door}-{self._count}"
+        self._patch.setenv("GITHUB_STEP_SUMMARY", f"{folder}-summary.md")
+        return folder
 
     def _said(self, door: str, code: int, folder: Path) -> Said:
         printed, tests = " ".join(self._capture.readouterr().out.split()), Path(f"{folder}.xml")
         cases = list(ET.parse(tests).iter("testcase")) if tests.is_file() else []
         red = [case.get("name", "") for case in cases if {child.tag for child in case} & {"failure", "error"}]
         green = [case.get("name", "") for case in cases if case.get("name") not in red]
-        if not (folder / "report.json").is_file():
-            return Said(door, code, printed, None, "", tuple(green), tuple(red), folder)
-        body = json.loads((folder / "report.json").read_text())
-        return Said(door, code, printed, body, (folder / "report.md").read_text(), tuple(green), tuple(red), folder)
+        written = {
+            "markdown": folder / "report.md", "page": folder / "report.html",
+            "comment": Path(f"{folder}-comment.md"), "summary": Path(f"{folder}-summary.md"),
+        }  # fmt: skip
+        texts = {name: path.read_text(encoding="utf-8") for name, path in written.items() if path.is_file()}
+        body = json.loads((folder / "report.json").read_text()) if (folder / "report.json").is_file() else None
+        return Said(door, code, printed, body, texts, tuple(green), tuple(red), folder)
 
 
 def agree(run: Said, suites: Said) -> None:
@@ -120,6 +129,9 @@ def agree(run: Said, suites: Said) -> None:
     assert run.verdict == suites.verdict
     for said in (run, suites):
         assert "INTERNALERROR" not in said.printed
+        assert said.texts.keys() == (set() if said.report is None else {"markdown", "page", "comment", "summary"})
+        for name, text in said.texts.items():
+            assert f"{OPENS[name]}{(said.report or {})['line']}" in html.unescape(text), name
         if said.report is None or said.verdict is None:
             assert said.exit == NOTHING_JUDGED[said.door]
             assert not (said.report and said.report["exit_code"] == 0)
@@ -128,7 +140,6 @@ def agree(run: Said, suites: Said) -> None:
         assert (code == 0) == (said.verdict in ("PASS", "WARN"))
         assert said.exit == (code if said.door == "run" else int(code != 0))
         assert " ".join(said.report["line"].split()) in said.printed
-        assert said.markdown.startswith(f"# {said.verdict} · ")
     if suites.report is not None and suites.verdict is not None:
         assert bool(suites.red) == (suites.exit != 0), "JUnit"
         assert suites.report["line"] == (run.report or {})["line"]

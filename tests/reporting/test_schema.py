@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
 
 from editsafety.judging.baselines.baseline import AcceptedBaseline
 from editsafety.judging.baselines.costs import CostLimit
@@ -25,7 +26,7 @@ from tests import builders
 from tests.builders import FACTS, failed, record, report
 from tests.publishing.injections import TEXTS
 from tests.reporting import hostile
-from tests.reporting.test_agreement import drawn
+from tests.reporting.generated import runs
 from tests.system.commands import ROOT
 
 SCHEMA: dict[str, Any] = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
@@ -103,9 +104,10 @@ def test_a_report_of_every_verdict_is_valid_and_has_no_field_that_is_not_describ
     refuse(document(made))
 
 
-@pytest.mark.parametrize("seed", range(0, 120, 6))
-def test_reports_of_random_records_are_valid(seed):
-    refuse(document(drawn(seed)))
+@settings(max_examples=settings.default.max_examples // 5)
+@given(made=runs())
+def test_reports_of_generated_runs_are_valid(made):
+    refuse(document(made))
 
 
 @pytest.mark.parametrize("text", TEXTS)
