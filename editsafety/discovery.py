@@ -10,11 +10,13 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import os
 import pkgutil
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -40,7 +42,7 @@ MEMBER = {
 
 def names(family: str) -> list[str]:
     """Names of every member of `editsafety.<family>`, sorted: its files and the entry points of that group."""
-    return sorted(_members(family) | {point.name for point in entry_points(group=_group(family))})
+    return sorted(_members(family) | {point.name for point in _entry_points(_group(family))})
 
 
 def origin(family: str, name: str) -> str:
@@ -161,8 +163,30 @@ def _refuse_twins(family: str, name: str, own: Collection[str], points: Iterable
 
 def _points(family: str, name: str | None = None) -> list[EntryPoint]:
     """The entry points of a family, each once: a package may be on the path twice."""
-    found = entry_points(group=_group(family)) if name is None else entry_points(group=_group(family), name=name)
-    return list({(point.name, point.value): point for point in found}.values())
+    found = _entry_points(_group(family))
+    return list({(point.name, point.value): point for point in found if name in (None, point.name)}.values())
+
+
+def _entry_points(group: str) -> tuple[EntryPoint, ...]:
+    """Looked for again only when a folder of the path has changed: a run asks a hundred times, and each search takes
+    ten milliseconds.
+    """
+    return _found(entry_points, group, tuple((place, _changed(place)) for place in sys.path))
+
+
+@lru_cache(maxsize=64)
+def _found(
+    search: Callable[..., Iterable[EntryPoint]], group: str, _path: tuple[tuple[str, int], ...]
+) -> tuple[EntryPoint, ...]:
+    return tuple(search(group=group))
+
+
+def _changed(place: str) -> int:
+    """When a folder was changed last; packages are installed beside each other in one."""
+    try:
+        return os.stat(place or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _spelled(point: EntryPoint) -> str:
@@ -208,15 +232,47 @@ def from_file(name: str) -> Any:
     """What `path/to/file.py:Name` means. Raises UsageError when file or name is not there, or the file fails."""
     place, _, attribute = name.rpartition(":")
     path = _path_of(name)
+    if (path.parent / "__init__.py").is_file() and _imports_its_neighbours(path):
+        return _attribute(_of_package(path, place), attribute, place)
     # One module per path and content: what an editor keeps in its module or class stays visible, an edited file is new.
     module_name = f"editsafety_user_{path.stem}_{hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:16]}"
     module = sys.modules.get(module_name) or _execute(module_name, path, place)
-    if not hasattr(module, attribute):
-        have = ", ".join(
-            sorted(n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name)
-        )
-        raise UsageError(f"{place}: has no {attribute!r}. Classes in it: {have or 'none'}.")
-    return getattr(module, attribute)
+    return _attribute(module, attribute, place)
+
+
+def _attribute(module: ModuleType, name: str, place: str) -> Any:
+    if not hasattr(module, name):
+        own = (n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__)
+        raise UsageError(f"{place}: has no {name!r}. Classes in it: {', '.join(sorted(own)) or 'none'}.")
+    return getattr(module, name)
+
+
+def _imports_its_neighbours(path: Path) -> bool:
+    """Whether a file says `from .other import ...`, and so can only be a part of its package."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return False  # importing it says what is wrong
+    return any(isinstance(node, ast.ImportFrom) and node.level > 0 for node in ast.walk(tree))
+
+
+def _of_package(path: Path, place: str) -> ModuleType:
+    """A file that is a part of a package, by its name there.
+
+    The folder that holds the package joins the search path, as if the program had been started there.
+    """
+    root = next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
+    if str(root) not in sys.path:
+        sys.path.append(str(root))
+    name = ".".join(path.relative_to(root).with_suffix("").parts)
+    try:
+        with contained("it"):
+            module = importlib.import_module(name)
+    except Exception as error:
+        raise UsageError(f"{place}: fails while being imported: {sentence_of(error)}") from error
+    if Path(str(module.__file__)).resolve() != path:
+        raise UsageError(f"{place}: another package of that name is imported already, from {module.__file__}.")
+    return module
 
 
 def _execute(module_name: str, path: Path, place: str) -> ModuleType:

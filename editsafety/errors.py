@@ -12,6 +12,7 @@
     ├── MeasureError          a measure that broke its contract
     ├── UndoError             something survived the end of a session
     ├── SpoiltProcessError    this process can judge nothing any more; another one can
+    ├── ClusterError          a cluster that cannot be reached or used, or whose workers die
     └── StoreError            results that cannot be read or written
 
 Every message says what is wrong with which value, what was expected, and what to do.
@@ -108,6 +109,10 @@ class UndoError(EditSafetyError):
 
 class SpoiltProcessError(EditSafetyError):
     """Nothing can be judged in this process any more: models do not behave in it as they did. A new one is needed."""
+
+
+class ClusterError(EditSafetyError):
+    """A cluster that cannot be reached, that has no room for a worker, or whose workers die one after the other."""
 
 
 class StoreError(EditSafetyError):

@@ -51,6 +51,11 @@ def counting(count: int, kind: str = "") -> str:
     return f"{count} {kind}case{'' if count == 1 else 's'}"
 
 
+def in_bytes(size: float) -> str:
+    """A number of bytes: 12 MiB, 1.5 GiB."""
+    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"
+
+
 def _short(value: float, places: int) -> str:
     mantissa, exponent = f"{value:.{places}e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"

@@ -6,6 +6,8 @@ what anybody writes; the last one counts what aliases repeat.
 
 from __future__ import annotations
 
+import copy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,19 @@ def read(path: Path, name: str, *, twins: bool = False) -> Any:
     """
     text = _text(path, name)
     try:
-        _refuse_excess(text, name)
-        return yaml.load(text, _Twins if twins else _Single)  # both are SafeLoaders: no objects are made
+        return copy.deepcopy(_parsed(text, name, twins))
     except yaml.YAMLError as error:
         raise UsageError(f"{name}: cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
     except _WRONG_VALUE as error:
         reason = f"a value is not what its tag says ({error})"
         raise UsageError(f"{name}: cannot be read as YAML or JSON: {reason}.") from error
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str, name: str, twins: bool) -> Any:
+    """A run asks for the same few files a hundred times; each is read again, and parsed again when its text changes."""
+    _refuse_excess(text, name)
+    return yaml.load(text, _Twins if twins else _Single)  # both are SafeLoaders: no objects are made
 
 
 def _text(path: Path, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 from hypothesis import settings
@@ -15,3 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: more threa
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.register_profile("thorough", settings.get_profile("steady"), max_examples=1000)
 settings.load_profile("steady")
+
+
+def pytest_collection_finish() -> None:
+    """What imports have made stays until the end: no collection has to look through it again and again."""
+    gc.collect()
+    gc.freeze()

@@ -179,3 +179,21 @@ def test_where_a_member_comes_from_can_be_said(family: Path, monkeypatch: pytest
         "gadgets: radio": "their-gadgets 1.2 (json:dumps)",
         "measures: clock": "their-gadgets 1.2 (time:time)",
     }
+
+
+def test_a_file_that_imports_its_neighbours_is_loaded_as_a_part_of_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    package = tmp_path / "published_method"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "numbers.py").write_text("SIZE = 3\n")
+    (package / "main.py").write_text("from .numbers import SIZE\n\n\ndef edit(model, tok, requests): return SIZE\n")
+    edit = discovery.from_file(f"{package / 'main.py'}:edit")
+    assert (edit.__module__, edit(None, None, None)) == ("published_method.main", 3)
+    (package / "broken.py").write_text("from .nowhere import SIZE\n")
+    with pytest.raises(UsageError, match=r"broken\.py: fails while being imported: .*nowhere"):
+        discovery.from_file(f"{package / 'broken.py'}:edit")
+    with pytest.raises(UsageError, match=r"main\.py: has no 'rewrite'"):
+        discovery.from_file(f"{package / 'main.py'}:rewrite")

@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("regularisers",),
     ("lab",),
     ("reporting", "supervision"),
-    ("publishing",),
+    ("cluster", "publishing"),
     ("plugin", "received"),
     ("guarding", "research"),
     ("cli",),
@@ -40,8 +40,8 @@ LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 
 # What has to start fast, or to work where torch is not installed.
 LIGHT = (
-    "artifacts", "cli", "datasets", "discovery", "errors", "escaping", "foreign", "hyperparameters", "judging", "names",
-    "numbers", "plugin", "progress", "publishing", "reporting", "runs", "shipped", "supervision",
+    "artifacts", "cli", "cluster", "datasets", "discovery", "errors", "escaping", "foreign", "hyperparameters",
+    "judging", "names", "numbers", "plugin", "progress", "publishing", "reporting", "runs", "shipped", "supervision",
     "tensor_files", "yaml_files",
 )  # fmt: skip
 LONGEST = 350

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -80,6 +81,35 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "olmo2": _GROUPED,
 }  # fmt: skip
 FAMILIES = tuple(CONFIGS)
+# Without a row: experts in the place of one MLP, no attention at all.
+ROWLESS: dict[str, dict[str, Any]] = {
+    "mixtral": {**_GROUPED, "num_local_experts": 2},
+    "mamba": {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "state_size": 8},
+}
+# Built like one of those, but for names, a norm or a bias: what holds of every architecture is tried on them as well.
+_HEADED = {**_GROUPED, "head_dim": 8}
+RELATIVES: dict[str, dict[str, Any]] = {
+    "gemma": _HEADED, "granite": _GROUPED, "olmo": _GROUPED, "olmo3": {**_GROUPED, "sliding_window": 16},
+    "smollm3": _GROUPED, "cohere": _GROUPED, "cohere2": {**_GROUPED, "sliding_window": 16}, "ernie4_5": _GROUPED,
+    "exaone4": {**_GROUPED, "sliding_window": 16}, "seed_oss": _HEADED, "helium": _HEADED, "stablelm": _GROUPED,
+    "ministral3": _HEADED, "apertus": _GROUPED, "arcee": _HEADED, "glm": _HEADED, "glm4": _HEADED,
+    "gemma4_text": {**_GEMMA, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY},
+    "nanochat": _GROUPED, "starcoder2": _GROUPED,
+    "gpt_bigcode": {**_GPT, "n_inner": INNER}, "codegen": {**_GPT, "n_inner": INNER, "rotary_dim": 4, "n_ctx": CONTEXT},
+    "mpt": {"d_model": WIDTH, "n_layers": LAYERS, "n_heads": HEADS, "max_seq_len": CONTEXT, "expansion_ratio": 2},
+    "xglm": {"d_model": WIDTH, "num_layers": LAYERS, "attention_heads": HEADS, "ffn_dim": INNER,
+             "max_position_embeddings": CONTEXT},
+    "biogpt": _USUAL,
+}  # fmt: skip
+# One of each way to build a block: both storage orders, rotary and learned positions, windows, norms on both sides.
+SOON = ("gpt2", "gpt_neo", "llama", "gemma2")
+
+
+def by_family() -> list[Any]:
+    """Every family as a parameter of a test; those that are built like another one are thorough."""
+    return [pytest.param(name, marks=() if name in SOON else pytest.mark.thorough) for name in FAMILIES]
+
+
 # The key that makes the down-projection square; bloom's inner width is always four times the outer one.
 SQUARE = {"gpt2": "n_inner", "gptj": "n_inner", "opt": "ffn_dim", "falcon": "ffn_hidden_size"}
 MODEL_TYPES = {"gemma3": "gemma3_text"}
@@ -90,7 +120,7 @@ def config(family: str, *, tied: bool | None = None, square: bool = False, layer
 
     A config keeps any keyword: one that the family does not know is refused, so that no test sets what nobody reads.
     """
-    values = dict(CONFIGS[family])
+    values = dict({**CONFIGS, **RELATIVES, **ROWLESS}[family])
     usual = AutoConfig.for_model(MODEL_TYPES.get(family, family))
     if unknown := [key for key in more if not hasattr(usual, key)]:
         raise TypeError(f"{family} has no {', '.join(unknown)}; the tokenizer is `spelling`")

@@ -9,6 +9,7 @@ import typer
 from editsafety.cli import (
     abilities,
     baseline,
+    bench,
     candidates,
     curves,
     data,
@@ -24,6 +25,8 @@ from editsafety.cli import (
     run,
     sequences,
     surrogate,
+    sweep,
+    trace,
 )
 from editsafety.cli.signature import flatten
 
@@ -33,6 +36,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "run": run.run,
         "report": run.report,
         "merge": merge.merge,
+        "sweep": sweep.sweep,
         "export": export.export,
         "sequence": sequences.sequence,
         "check": received.check,
@@ -41,6 +45,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Edit and look": {
         "edit": editing.edit,
         "apply": received.apply,
+        "diff": received.diff,
         "ppl": editing.ppl,
         "abilities": abilities.abilities,
         "curves": curves.curves,
@@ -51,8 +56,10 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "mine": mining.mine,
         "propose": candidates.propose,
         "keys": keys.keys,
+        "trace": trace.trace,
         "surrogate": surrogate.surrogate,
         "experiment": experiments.experiment,
+        "bench": bench.bench,
     },
 }
 

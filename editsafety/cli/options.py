@@ -80,10 +80,18 @@ class Loading:
         return ModelSpec(model, self.device, self.dtype, self.revision, self.offline, self.trust_remote_code)
 
     def load(self, model: str) -> ModelHandle:
-        """The model of that name. Imports torch. Raises ModelError (not available) or UsageError."""
+        """The model of that name; in which dtype is told where that is a choice. Imports torch.
+
+        Raises ModelError (not available) or UsageError.
+        """
+        from editsafety.model import room
         from editsafety.model.handle import ModelHandle
 
-        return ModelHandle.load(self.spec(model))
+        asked = self.spec(model)
+        handle = ModelHandle.load(asked)
+        if (said := room.announcement(asked, handle.spec, handle.device)) is not None:
+            typer.echo(said, err=True)
+        return handle
 
 
 def read_requests(

@@ -1,4 +1,6 @@
-"""`check` (an edited model against the original), `verify` (a published edit), `apply` (an edit into a checkpoint)."""
+"""`check` (an edited model against the original), `verify` (a published edit), `apply` (an edit into a checkpoint or
+an adapter), `diff` (two models into an edit).
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ from editsafety import escaping, reporting
 from editsafety.cli import options
 from editsafety.errors import UsageError
 from editsafety.escaping import line
+from editsafety.judging.verdict import Verdict
 from editsafety.numbers import exact, number, rate, times
 from editsafety.reporting import ReportPlace, as_terminal
 from editsafety.runs.folders import near
@@ -86,17 +89,56 @@ def apply(
     delta: Delta,
     model: options.Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="a new folder for the edited checkpoint and its tokenizer")],
+    adapter: Annotated[
+        bool,
+        typer.Option("--adapter", help="write a low-rank edit as an adapter of peft's, served beside the model"),
+    ] = False,
     loading: options.Loading,
 ) -> None:
-    """Write an edit into a copy of the model: a checkpoint that can be loaded without editsafety."""
+    """Write an edit into a copy of the model, or beside it: what can be loaded without editsafety."""
     from editsafety import received
-    from editsafety.received import receiving
+    from editsafety.received import adapter_files, receiving
 
     edit = receiving.saved_edit(delta)
     received.refuse_to_write(edit, out)
     handle = loading.load(model)
+    if adapter:
+        adapter_files.write_adapter(handle, edit, out)
+        typer.echo(f"written: {out} (an adapter for {handle.name}: {', '.join(edit.parameters)})")
+        return
     received.write_checkpoint(handle, edit, out)
     typer.echo(f"written: {out} ({handle.name} with {len(edit.parameters)} edited tensors, {handle.spec.dtype})")
+
+
+def diff(
+    before: Annotated[str, typer.Argument(help="the unedited model: a folder, a hub id, pocket-...")],
+    after: Annotated[str, typer.Argument(help="the edited one, or the folder of a peft adapter")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="the file of the edit, .safetensors")],
+    texts_from: options.TextsFrom = "",
+    *,
+    loading: options.Loading,
+) -> None:
+    """Make an edit of what tells two models apart: in factors where a few make up the change, bit for bit otherwise.
+
+    The file can be verified, applied, and written as an adapter. Exits with 11 where nothing differs.
+    """
+    from editsafety import received
+    from editsafety.edits.edit import LowRank
+    from editsafety.received import receiving
+
+    options.refuse_unwritable(out)
+    if out.suffix != ".safetensors":
+        raise UsageError(f"{out}: an edit is saved as .safetensors. Give such a name.")
+    handle = loading.load(before)
+    texts = received.texts_for(before, texts_from, offline=loading.offline)
+    handed = receiving.receive(handle, after, texts)
+    edit = receiving.with_factors(handle, handed.edit)
+    edit.save(out)
+    for delta in edit.deltas:
+        how = f"rank {delta.left.shape[1]}" if isinstance(delta, LowRank) else "whole"
+        typer.echo(f"{delta.parameter}: {how}")
+    typer.echo(f"written: {out} ({len(edit.deltas)} of {handed.compared} tensors of {handle.name} differ)")
+    raise typer.Exit(0 if edit.deltas else Verdict.NO_OP.exit_code)
 
 
 def _judge(
@@ -151,6 +193,8 @@ def _show(console: Console, found: Examined, handle: ModelHandle) -> None:
         console.print()
         console.print(_changes(found))
     console.print(Text(_rest(found), style="dim"))
+    if found.pattern:
+        console.print(Text(line(f"the change: {found.pattern}", 600)))
     for remark in found.handed.remarks:
         console.print(Text(line(remark, 600)))
     console.print()

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from editsafety import abilities, escaping, reporting
-from editsafety.cli import options
+from editsafety.cli import options, planning
 from editsafety.cli.sequences import with_command
 from editsafety.cli.signature import without
 from editsafety.errors import StoreError, UnknownNameError
@@ -108,6 +108,9 @@ def run(
     ] = None,
     workers: Annotated[str | None, typer.Option("-n", help="pytest-xdist workers, or auto")] = None,
     select: Annotated[str | None, typer.Option("-k", help="only cases whose id matches, as in pytest")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="say what the run is going to take (cases, memory, time), and end")
+    ] = False,
     report_only: Annotated[
         bool, typer.Option("--report-only", help="exit 0 when the job ran and the controls behaved")
     ] = False,
@@ -118,6 +121,9 @@ def run(
     INCOMPLETE; 14 nothing judged; 2 interrupted; 4 an invalid command. An interrupted run goes on when the same command
     is given again.
     """
+    if plan:
+        planning.show(settings)
+        return
     options.refuse_unwritable(output.comment)
     listener = Listener(options.show_progress(quiet=output.quiet))
     words = [*pytest_words(replace(settings, prepare=True)), *pytest_words(output)]

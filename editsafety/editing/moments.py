@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from editsafety.editing import covariance, own_text, published
 from editsafety.editing.covariance import Covariance, Inverse
 from editsafety.errors import DataError, NotPreparedError, UsageError
 from editsafety.hyperparameters import Hparams
+from editsafety.model import room
 from editsafety.model.handle import ModelHandle
 from editsafety.model.sites import Site
 from editsafety.progress import Progress
@@ -111,12 +113,18 @@ class SecondMoments:
         """(C + ridge I)^-1 of a site, factorised once. Raises NotPreparedError, or EditorError when C is singular."""
         key = (site.module, ridge)
         if key not in self._inverses:
-            self._inverses[key] = Inverse(self.of(site, editor), self._damping, self.handle.device, ridge)
+            self._inverses[key] = Inverse(self.of(site, editor), self._damping, self._place(site), ridge)
         return self._inverses[key]
 
     def matrix(self, site: Site, editor: str) -> Tensor:
         """What `inverse` inverts: C of a site in float64, damped. Raises NotPreparedError."""
-        return covariance.wide(self.of(site, editor), self._damping, device=self.handle.device)
+        return covariance.wide(self.of(site, editor), self._damping, device=self._place(site))
+
+    def _place(self, site: Site) -> torch.device:
+        """Where factors in float64 are kept, one for each edited layer; five of llama-3-8b take 8 GB of a card."""
+        layers = len(getattr(self.settings, "layers", ())) or 1
+        weights = self.handle.parameters * self.handle.model.dtype.itemsize
+        return room.place_for(self.handle.device, weights, (layers + 1) * site.d_in**2 * torch.float64.itemsize)
 
     def origin(self, site: Site) -> dict[str, str | int]:
         """What C of a site was made from, as it stands in artifact keys."""

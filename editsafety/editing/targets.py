@@ -33,6 +33,7 @@ from editsafety.editing import buckets, gradients
 from editsafety.editing.keys import by_token
 from editsafety.editing.subject import locate, locate_text
 from editsafety.editing.suffix import Suffix
+from editsafety.engine.above import Above
 from editsafety.engine.once import once
 from editsafety.hyperparameters import Hparams
 from editsafety.model import logits, trace
@@ -213,13 +214,15 @@ class _Bucket:
     module: str
     searches: Sequence[_Search]
     suffix: Suffix
+    # What lies below the module does not know of delta.
+    above: Above
 
     @classmethod
     def of(cls, handle: ModelHandle, module: str, searches: Sequence[_Search]) -> _Bucket:
         """What stands before the subjects is computed here."""
         rows = [row for search in searches for row in search.rows]
         starts = [start for search in searches for start in search.starts]
-        return cls(handle, module, searches, Suffix(handle, rows, starts))
+        return cls(handle, module, searches, Suffix(handle, rows, starts), Above.of(handle, module))
 
     def only(self, going: Sequence[_Search]) -> _Bucket:
         """The batch without what has converged."""
@@ -228,14 +231,14 @@ class _Bucket:
         each = len(self.searches[0].rows)
         kept = [place for place, search in enumerate(self.searches) if search in going]
         rows = [place * each + row for place in kept for row in range(each)]
-        return replace(self, searches=going, suffix=self.suffix.of_rows(rows))
+        return replace(self, searches=going, suffix=self.suffix.of_rows(rows), above=self.above.of_rows(rows))
 
     def losses(self, settings: TargetHparams) -> dict[_Search, Tensor]:
         """The objective of every search with its delta in place; its figures are noted in it."""
-        with trace.watch(self.handle.model, change={self.module: self._shifted}) as seen:
-            scores = self._scores()
+        scores, output = self._run()
         if self.searches[0].before is None:
-            self._note_start(seen.outputs[self.module].detach())
+            self._note_start(output.detach())
+            self.above.prove(self.module, scores, lambda: self._run()[0])
         # Once split, as every slice would have a gradient of the size of the whole.
         parts = torch.split(scores, [size for search in self.searches for size in (len(search.read) - 1, 1)])
         pairs = zip(self.searches, parts[::2], parts[1::2], strict=True)
@@ -251,8 +254,13 @@ class _Bucket:
         for place, search in enumerate(self.searches):
             search.start = by_row[place * each, search.places[0]].to(search.delta)
 
+    def _run(self) -> tuple[Tensor, Tensor]:
+        """Log-probabilities where each search reads them, `[positions, vocab]`, and the module's output."""
+        change = {self.module: self._shifted}
+        with self.above.passing(), trace.watch(self.handle.model, change=change) as seen:
+            return self._scores(), seen.outputs[self.module]
+
     def _scores(self) -> Tensor:
-        """Log-probabilities where each search reads them, `[positions, vocab]`."""
         each = len(self.searches[0].rows)
         read = [(i * each + row, place) for i, search in enumerate(self.searches) for row, place in search.read]
         rows, places = torch.tensor(read).T

@@ -1,4 +1,5 @@
-"""Editors: one method per file. A file here, an entry point in group `editsafety.editors`, or `path.py:Class`.
+"""Editors: one method per file. A file here, an entry point in group `editsafety.editors`, `path.py:Class`, or
+`path.py:function` for a method as its authors wrote it (`_function`).
 
 Around any of them may stand regularisers: `rect(memit)` is an editor too (see `editsafety.regularisers`). An editor
 turns requests into an Edit and keeps no state. Its file ends in `EDITOR = TheClass`.
@@ -129,9 +130,15 @@ def load(name: str) -> type[Editor]:
     if outer:
         return _around(outer, inner)
     kind = discovery.load("editors", inner)
+    if callable(kind) and not isinstance(kind, type):
+        from editsafety.editors import _function
+
+        made: type[Editor] = _function.around(kind, name)
+        return made
     if not (isinstance(kind, type) and issubclass(kind, Editor)):
         raise UsageError(
-            f"{name!r} is {kind!r}, expected a subclass of editsafety.editors.Editor with an edit() method."
+            f"{name!r} is {kind!r}, expected a subclass of editsafety.editors.Editor with an edit() method, or a "
+            "function (model, tokenizer, requests) that changes the model."
         )
     return kind
 
@@ -203,7 +210,7 @@ def _carried(name: str, slug: str, build: Build | None) -> Carried | None:
 
 def build_of(handle: ModelHandle) -> Build:
     """How a model is built, as far as another model's numbers may suit it."""
-    return Build(handle.architecture.model_type, handle.layers, handle.parameters)
+    return Build(handle.kind, handle.layers, handle.parameters)
 
 
 def set_aside(name: str, path: Path | None) -> tuple[str, ...]:
@@ -214,6 +221,8 @@ def set_aside(name: str, path: Path | None) -> tuple[str, ...]:
 
 def _given(name: str, kind: type[Editor], path: Path | None) -> published.PublishedValues | None:
     own = {label(parts(name)[1]), kind.folder or label(name)}
+    if path is not None and kind.Hparams.unread:
+        return published.PublishedValues(hyperparameters.read(path))
     return None if path is None else published.read(path, kind.Hparams, own)
 
 

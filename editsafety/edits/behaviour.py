@@ -98,9 +98,13 @@ def _outcome(step: Callable[[], Tensor]) -> Outcome:
 
 def _probed(handle: ModelHandle) -> nn.Parameter | None:
     """A small parameter half way: its gradient comes through all later blocks, at half the price of the first one's."""
-    prefix = f"{handle.architecture.block_of(handle.layers // 2)}."
-    found = [p for n, p in handle.model.named_parameters() if n.startswith(prefix) and p.is_floating_point()]
-    return min(found, key=lambda one: one.numel(), default=None)
+    named = [(n, p) for n, p in handle.model.named_parameters() if p.is_floating_point()]
+    if handle.has_row:
+        prefix = f"{handle.architecture.block_of(handle.layers // 2)}."
+        named = [(n, p) for n, p in named if n.startswith(prefix)]
+    else:
+        named = named[len(named) // 2 :]  # in the order of the model: roughly its second half
+    return min((p for _, p in named), key=lambda one: one.numel(), default=None)
 
 
 def _distance(one: Outcome, other: Outcome) -> float:

@@ -119,12 +119,11 @@ class Bindings:
                     partial(sys.modules.__setitem__, name, module),
                 )
         for function, code, defaults, named in self.code:
-            place = f"{function.__module__}.{function.__qualname__}"
-            undo = partial(_give_back, function, code, defaults, named)
-            if function.__code__ is not code or function.__defaults__ is not defaults:
-                yield f"the code of {place} was replaced", undo
-            elif function.__kwdefaults__ is not named:
-                yield f"the defaults of {place} were replaced", undo
+            of_code = function.__code__ is not code or function.__defaults__ is not defaults
+            if of_code or function.__kwdefaults__ is not named:
+                said = "code of {} was replaced" if of_code else "defaults of {} were replaced"
+                place = f"{function.__module__}.{function.__qualname__}"
+                yield f"the {said.format(place)}", partial(_give_back, function, code, defaults, named)
 
 
 def _give_back(function: FunctionType, code: CodeType, defaults: Any, named: Any) -> None:

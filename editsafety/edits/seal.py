@@ -21,8 +21,7 @@ from editsafety.edits.behaviour import SENTENCE
 from editsafety.edits.checksum import checksum
 from editsafety.edits.states import ModuleState, ObjectState, ParameterState
 from editsafety.model.handle import ModelHandle
-
-COPIED = 4 << 30  # bytes; a larger model is loaded again when it has to be brought back
+from editsafety.model.room import COPIED
 
 
 @dataclass(frozen=True)

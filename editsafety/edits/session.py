@@ -181,6 +181,7 @@ class EditSession:
         self._riding = [one for one in self._riding if not _supersedes(car, one[0])] + [(car, tuple(hooks))]
 
     def _stop_riding(self, chosen: Sequence[tuple[Sidecar, tuple[RemovableHandle, ...]]]) -> None:
+        self.handle.engine.note_change()
         for _, hooks in chosen:
             for hook in hooks:
                 hook.remove()
@@ -201,10 +202,7 @@ class EditSession:
         return list(found.values())
 
     def borrow(self, names: Sequence[str]) -> dict[str, nn.Parameter]:
-        """Trainable copies in the model's place: change them at will inside the block (fine-tuning).
-
-        Raises EditError for a parameter that the model does not have.
-        """
+        """Trainable copies in the model's place, to be changed at will. Raises EditError for an unknown name."""
         parameters = self._parameters()
         for name in names:
             if name not in parameters:
@@ -297,6 +295,7 @@ class EditSession:
         return dict(self.handle.model.named_parameters(remove_duplicate=False))
 
     def _write(self, parameter: nn.Parameter, value: Tensor) -> None:
+        self.handle.engine.note_change()
         if id(parameter) not in self._originals:
             home = parameter.data
             kept = home.to("cpu", copy=True) if self._park == "cpu" else home

@@ -14,7 +14,7 @@ Norms and sums of the block are left to the model, whatever their order. Where t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +41,8 @@ class Entrance:
 
         Parameters outside of the blocks (embeddings, a head) count as the beginning.
         """
+        if not handle.has_row:
+            return None
         layers = [_layer_of(handle, name) for name in parameters]
         if not layers or any(layer is None for layer in layers):
             return None
@@ -56,7 +58,7 @@ class Entrance:
 
         None for any other module.
         """
-        for layer in range(handle.layers):
+        for layer in range(handle.layers if handle.has_row else 0):
             if module == handle.block(layer):
                 return cls(layer + 1)
             if (module,) == handle.architecture.modules(Part.MLP_OUT, layer):
@@ -73,6 +75,16 @@ class LowerLayers:
     # What the down-projection received; None where a pass is entered in front of a block.
     received: Tensor | None = None
 
+    def taken(self, rows: Tensor) -> LowerLayers:
+        """The same for a batch whose rows are these of this one, each as often as it is named; in front of blocks only.
+
+        Raises ValueError for an entrance inside of a block.
+        """
+        if self.received is not None:
+            raise ValueError(f"rows can be taken in front of a block; this is inside of block {self.entrance.layer}.")
+        taken = {name: _Given(one.value[rows.to(one.value.device)], one.beside) for name, one in self.outputs.items()}
+        return LowerLayers(self.entrance, taken)
+
     @property
     def size(self) -> int:
         """Bytes."""
@@ -82,6 +94,16 @@ class LowerLayers:
     def whole(self) -> bool:
         """Whether the model's code has left it as it was: what is written into cannot be given again."""
         return not any(tensor.is_inference() or tensor._version for tensor in self._tensors)
+
+    def of_rows(self, rows: Sequence[int]) -> LowerLayers:
+        """What they give for some rows of the batch, in this order."""
+        chosen = torch.tensor(rows)
+
+        def pick(tensor: Tensor) -> Tensor:
+            return tensor[chosen.to(tensor.device)]
+
+        outputs = {name: _Given(pick(one.value), one.beside) for name, one in self.outputs.items()}
+        return LowerLayers(self.entrance, outputs, None if self.received is None else pick(self.received))
 
     @property
     def _tensors(self) -> list[Tensor]:

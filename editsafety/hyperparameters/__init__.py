@@ -45,6 +45,8 @@ class Hparams(BaseModel):
     published: ClassVar[Published] = Published()
     # Numbers that a user's file may hold alone: the others are then those that ship (regularisers).
     on_top: ClassVar[frozenset[str]] = frozenset()
+    # Whether a user's file is handed through as it is, whoever's it is.
+    unread: ClassVar[bool] = False
     # Which numbers count decoder blocks from below, and which name projections: what is moved when another model's are
     # carried over (`carried`).
     layer_numbers: ClassVar[tuple[str, ...]] = ()

@@ -12,11 +12,12 @@ from typing import Any
 from editsafety import measures
 from editsafety.datasets.request import EditRequest
 from editsafety.edits.baseline import Baseline
-from editsafety.edits.seal import Keepsake
+from editsafety.edits.seal import Keepsake, Seal
 from editsafety.errors import MeasureError, UndoError
 from editsafety.judging.policy import Policy
 from editsafety.lab.provenance import of_model, of_software
 from editsafety.measures import AbilityProbe, Inputs, Measure
+from editsafety.measures.questions import asked_together
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.facts import ModelFacts, RunFacts
 from editsafety.runs.measurement import Measurement
@@ -45,6 +46,7 @@ class Bench:
     _owners: dict[str, Measure] = field(default_factory=dict)  # which measure each figure is of
     _unedited: dict[tuple[str, ...], Found] = field(default_factory=dict)
     _probed: dict[str, Measurement] = field(default_factory=dict)
+    _seal: Seal | None = None  # of the model as it was loaded, once that was looked at
 
     def open(
         self,
@@ -131,6 +133,18 @@ class Bench:
             self._probed[key] = probe(self.handle, self.batch_size)
         return self._probed[key]
 
+    def is_intact(self) -> bool:
+        """Whether every weight is what it was when the model was loaded.
+
+        The first time that is told by its fingerprint, which takes long on a large model, later by checksums.
+        """
+        seal = Seal.of(self.handle)
+        if self._seal is None:
+            intact = self.handle.fingerprint() == self.handle.identity
+            self._seal = seal if intact else None
+            return intact
+        return not self._seal.changed(seal)
+
     def repair(self) -> None:
         """Bring back every byte after an editor did not. Raises UndoError when that is not enough."""
         self.keepsake.restore(self.handle)
@@ -144,13 +158,13 @@ def measure(chosen: Sequence[Measure], handle: ModelHandle, inputs: Inputs, scop
     """What those of the chosen measures find that have this scope ("model", "case" or "edit")."""
     found: Found = {}
     owners: dict[str, Measure] = {}
-    for one in chosen:
-        if one.scope != scope:
-            continue
-        for figure in measures.called(one, handle, inputs):
-            if (owner := owners.setdefault(figure.name, one)) is not one:
-                raise MeasureError(_two_owners(figure.name, owner, one))
-            found[figure.name] = figure
+    asking = [one for one in chosen if one.scope == scope]
+    with asked_together(handle, asking, inputs):
+        for one in asking:
+            for figure in measures.called(one, handle, inputs):
+                if (owner := owners.setdefault(figure.name, one)) is not one:
+                    raise MeasureError(_two_owners(figure.name, owner, one))
+                found[figure.name] = figure
     return found
 
 

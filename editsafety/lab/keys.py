@@ -25,11 +25,15 @@ class CaseKeys:
     def __init__(self, plan: RunPlan, store: Store, load: Callable[[str], ModelFacts]) -> None:
         self._plan, self._store, self._load = plan, store, load
         self._known: dict[Block, BlockKey] = {}
+        self._keys: dict[int, tuple[Case, str]] = {}  # by identity: a plan lays each case out once, and asks often
         self._terms: dict[str, Terms] = {}
 
     def of(self, case: Case) -> str:
         """What the record of a case is found by."""
-        return self.shared(case.block).of(case)
+        known = self._keys.get(id(case))
+        if known is None:
+            known = self._keys[id(case)] = (case, self.shared(case.block).of(case))
+        return known[1]
 
     def terms(self, model: str) -> Terms:
         """How the courses of a model are walked."""
@@ -49,6 +53,7 @@ class CaseKeys:
     def forget(self) -> None:
         """Work all of them out anew: a model has other weights than before."""
         self._known.clear()
+        self._keys.clear()
 
     def _digest(self, block: Block) -> str:
         model, editor = block

@@ -44,10 +44,9 @@ from editsafety.runs.case import Block, Case
 from editsafety.runs.case_record import CaseRecord, Failure
 from editsafety.runs.facts import BlockKey, Drifted, OrderFacts, Problem
 from editsafety.runs.plan import RunPlan
-from editsafety.runs.store import Store
+from editsafety.runs.store import DEATHS, Store
 
-CHUNK = 4  # single edits that one of several workers claims at a time
-DEATHS = 3  # so often the process that runs a case may be killed before the case is given up
+CHUNK, SHARE = 4, 64  # single edits that one of several workers claims at a time; of a large block a 64th of its share
 
 
 class Lab:
@@ -79,6 +78,10 @@ class Lab:
         self._uses = _uses(self.wanted) + _uses(live)
         self._asked = Counter((model, requests) for (model, _), requests in self._uses)
         self._refused: dict[Block, EditSafetyError] = {}
+        self._singles: dict[Block, list[Case]] = {}
+        for case in self.wanted:
+            if not case.is_course:
+                self._singles.setdefault(case.block, []).append(case)
         if workers > 1:
             torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers)))
 
@@ -95,7 +98,7 @@ class Lab:
             raise UsageError(refused)  # of this schedule only: other cases of the block can be run
         with self._boundary(case.block):
             while (record := self.store.record(self.keys.of(case))) is None or not record.ended:
-                self._work(case, self.wanted if beside is None else beside)
+                self._work(case, beside)
             return record
 
     def key_of(self, block: Block) -> BlockKey:
@@ -109,6 +112,21 @@ class Lab:
     def knows(self, model: str, requests: Sequence[EditRequest]) -> list[bool]:
         """Whether the unedited model gives the true answer of each request. Raises EditSafetyError."""
         return gives_true_answers(self.tools.bench(model).handle, requests, self.plan.settings.batch_size)
+
+    def verify(self, model: str) -> str:
+        """Look whether a model that is in memory is what it was when it was loaded; what was found, empty for nothing.
+
+        What is not is brought back, or let go of where it cannot be: the next case loads it anew.
+        """
+        bench = self.tools.in_memory(model)
+        if bench is None or bench.is_intact():
+            return ""
+        try:
+            bench.repair()
+        except UndoError as error:
+            self.tools.drop()
+            return f"{slug(model)} had changed while nothing was run on it, and is loaded anew: {error}"
+        return f"{slug(model)} had changed while nothing was run on it, and was brought back"
 
     def refusal(self, case: Case) -> str | None:
         """Why an editor cannot go along a case's schedule: its traits. None when it can."""
@@ -173,11 +191,12 @@ class Lab:
                 raise
             raise refused from error
 
-    def _work(self, case: Case, wanted: Sequence[Case]) -> None:
+    def _work(self, case: Case, beside: Sequence[Case] | None) -> None:
         """Run some of what is left of a case's block: single edits a few at a time, a course alone."""
-        block = {self.keys.of(one): one for one in (case, *self._beside(case, wanted))}
+        block = {self.keys.of(one): one for one in (case, *self._beside(case, beside))}
         alone = case.is_course or self.workers > 1
-        claimed = self.store.claim(list(block), (1 if case.is_course else CHUNK) if alone else len(block))
+        few = 1 if case.is_course else max(CHUNK, len(block) // (SHARE * self.workers))
+        claimed = self.store.claim(list(block), few if alone else len(block))
         if not claimed:
             time.sleep(0.05)  # other processes are at all of them
             return
@@ -186,8 +205,12 @@ class Lab:
         finally:
             self.store.claim([], 0)  # gives back what was claimed and not finished, so that nobody waits for it
 
-    def _beside(self, case: Case, wanted: Sequence[Case]) -> Iterator[Case]:
+    def _beside(self, case: Case, beside: Sequence[Case] | None) -> Iterator[Case]:
         """Cases that belong with this one: its block's single edits, or what can be walked while others walk it."""
+        if not case.is_course and beside is None:
+            yield from self._singles.get(case.block, ())
+            return
+        wanted = self.wanted if beside is None else beside
         alike = [one for one in wanted if one.block == case.block and one.is_course == case.is_course]
         if not case.is_course:
             yield from alike

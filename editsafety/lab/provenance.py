@@ -21,7 +21,7 @@ def of_model(handle: ModelHandle) -> ModelFacts:
         device=torch.cuda.get_device_name(handle.device) if handle.device.type == "cuda" else handle.device.type,
         dtype=spec.dtype,
         attention=str(handle.model.config._attn_implementation),
-        family=handle.architecture.model_type,
+        family=handle.kind,
         source=spec.name,
         revision=spec.revision,
         trust_remote_code=spec.trust_remote_code,

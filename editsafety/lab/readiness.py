@@ -11,24 +11,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
-from math import prod
 from pathlib import Path
 
 import torch
 from packaging.requirements import Requirement
-from safetensors import SafetensorError, safe_open
 
 from editsafety import discovery, editors
 from editsafety.datasets import fetch as fetching
 from editsafety.datasets import manifest
-from editsafety.edits.seal import COPIED
-from editsafety.errors import EditSafetyError, UsageError
+from editsafety.errors import EditSafetyError
 from editsafety.hyperparameters.carried import Build
-from editsafety.model.loading import ModelSpec, model_folder, pick_device, read_config, size_of_random
+from editsafety.model.loading import ModelSpec, pick_device, read_config
+from editsafety.model.room import GIB, WIDE, folder_of, free_memory, needed_memory, parameters, settled
 from editsafety.names import label
+from editsafety.numbers import in_bytes
 from editsafety.shipped import shipped
 
-GIB = 1 << 30
 ROOM = 1 * GIB  # on the disk of the reports: a record takes some tens of kB, a course's checkpoint more
 DISTRIBUTION = "editsafety"
 _EXTRA = re.compile(r"""extra\s*==\s*["']([\w.-]+)["']""")
@@ -94,10 +92,10 @@ def devices() -> Iterator[Readiness]:
     """Cores and accelerators, with the memory that is free now."""
     free = free_memory()
     said = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    yield Readiness("cpu", Standing.READY, said if free is None else f"{said}, {_bytes(free)} of memory free")
+    yield Readiness("cpu", Standing.READY, said if free is None else f"{said}, {in_bytes(free)} of memory free")
     for number in range(torch.cuda.device_count()):
         left, total = torch.cuda.mem_get_info(number)
-        name = f"{torch.cuda.get_device_name(number)}, {_bytes(left)} of {_bytes(total)} free"
+        name = f"{torch.cuda.get_device_name(number)}, {in_bytes(left)} of {in_bytes(total)} free"
         yield Readiness(f"cuda:{number}", Standing.READY, name)
     if not torch.cuda.is_available():
         built = "this torch is built without CUDA" if torch.version.cuda is None else "torch sees no GPU"
@@ -126,8 +124,8 @@ def space(reports: Path) -> Readiness:
         return Readiness("reports", Standing.MISSING, f"{place} cannot be written to", "give another --out")
     free = shutil.disk_usage(place).free
     short = free < ROOM
-    todo = f"make room, {_bytes(ROOM)} at least, or give another --out" if short else ""
-    return Readiness("reports", Standing.MISSING if short else Standing.READY, f"{place}, {_bytes(free)} free", todo)
+    todo = f"make room, {in_bytes(ROOM)} at least, or give another --out" if short else ""
+    return Readiness("reports", Standing.MISSING if short else Standing.READY, f"{place}, {in_bytes(free)} free", todo)
 
 
 def of_model(spec: ModelSpec, names: tuple[str, ...]) -> Iterator[Readiness]:
@@ -148,50 +146,18 @@ def of_model(spec: ModelSpec, names: tuple[str, ...]) -> Iterator[Readiness]:
         yield _hyperparameters(editor, spec, count)
 
 
-def parameters(spec: ModelSpec) -> int | None:
-    """How many numbers a model's files hold; None where they are not here (a hub id, a function).
-
-    Raises UsageError for a name that there is not, and for files that cannot be read.
-    """
-    if ".py:" in spec.name:
-        return None
-    if spec.name.startswith("random:"):
-        return size_of_random(spec.name)
-    folder = model_folder(spec.name) or _local(spec)
-    if folder is None:
-        return None
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise UsageError(f"{folder}: has no *.safetensors, so nothing is known of its size. Run it to see.")
-    return sum(_numbers_in(path) for path in files)
-
-
-def free_memory() -> int | None:
-    """Bytes of main memory that can be had without swapping; None where the system does not tell."""
-    told = Path("/proc/meminfo")
-    if not told.is_file():
-        return None
-    fields = dict(line.split(":", 1) for line in told.read_text().splitlines() if ":" in line)
-    return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
-
-
-def needed_memory(count: int, dtype: str) -> int:
-    """Bytes for the weights, the copy from which they are brought back, and as much again for one edit's gradients.
-
-    A larger copy than `COPIED` is not kept: the model is loaded anew instead.
-    """
-    weights = count * torch.finfo(getattr(torch, dtype)).bits // 8
-    return 2 * weights + (weights if weights <= COPIED else 0)
-
-
 def _memory(spec: ModelSpec, device: torch.device, count: int) -> Readiness:
-    needed = needed_memory(count, spec.dtype)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
-    said = f"{count / 1e6:.1f} M parameters, about {_bytes(needed)} as {spec.dtype} on {device.type}"
+    dtype = settled(spec, device).dtype
+    needed, free = needed_memory(count, dtype), free_memory(device)
+    said = f"{count / 1e6:.1f} M parameters, about {in_bytes(needed)} as {dtype} on {device.type}"
     if free is None or needed <= free:
         return Readiness(spec.slug, Standing.READY, said)
-    todo = "give --dtype bfloat16, a smaller model, or free memory"
-    return Readiness(spec.slug, Standing.MISSING, f"{said}; {_bytes(free)} are free", todo)
+    todo = (
+        "give --dtype bfloat16, a smaller model, or free memory"
+        if dtype == WIDE
+        else "give a smaller model, or free memory"
+    )
+    return Readiness(spec.slug, Standing.MISSING, f"{said}; {in_bytes(free)} are free", todo)
 
 
 def _hyperparameters(editor: str, spec: ModelSpec, count: int | None) -> Readiness:
@@ -211,7 +177,7 @@ def _hyperparameters(editor: str, spec: ModelSpec, count: int | None) -> Readine
 
 def _build(spec: ModelSpec, count: int) -> Build:
     """How a model is built, by its config. Raises ModelError for one that cannot be read."""
-    folder = model_folder(spec.name) or _local(spec)
+    folder = folder_of(spec)
     config = read_config(spec.name if folder is None else str(folder))
     return Build(config.model_type, config.get_text_config().num_hidden_layers, count)
 
@@ -224,25 +190,3 @@ def _installed(wanted: Requirement) -> tuple[str, bool]:
         return f"{wanted.name} is not installed", False
     good = wanted.specifier.contains(version, prereleases=True)
     return version if good else f"{wanted.name} {version}, expected {wanted.specifier}", good
-
-
-def _local(spec: ModelSpec) -> Path | None:
-    """A local folder, or that of the hub's cache."""
-    if (folder := Path(spec.name)).is_dir():
-        return folder
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(spec.name, "config.json", revision=spec.revision)
-    return Path(found).parent if isinstance(found, str) else None
-
-
-def _numbers_in(path: Path) -> int:
-    try:
-        with safe_open(path, "pt") as file:
-            return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"{path}: is no file of weights ({error}). Fetch the model again.") from error
-
-
-def _bytes(size: int) -> str:
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.0f} MiB"

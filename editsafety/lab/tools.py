@@ -20,6 +20,7 @@ from editsafety.lab import provenance, yardstick
 from editsafety.lab.bench import Bench
 from editsafety.lab.keys import CaseKeys
 from editsafety.lab.watch import Sign, Watch, unwatched
+from editsafety.model import room
 from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import ModelSpec, model_folder
 from editsafety.names import label, parts, slug
@@ -67,6 +68,10 @@ class Tools:
     def drop(self) -> None:
         """Let go of the model: it is not what it was, and the next case loads it again."""
         self._bench = None
+
+    def in_memory(self, model: str) -> Bench | None:
+        """The model, if it is the one that is loaded."""
+        return self._bench if self._bench is not None and self._bench.handle.spec.name == model else None
 
     def bench(self, model: str) -> Bench:
         """The model, loaded and measured unedited; one model at a time is kept.
@@ -173,6 +178,8 @@ class Tools:
         self._watch(Sign("loading", model))
         files = ModelFiles(slug(model), state_of_files(model))  # as they were before they were read
         handle = self._handles.get(model) or ModelHandle.load(spec)
+        if (said := room.announcement(spec, handle.spec, handle.device)) is not None:
+            self._progress.say(said)
         handle.engine.plain = settings.plain
         facts = provenance.of_model(handle)
         self._refuse_other_weights(facts)

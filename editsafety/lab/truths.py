@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import ModelError
-from editsafety.measures.answers import Question, ask, expecting, says
+from editsafety.measures.answers import says
+from editsafety.measures.questions import Question, ask, expecting
 from editsafety.model.handle import ModelHandle
 
 

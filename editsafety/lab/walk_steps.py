@@ -10,17 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from editsafety import measures
 from editsafety.datasets.request import EditRequest
 from editsafety.edits.session import EditSession, Mark
+from editsafety.lab.bench import Bench, measure
 from editsafety.measures import Inputs
-from editsafety.measures.answers import ask, expecting, grade, with_gaps
+from editsafety.measures.answers import grade, with_gaps
+from editsafety.measures.questions import ask, asked_together, expecting
 from editsafety.runs.measurement import Measurement
-
-if TYPE_CHECKING:
-    from editsafety.lab.bench import Bench
 
 
 def measure_step(
@@ -31,7 +28,7 @@ def measure_step(
     `unedited` is the mark of the session at which nothing was applied: neighbours are asked there as well.
     """
     last = inside[-fresh:]
-    found = [*perplexity(bench).values(), *_rates(bench, inside, fresh), *_around(bench, session, unedited, last)]
+    found = [*perplexity(bench).values(), *_said(bench, inside, last), *_around(bench, session, unedited, last)]
     return {one.name: one for one in found}
 
 
@@ -41,26 +38,27 @@ def perplexity(bench: Bench) -> dict[str, Measurement]:
     return {name: one if name == "me_ppl" else replace(one, items=()) for name, one in found.items()}
 
 
-def _rates(bench: Bench, requests: Sequence[EditRequest], fresh: int) -> tuple[Measurement, Measurement]:
-    """`recent` and `kept`, from the answers to one question a request."""
-    asked = [expecting(bench.handle, one.filled, one.target_new, f"request {one.id!r}") for one in requests]
-    answers = ask(bench.handle, asked, batch_size=bench.batch_size, whole_characters=True)
-    told = zip(answers, requests, strict=True)
-    marks = [grade(answer, one.target_new, bench.handle.gap(one.filled)) for answer, one in told]
-    recent = with_gaps("recent", "rate", marks[-fresh:], "no requests", answers=answers[-fresh:])
-    return recent, with_gaps("kept", "rate", marks, "no requests")
+def _said(bench: Bench, inside: Sequence[EditRequest], last: Sequence[EditRequest]) -> tuple[Measurement, ...]:
+    """`recent` and `kept`, from the answers to one question a request, and what the last ones' rephrasings come to."""
+    handle, size, generalisation = bench.handle, bench.batch_size, bench.measure_called("generalisation")
+    inputs = Inputs(last, batch_size=size)
+    asked = [expecting(handle, one.filled, one.target_new, f"request {one.id!r}") for one in inside]
+    with asked_together(handle, [generalisation], inputs, asked):
+        answers = ask(handle, asked, batch_size=size)
+        reached = generalisation(handle, inputs)
+    told = zip(answers, inside, strict=True)
+    marks = [grade(answer, one.target_new, handle.gap(one.filled)) for answer, one in told]
+    recent = with_gaps("recent", "rate", marks[-len(last) :], "no requests", answers=answers[-len(last) :])
+    kept = with_gaps("kept", "rate", marks, "no requests")
+    return (recent, kept, *(replace(found, answers=()) for found in reached))
 
 
 def _around(bench: Bench, session: EditSession, unedited: Mark, fresh: Sequence[EditRequest]) -> list[Measurement]:
-    """Rephrasings, and neighbours compared with the unedited model's answers."""
-    handle, size = bench.handle, bench.batch_size
-    generalisation = bench.measure_called("generalisation")
+    """Neighbours, compared with the unedited model's answers."""
     compared = (bench.measure_called("locality"), *bench.along)
-    reached = generalisation(handle, Inputs(fresh, batch_size=size))
     here = session.mark()
     session.back_to(unedited)
-    untouched = {found.name: found for one in compared for found in measures.called(one, handle, bench.inputs(fresh))}
+    untouched = measure(compared, bench.handle, bench.inputs(fresh), "case")
     session.back_to(here)
-    again = bench.inputs(fresh, before=untouched)
-    spared = [found for one in compared for found in measures.called(one, handle, again)]
-    return [replace(found, answers=()) for found in (*reached, *spared)]
+    spared = measure(compared, bench.handle, bench.inputs(fresh, before=untouched), "case")
+    return [replace(found, answers=()) for found in spared.values()]

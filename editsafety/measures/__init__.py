@@ -40,7 +40,9 @@ class Measure(Protocol):
 
     A measure may also have `gives`, the names of its measurements, written out: from them a policy with a limit on what
     nobody measures is refused before a model is loaded. `columns` show in the tables of every report; `default = False`
-    is for a measure that takes long and is run only when a policy has a limit on what it `gives`.
+    is for a measure that takes long and is run only when a policy has a limit on what it `gives`. A measure that asks
+    the model for answers may say beforehand which `questions` it has (`measures/questions.py`): those of all measures
+    are asked together then, in a third of the time.
     """
 
     name: ClassVar[str]

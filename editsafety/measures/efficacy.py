@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
-
 from editsafety.datasets.request import EditRequest
+from editsafety.engine.continuing import Forced
 from editsafety.errors import UsageError
 from editsafety.measures import Inputs
-from editsafety.measures.answers import Answer, ask, expecting, grade, hear_out, with_gaps
+from editsafety.measures.answers import Answer, grade, with_gaps
+from editsafety.measures.questions import Asked, Question, ScoredTarget, ask, expecting, hear_out, old_answer, score
 from editsafety.model.handle import ModelHandle
-from editsafety.model.scoring import by_length, log_likelihoods
 from editsafety.runs.measurement import Column, Measurement
 
 VERSION = 2
@@ -58,24 +56,26 @@ class Efficacy:
         Column("efficacy_prefixed", "+prefix", "success", "+pre-\nfix", order=21),
     )
 
+    def questions(self, handle: ModelHandle, inputs: Inputs) -> tuple[Asked, ...]:
+        """Everything that is asked."""
+        targets = (*_new_targets(inputs), *_old_targets(inputs))
+        return (*_bare(handle, inputs), *_behind_prefixes(handle, inputs), *(one for one in targets if one))
+
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
         """The figures of the requests."""
-        requests = inputs.requests
-        if inputs.prefixes and len(inputs.prefixes) != len(requests):
-            raise UsageError(f"{len(inputs.prefixes)} prefixes for {len(requests)} requests; give one each, or none.")
-        pairs = zip(inputs.prefixes, requests, strict=False)
-        prefixed = [handle.write_before(prefix, request.filled) for prefix, request in pairs]
-        size = inputs.batch_size
+        requests, size = inputs.requests, inputs.batch_size
         # First, because asking also checks that every prompt fits into the model.
-        bare = _bare(handle, requests, size)
-        behind = _behind_prefixes(handle, requests, prefixed, size)
-        new = _score_targets(handle, requests, [request.target_new for request in requests], size)
-        old = _score_targets(handle, requests, [request.target_true for request in requests], size)
+        heard = hear_out(handle, _bare(handle, inputs), batch_size=size)
+        prefixed = _behind_prefixes(handle, inputs)
+        behind = ask(handle, prefixed, batch_size=size)
+        new = score(handle, _new_targets(inputs), batch_size=size)
+        old = score(handle, _old_targets(inputs), batch_size=size)
         wins = [_beats(n, o) for n, o in zip(new, old, strict=True)]
         hits = [None if forced is None else forced.hits for forced in new]
+        told = [grade(answer, one.target, handle.gap(one.prompt)) for answer, one in zip(behind, prefixed, strict=True)]
         return (
-            *bare,
-            behind,
+            *_whole(handle, requests, heard),
+            _rate("efficacy_prefixed", told, "no prefixes were given", behind),
             _rate("efficacy_teacher_forced", hits, "no requests"),
             _rate("efficacy_pairwise", wins, "no request has a target_true"),
             with_gaps(
@@ -84,24 +84,48 @@ class Efficacy:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Forced:
-    """A target behind its prompt, teacher-forced: mean nats per token, share of tokens that are the most probable."""
-
-    nll: float
-    hits: float
-
-
 def _rate(name: str, items: Sequence[float | None], reason: str, answers: Sequence[str | None] = ()) -> Measurement:
     return with_gaps(name, "rate", items, reason, answers=answers, version=VERSION)
 
 
-def _bare(handle: ModelHandle, requests: Sequence[EditRequest], batch_size: int) -> tuple[Measurement, ...]:
+def _bare(handle: ModelHandle, inputs: Inputs) -> list[Question]:
+    return [
+        expecting(handle, one.filled, one.target_new, _name_of(one), most=WILD_TOKENS, guess=old_answer(one, inputs))
+        for one in inputs.requests
+    ]
+
+
+def _behind_prefixes(handle: ModelHandle, inputs: Inputs) -> list[Question]:
+    requests = inputs.requests
+    if inputs.prefixes and len(inputs.prefixes) != len(requests):
+        raise UsageError(f"{len(inputs.prefixes)} prefixes for {len(requests)} requests; give one each, or none.")
+    return [
+        expecting(
+            handle,
+            handle.write_before(prefix, one.filled),
+            one.target_new,
+            _name_of(one),
+            guess=old_answer(one, inputs),
+        )
+        for prefix, one in zip(inputs.prefixes, requests, strict=False)
+    ]
+
+
+def _new_targets(inputs: Inputs) -> list[ScoredTarget | None]:
+    return [_scored(request.filled, request.target_new) for request in inputs.requests]
+
+
+def _old_targets(inputs: Inputs) -> list[ScoredTarget | None]:
+    return [_scored(request.filled, request.target_true) for request in inputs.requests]
+
+
+def _scored(prompt: str, target: str | None) -> ScoredTarget | None:
+    return ScoredTarget(prompt, target) if target and target.strip() else None
+
+
+def _whole(handle: ModelHandle, requests: Sequence[EditRequest], heard: Sequence[Answer]) -> tuple[Measurement, ...]:
     """What is asked without a prefix: the beginning of an answer and all of it come from one generation."""
-    targets = [request.target_new for request in requests]
-    asked = [expecting(handle, request.filled, request.target_new, _name_of(request)) for request in requests]
-    heard = hear_out(handle, asked, targets, most=WILD_TOKENS, batch_size=batch_size)
-    gaps = [handle.gap(request.filled) for request in requests]
+    targets, gaps = [one.target_new for one in requests], [handle.gap(one.filled) for one in requests]
     begun = [grade(*one) for one in zip([answer.begun for answer in heard], targets, gaps, strict=True)]
     wild = [_exact(answer, target) for answer, target in zip(heard, targets, strict=True)]
     stopped = [math.nan if answer.whole is None else float(answer.stopped) for answer in heard]
@@ -112,17 +136,6 @@ def _bare(handle: ModelHandle, requests: Sequence[EditRequest], batch_size: int)
     )
 
 
-def _behind_prefixes(
-    handle: ModelHandle, requests: Sequence[EditRequest], prompts: Sequence[str], batch_size: int
-) -> Measurement:
-    pairs = list(zip(prompts, requests, strict=False))
-    asked = [expecting(handle, prompt, request.target_new, _name_of(request)) for prompt, request in pairs]
-    answers = ask(handle, asked, batch_size=batch_size, whole_characters=True)
-    told = zip(answers, pairs, strict=True)
-    items = [grade(answer, one.target_new, handle.gap(prompt)) for answer, (prompt, one) in told]
-    return _rate("efficacy_prefixed", items, "no prefixes were given", answers)
-
-
 def _name_of(request: EditRequest) -> str:
     return f"request {request.id!r}"
 
@@ -130,26 +143,6 @@ def _name_of(request: EditRequest) -> str:
 def _exact(answer: Answer, target: str) -> float:
     """1 when the whole answer is the target, NaN when the model gave none."""
     return math.nan if answer.whole is None else float(answer.whole.strip() == target.strip())
-
-
-@torch.no_grad()
-def _score_targets(
-    handle: ModelHandle, requests: Sequence[EditRequest], targets: Sequence[str | None], batch_size: int
-) -> list[Forced | None]:
-    """Both teacher-forced figures of every target from one pass; None where there is no target, NaN where it broke."""
-    asked = [(i, request.filled, target) for i, (request, target) in enumerate(zip(requests, targets, strict=True))]
-    ids = {i: handle.target_ids(target, prompt) for i, prompt, target in asked if target and target.strip()}
-    rows = {i: [*handle.ids(requests[i].filled), *target] for i, target in ids.items()}
-    scored: list[Forced | None] = [None] * len(targets)
-    for chosen in by_length({i: len(row) for i, row in rows.items()}, batch_size):
-        logits = handle.logits(handle.batch([rows[i] for i in chosen]))
-        for k, i in enumerate(chosen):
-            places = slice(len(rows[i]) - len(ids[i]) - 1, len(rows[i]) - 1)
-            wanted, scores = torch.tensor(ids[i]), logits[k, places]
-            nll = -float(log_likelihoods(scores, wanted).mean())
-            hits = float((scores.argmax(-1).cpu() == wanted).double().mean())
-            scored[i] = Forced(nll, math.nan if math.isnan(nll) else hits)
-    return scored
 
 
 def _beats(new: Forced | None, old: Forced | None) -> float | None:

@@ -6,7 +6,8 @@ import math
 from typing import ClassVar, Literal
 
 from editsafety.measures import Inputs
-from editsafety.measures.answers import ask, expecting, grade, with_gaps
+from editsafety.measures.answers import grade, with_gaps
+from editsafety.measures.questions import Question, ask, expecting, old_answer
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Column, Measurement
 
@@ -24,14 +25,23 @@ class Generalisation:
     gives: ClassVar[tuple[str, ...]] = ("generalisation",)
     columns: ClassVar[tuple[Column, ...]] = (Column("generalisation", "rephrased", "success", "re-\nphr.", order=22),)
 
-    def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
-        """One figure, over all rephrasings."""
-        asked = [
-            expecting(handle, text, request.target_new, f"request {request.id!r}, rephrasing {number}")
+    def questions(self, handle: ModelHandle, inputs: Inputs) -> tuple[Question, ...]:
+        """Everything that is asked."""
+        return tuple(
+            expecting(
+                handle,
+                text,
+                request.target_new,
+                f"request {request.id!r}, rephrasing {number}",
+                guess=old_answer(request, inputs),
+            )
             for request in inputs.requests
             for number, text in enumerate(request.rephrasings, 1)
-        ]
-        answers = ask(handle, asked, batch_size=inputs.batch_size, whole_characters=True)
+        )
+
+    def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
+        """One figure, over all rephrasings."""
+        answers = ask(handle, self.questions(handle, inputs), batch_size=inputs.batch_size)
         left = iter(answers)
         items: list[float | None] = []
         for request in inputs.requests:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
+from editsafety.engine.continuing import made_once
 from editsafety.errors import UsageError
 from editsafety.measures import Inputs
 from editsafety.measures._phrases import phrase
-from editsafety.measures.answers import Answer, Question, hear_out, says, with_gaps
+from editsafety.measures.answers import Answer, says, with_gaps
+from editsafety.measures.questions import Question, hear_out
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Column, Measurement
 
@@ -40,18 +43,21 @@ class Locality:
     gives: ClassVar[tuple[str, ...]] = ("locality", "locality_tokens")
     columns: ClassVar[tuple[Column, ...]] = (Column("locality", "neighbours", "kept", "neigh-\nbours", order=30),)
 
+    def questions(self, handle: ModelHandle, inputs: Inputs) -> tuple[Question, ...]:
+        """Everything that is asked; nothing where the unedited model was not."""
+        asked, earlier = _neighbours(handle, inputs), inputs.before.get("locality")
+        if _unaskable(asked, earlier, edited=inputs.edit is not None):
+            return ()
+        return _questions(handle, asked, None if earlier is None else _answers_of(earlier, asked))
+
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
         """Both figures, over all neighbours."""
-        asked = [
-            _AskedNeighbour(one.prompt, one.answer, f"request {request.id!r}, neighbour {at}", handle.gap(one.prompt))
-            for request in inputs.requests
-            for at, one in enumerate(request.neighbours, 1)
-        ]
+        asked = _neighbours(handle, inputs)
         earlier = inputs.before.get("locality"), inputs.before.get("locality_tokens")
         if reason := _unaskable(asked, earlier[0], edited=inputs.edit is not None):
             return _missing("locality", reason), _missing("locality_tokens", reason)
         was = [None if found is None else _answers_of(found, asked) for found in earlier]
-        heard = _hear(handle, asked, was[0], inputs.batch_size)
+        heard = hear_out(handle, _questions(handle, asked, was[0]), batch_size=inputs.batch_size)
         ended = [None if answer.whole is None else _cut(answer.whole, one) for answer, one in _pair(heard, asked)]
         begun = [answer.begun for answer in heard]
         triples = zip(ended, ended if was[0] is None else was[0], asked, strict=True)
@@ -73,6 +79,14 @@ class _AskedNeighbour:
     gap: str
 
 
+def _neighbours(handle: ModelHandle, inputs: Inputs) -> list[_AskedNeighbour]:
+    return [
+        _AskedNeighbour(one.prompt, one.answer, f"request {request.id!r}, neighbour {at}", handle.gap(one.prompt))
+        for request in inputs.requests
+        for at, one in enumerate(request.neighbours, 1)
+    ]
+
+
 def _unaskable(asked: Sequence[_AskedNeighbour], earlier: Measurement | None, *, edited: bool) -> str | None:
     if not asked:
         return "no request has neighbours"
@@ -90,17 +104,23 @@ def _answers_of(earlier: Measurement, asked: Sequence[_AskedNeighbour]) -> list[
     return list(earlier.answers)
 
 
-def _hear(
-    handle: ModelHandle, asked: Sequence[_AskedNeighbour], was: Sequence[str] | None, batch_size: int
-) -> list[Answer]:
-    """The answers to their end; what the unedited model said, or else the data's answer, is the draft."""
-    questions = []
-    for one, said in zip(asked, was or [""] * len(asked), strict=True):
-        ids = handle.target_ids(one.answer, one.prompt) if one.answer.strip() else []
-        draft = _behind_a_word(handle, f"{said}.") if said else ids
-        questions.append(Question(one.prompt, len(ids) or UNKNOWN, tuple(draft), one.where))
-    targets = [one.answer for one in asked]
-    return hear_out(handle, questions, targets, most=MOST, batch_size=batch_size, until=phrase, whole_characters=False)
+def _questions(
+    handle: ModelHandle, asked: Sequence[_AskedNeighbour], was: Sequence[str] | None
+) -> tuple[Question, ...]:
+    """What the unedited model said, or else the data's answer, is the draft."""
+    pairs = zip(asked, was or [""] * len(asked), strict=True)
+    return tuple(made_once(handle, (one, said), partial(_question, handle, one, said)) for one, said in pairs)
+
+
+def _question(handle: ModelHandle, asked: _AskedNeighbour, said: str) -> Question:
+    answer = asked.answer.strip()
+    tokens = len(handle.target_ids(answer, asked.prompt)) if answer else UNKNOWN
+    draft: list[int] = []
+    if said:
+        draft = _behind_a_word(handle, f"{said}.")
+    elif answer:
+        draft = handle.target_ids(f"{answer}.", asked.prompt)
+    return Question(asked.prompt, tokens, tuple(draft), asked.where, target=asked.answer, most=MOST, until=phrase)
 
 
 def _behind_a_word(handle: ModelHandle, text: str) -> list[int]:

@@ -66,8 +66,8 @@ class Architecture:
         return tuple(f"{self.block_of(layer)}.{name}" for name in self.projections(part))
 
     @classmethod
-    def of(cls, config: Any) -> Architecture:
-        """The row of a transformers config.
+    def of(cls, config: Any, not_found: str = "") -> Architecture:
+        """The row of a transformers config; `not_found` says why a family without one is not told by looking.
 
         Raises ModelError for a family without a row, a mixture of experts, and a quantised checkpoint.
         """
@@ -76,20 +76,38 @@ class Architecture:
         experts = next((name for name in EXPERTS if getattr(text, name, None)), None)
         if experts:
             raise ModelError(
-                f"{kind} is a mixture of experts ({experts} = {getattr(text, experts)}): one fact is spread "
-                "over experts and no published editor says which to write. Use a dense model."
+                f"{kind} is a mixture of experts ({experts} = {getattr(text, experts)}), and editors of one projection "
+                "per layer do not say which expert they mean. Use a dense model, or a method that finds its weights "
+                "itself (--editor path.py:function)."
             )
-        if any(getattr(part, "quantization_config", None) is not None for part in (config, text)):
-            raise ModelError(
-                f"this {kind} checkpoint is quantised: a delta cannot be added to packed weights. "
-                "Load the unquantised checkpoint (--dtype bfloat16 halves the memory of float32)."
-            )
+        refuse_quantised(config)
         for row in ROWS:
             if row.model_type == kind:
                 return row
         raise ModelError(
-            f"no architecture row for model_type {kind!r}. Known: {', '.join(sorted(r.model_type for r in ROWS))}. "
-            "Add one row to editsafety/model/architectures.py: block, MLP projections, attention output."
+            f"no architecture row for model_type {kind!r}{_why(not_found)}. "
+            f"Known: {', '.join(sorted(r.model_type for r in ROWS))}. "
+            "Add one row to editsafety/model/architectures.py: block, MLP projections, attention output; or take a "
+            "method that finds its weights itself (--editor path.py:function)."
+        )
+
+
+def _why(not_found: str) -> str:
+    return f", and its parts cannot be told from the model: {not_found}" if not_found else ""
+
+
+def has_row(config: Any) -> bool:
+    """Whether a family is in the table."""
+    return any(row.model_type == getattr(config, "model_type", None) for row in ROWS)
+
+
+def refuse_quantised(config: Any) -> None:
+    """Raise ModelError for a checkpoint whose weights are packed: nothing can be added to them."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    if any(getattr(part, "quantization_config", None) is not None for part in (config, text)):
+        raise ModelError(
+            f"this {getattr(config, 'model_type', None)} checkpoint is quantised: a delta cannot be added to packed "
+            "weights. Load the unquantised checkpoint (--dtype bfloat16 halves the memory of float32)."
         )
 
 
@@ -118,6 +136,8 @@ ROWS: tuple[Architecture, ...] = (
         tuple(f"attn.attention.{name}" for name in QKV),
     ),
     _gpt("gptj", "mlp.fc_in", "mlp.fc_out", "attn.out_proj", tuple(f"attn.{name}" for name in QKV)),
+    _gpt("codegen", "mlp.fc_in", "mlp.fc_out", "attn.out_proj", ("attn.qkv_proj",)),
+    _gpt("gpt_bigcode", "mlp.c_fc", "mlp.c_proj", "attn.c_proj", ("attn.c_attn",)),  # linear layers, unlike gpt2
     _gpt("bloom", *_WIDE, "self_attention.dense", ("self_attention.query_key_value",)),
     _gpt("falcon", *_WIDE, "self_attention.dense", ("self_attention.query_key_value",)),
     Architecture(
@@ -125,8 +145,17 @@ ROWS: tuple[Architecture, ...] = (
         *("attention.dense", ("attention.query_key_value",)),
     ),
     *(_llama(kind) for kind in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "olmo2")),
+    *(_llama(kind) for kind in ("gemma", "gemma4_text", "granite", "helium", "ministral3", "olmo", "olmo3", "smollm3")),
+    *(_llama(kind) for kind in ("cohere", "cohere2", "ernie4_5", "exaone4", "seed_oss", "stablelm")),
+    *(_llama(kind, ("mlp.up_proj",)) for kind in ("apertus", "arcee")),  # no gate
+    *(_llama(kind, ("mlp.gate_up_proj",)) for kind in ("glm", "glm4")),
     _llama("gemma3", trunk="model.language_model"),  # text and images; `gemma3_text` is the text model alone
     _llama("phi3", ("mlp.gate_up_proj",), into=("self_attn.qkv_proj",)),
     Architecture("phi", "model.layers.{}", ("mlp.fc1",), "mlp.fc2", "self_attn.dense", SEPARATE),
+    Architecture("nanochat", "model.layers.{}", ("mlp.fc1",), "mlp.fc2", "self_attn.o_proj", SEPARATE),
+    Architecture("starcoder2", "model.layers.{}", ("mlp.c_fc",), "mlp.c_proj", "self_attn.o_proj", SEPARATE),
+    Architecture("xglm", "model.layers.{}", ("fc1",), "fc2", "self_attn.out_proj", SEPARATE),
+    Architecture("biogpt", "biogpt.layers.{}", ("fc1",), "fc2", "self_attn.out_proj", SEPARATE),
+    Architecture("mpt", "transformer.blocks.{}", ("ffn.up_proj",), "ffn.down_proj", "attn.out_proj", ("attn.Wqkv",)),
     Architecture("opt", "model.decoder.layers.{}", ("fc1",), "fc2", "self_attn.out_proj", SEPARATE),
 )

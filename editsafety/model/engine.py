@@ -36,10 +36,19 @@ class Engine:
     effort: Effort | None = None  # of the edit that is being computed
     # The parameters that edits have changed in the open sessions, under all of their names; None outside of sessions.
     touched: frozenset[str] | None = None
+    # What the model has said, while nobody changes it (`engine/continuing`); None outside of such a block.
+    heard: Any = None
+    # How often it was changed: what it said before the last time, it may say no more.
+    changes: int = 0
 
     def forget(self) -> None:
         """Drop all that is remembered: the model may not be what it was."""
         self.kept.clear()
+        self.note_change()
+
+    def note_change(self) -> None:
+        """Say that the model is another one from now on: an edit was put into it or taken back."""
+        self.changes += 1
 
     def switched_off(self) -> AbstractContextManager[None]:
         """Inside everything is computed plainly, for those who time it."""
@@ -47,7 +56,7 @@ class Engine:
 
     def afresh(self) -> AbstractContextManager[None]:
         """Inside nothing is known from before, for those who compare one computation with another."""
-        return self._with(kept={}, folder=None)
+        return self._with(kept={}, folder=None, heard=None)
 
     def sharing(self, folder: Path | None) -> AbstractContextManager[None]:
         """Inside, what is kept is kept in this folder too, for other processes and resumed runs."""

@@ -67,7 +67,7 @@ def generate(
     silent = torch.tensor(list(never), dtype=torch.long, device=handle.device)
     generated: list[list[int] | None] = [[] for _ in prompts]
     stops = end_ids(handle) if ends else frozenset()
-    cached = cache and not has_hooks(handle.model)
+    cached = cache and not handle.engine.plain and not has_hooks(handle.model)
     for chosen in _of_one_length([len(ids) for ids in prompts], batch_size):
         texts = {i: list(prompts[i]) for i in chosen}
         steps = _stepping(handle, texts) if cached else _whole(handle, texts)

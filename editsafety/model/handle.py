@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from editsafety import tensor_files
 from editsafety.errors import ModelError
-from editsafety.model import kv_cache, loading, tokens
-from editsafety.model.architectures import Architecture, Part
+from editsafety.model import finder, kv_cache, loading, room, tokens
+from editsafety.model.architectures import Architecture, Part, has_row, refuse_quantised
 from editsafety.model.engine import Engine
 from editsafety.model.loading import ModelSpec
 from editsafety.model.sites import Layout, Site
@@ -59,7 +59,8 @@ class ModelHandle:
         self.tokenizer = tokenizer
         self.spec = spec
         _refuse_odd_memory(self.model, self.name)
-        self.architecture = Architecture.of(model.config)
+        refuse_quantised(model.config)
+        self.found, self.not_found = _found(self.model)
         self.identity = self.fingerprint()
         self.dropped: tuple[str, ...] = ()  # tensors of its checkpoint that the model has no place for
         self.reloadable = False  # only what `load` found under a name can be loaded again
@@ -74,6 +75,7 @@ class ModelHandle:
         """
         spec = ModelSpec(spec) if isinstance(spec, str) else spec
         device = loading.pick_device(spec.device)
+        spec = room.settled(spec, device)
         loaded = loading.load(spec, tokenizer)
         handle = cls(loaded.model.to(device), loaded.tokenizer, spec)
         handle.reloadable, handle.dropped = True, loaded.dropped
@@ -83,6 +85,27 @@ class ModelHandle:
     def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str) -> Self:
         """Take over a model that is already in memory. Only its mode is touched (evaluation)."""
         return cls(model, tokenizer, ModelSpec(name, str(model.device), str(model.dtype).removeprefix("torch.")))
+
+    @property
+    def architecture(self) -> Architecture:
+        """The row of its family, or what was found in the model itself.
+
+        Raises ModelError for a family whose parts are not known: only who asks for the parts of a block needs them.
+        """
+        return self.found or Architecture.of(self.model.config, self.not_found)
+
+    @property
+    def kind(self) -> str:
+        """Its family, as transformers configs name it."""
+        return str(self.model.config.model_type)
+
+    @property
+    def has_row(self) -> bool:
+        """Whether the parts of its blocks are known."""
+        try:
+            return bool(self.architecture)
+        except ModelError:
+            return False
 
     @property
     def name(self) -> str:
@@ -240,6 +263,16 @@ class ModelHandle:
         saved = self.model.state_dict().keys()
         prints = {name: tensor_files.digest(tensor) for name, tensor in self.tensors().items() if name in saved}
         return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
+
+
+def _found(model: Any) -> tuple[Architecture | None, str]:
+    """The parts of a family without a row, as far as they prove themselves on the model, or why they do not."""
+    if has_row(model.config):
+        return None, ""
+    try:
+        return finder.find(model), ""
+    except finder.NotFoundError as error:
+        return None, str(error)
 
 
 def _refuse_odd_memory(model: nn.Module, name: str) -> None:

@@ -30,3 +30,13 @@ def returned(output: Any) -> Any:
     """The cache in a model's output; None when there is none."""
     fields = set(output.keys()) if isinstance(output, Mapping) else set()  # asking for the old name may warn
     return next((output[name] for name in NAMES if name in fields), None)
+
+
+def takes_one(module: nn.Module) -> bool:
+    """Whether this module's `forward` says that it takes a cache; under which name cannot be guessed."""
+    return not inspect.signature(module.forward).parameters.keys().isdisjoint(NAMES)
+
+
+def takes_places(module: nn.Module) -> bool:
+    """Whether this module's `forward` takes position ids; else it counts tokens of the mask by itself."""
+    return "position_ids" in inspect.signature(module.forward).parameters

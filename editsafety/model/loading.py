@@ -45,7 +45,7 @@ class ModelSpec:
     name: str
     # "auto", or what torch calls it.
     device: str = "auto"
-    # In which weights are loaded.
+    # In which weights are loaded; "auto" is settled by what fits (`room.settled`) before anything is loaded.
     dtype: str = "float32"
     # Of a hub model.
     revision: str | None = None
@@ -76,7 +76,7 @@ def load(spec: ModelSpec, tokenizer: Any = None) -> Loaded:
     Raises ModelError (not available, or no tokenizer) or UsageError (no such name or dtype).
     """
     if spec.dtype not in DTYPES:
-        raise UsageError(f"dtype {spec.dtype!r} is not one of {', '.join(DTYPES)}.")
+        raise UsageError(f"dtype {spec.dtype!r} is not one of auto, {', '.join(DTYPES)}.")
     if ".py:" in spec.name:
         return Loaded(*_call_maker(spec))
     return Loaded(*_build_random(spec)) if spec.name.startswith("random:") else _load_pretrained(spec, tokenizer)

@@ -5,6 +5,7 @@ Items only judge; the lab computes. State lives in one `SafetySession` in pytest
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
@@ -14,10 +15,11 @@ import pytest
 
 from editsafety.escaping import line
 from editsafety.plugin.escaped import clean_report, clean_warning
-from editsafety.plugin.options import add_options, option
+from editsafety.plugin.options import add_options, option, settings_of
 from editsafety.plugin.sentences import Refused
 from editsafety.plugin.stash import STASH, is_probed, lacks_probes, safety_of
-from editsafety.plugin.workers import take_one_gpu
+from editsafety.plugin.workers import pick_auto, take_one_gpu
+from editsafety.progress import Progress
 from editsafety.supervision.stop_signals import stopping_like_ctrl_c
 
 if TYPE_CHECKING:
@@ -85,12 +87,18 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """`-n auto` for safety runs: one worker per GPU when there are GPUs."""
-    if STASH not in config.stash or option(config, "device") == "cpu":
-        return None
-    import torch
+    """`-n auto` for safety runs, by GPUs, or cores, memory and the size of the model; one line says why.
 
-    return torch.cuda.device_count() or None
+    xdist asks before anything is configured. A single worker is none: nothing is gained by a second process.
+    """
+    if not option(config, "model"):
+        return None
+    with Refused():
+        picked = pick_auto(settings_of(lambda name: option(config, name)))
+    if not option(config, "quiet"):
+        said = f"-n auto: {picked.count} worker{'' if picked.count == 1 else 's'}: {picked.why}"
+        Progress(sys.__stderr__ or sys.stderr).say(said)
+    return picked.count if picked.count > 1 else 0
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,19 +1,40 @@
-"""Workers: what pytest-xdist starts. Each takes one GPU."""
+"""Workers: what pytest-xdist starts: how many of them for `-n auto`, and which GPU each takes."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from editsafety.lab.worker_count import WorkerCount
+    from editsafety.runs.settings import Settings
 
 
 def take_one_gpu(worker: str) -> None:
     """Give an xdist worker one GPU, by index into what the caller made visible, before CUDA starts."""
     number = int(worker.removeprefix("gw")) if worker.removeprefix("gw").isdigit() else 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        import torch
-
-        devices = [str(i) for i in range(torch.cuda.device_count())]  # asks the driver, and does not start CUDA
-    else:
-        devices = [device for device in visible.split(",") if device.strip()]
+    devices = visible_gpus()
     if devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that the caller made visible, as CUDA_VISIBLE_DEVICES names them; all that there are without a word."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        devices = [device.strip() for device in visible.split(",") if device.strip()]
+        hidden = next((place for place, device in enumerate(devices) if device.startswith("-")), None)
+        return devices[:hidden]  # CUDA sees nothing from the first -1 on
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]  # asks the driver, and does not start CUDA
+
+
+def pick_auto(settings: Settings) -> WorkerCount:
+    """How many workers `-n auto` stands for, and why. Imports torch. Raises UsageError for what cannot be run."""
+    from editsafety.lab.worker_count import pick_workers
+    from editsafety.model.loading import ModelSpec
+
+    names = dict.fromkeys(settings.models)
+    loading = (settings.device, settings.dtype, settings.revision, settings.offline, settings.trust_remote_code)
+    return pick_workers([ModelSpec(name, *loading) for name in names], len(visible_gpus()))

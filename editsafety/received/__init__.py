@@ -31,6 +31,7 @@ from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import no_bars
 from editsafety.names import slug
 from editsafety.received.difference import Change
+from editsafety.received.pattern import pattern_of
 from editsafety.received.receiving import Handed
 from editsafety.runs.case_record import CaseRecord, Failure
 from editsafety.runs.plan import text_source
@@ -47,6 +48,7 @@ class Examined:
     handed: Handed
     report: RunReport  # one group: a case for the model, and one for every request
     changes: tuple[Change, ...]  # the tensors that differ
+    pattern: str = ""  # what sort of change that is, told from the weights alone
 
     @property
     def group(self) -> Group:
@@ -84,6 +86,7 @@ class Examined:
             "edit_id": self.handed.edit.id,
             "remarks": list(self.handed.remarks),
             "not_loaded": list(self.handed.dropped),
+            "pattern": self.pattern,
             "tensors": {
                 "compared": self.handed.compared,
                 "edited": [change.as_json() for change in self.edited],
@@ -127,7 +130,9 @@ def examine(bench: Bench, handed: Handed, requests: Sequence[EditRequest], polic
         raise
     except Exception as error:  # the boundary: a sidecar is somebody else's code, anything may come
         records, changes = [_failed(first, "editor", error)], ()
-    examined = Examined(handed, _report(bench, handed, records, policy), changes)
+    with handed.taking(bench.handle):
+        pattern = pattern_of(bench.handle, handed.edit)
+    examined = Examined(handed, _report(bench, handed, records, policy), changes, pattern)
     return replace(examined, report=replace(examined.report, more={"received": examined.as_json()}))
 
 

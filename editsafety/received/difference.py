@@ -120,7 +120,7 @@ def refuse_unlike(before: ModelHandle, after: ModelHandle, texts: Iterable[str])
 
     Architecture, vocabulary, names and shapes of all tensors, and the ids of `texts` have to be the same.
     """
-    kinds = [handle.architecture.model_type for handle in (before, after)]
+    kinds = [handle.kind for handle in (before, after)]
     if kinds[0] != kinds[1]:
         raise ModelError(
             f"{after.name} is a {kinds[1]}, {before.name} a {kinds[0]}: they have no weights in common. "

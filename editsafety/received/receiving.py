@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from editsafety import editors, tensor_files
-from editsafety.edits.edit import Edit, Replace
+from editsafety.edits.edit import Delta, Edit, Replace
+from editsafety.edits.factors import low_rank
 from editsafety.errors import EditError, EditSafetyError, ModelError, UsageError
 from editsafety.model.handle import ModelHandle
 from editsafety.received import adapters, difference, folders, tying
@@ -105,6 +106,22 @@ def receive(handle: ModelHandle, place: str, texts: Sequence[str], editor: str =
         borrowed=kind == "model" and other.tokenizer is handle.tokenizer,
         dropped=(*dropped, *folders.unread(path)),
     )
+
+
+def with_factors(handle: ModelHandle, edit: Edit) -> Edit:
+    """The same edit with two thin factors in place of every whole matrix that they make up."""
+    found: list[Delta] = []
+    for delta in edit.deltas:
+        factors = None
+        if isinstance(delta, Replace) and delta.parameter.endswith(".weight"):
+            try:
+                site = handle.site(delta.parameter.removesuffix(".weight"))
+            except ModelError:  # an embedding, a norm
+                site = None
+            if site is not None:
+                factors = low_rank(site, handle.model.get_parameter(delta.parameter).detach(), delta.value)
+        found.append(delta if factors is None else factors)
+    return replace(edit, deltas=tuple(found))
 
 
 def saved_edit(path: Path, editor: str = "") -> Edit:

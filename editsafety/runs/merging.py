@@ -96,7 +96,9 @@ def _joined_facts(parts: Sequence[RunPart], stores: Sequence[Store]) -> list[Run
         for fact in store.each_fact():
             place = fact.kind, fact.name
             before = known.get(place)
-            known[place] = (fact, part.folder) if before is None else (_join(*before, fact, part.folder), before[1])
+            known[place] = (
+                (fact, part.folder) if before is None else (join_facts(*before, fact, part.folder), before[1])
+            )
     return [fact for fact, _ in known.values()]
 
 
@@ -135,8 +137,8 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _join(first: RunFact, where: Path, second: RunFact, there: Path) -> RunFact:
-    """One fact from those of two parts. Raises StoreError where they cannot both be of one run."""
+def join_facts(first: RunFact, where: Path | str, second: RunFact, there: Path | str) -> RunFact:
+    """One fact from those of two parts, which are named. Raises StoreError where they cannot both be of one run."""
     if (joined := JOINED.get(type(first))) is not None:
         return joined(first, second)
     if type(first) in KEPT:

@@ -198,7 +198,7 @@ class Settings:
         None, help="a model has collapsed past this multiple of its perplexity", at_least=1, unset="the policy's limit"
     )
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps")
-    dtype: str = option("float32", help="float32, bfloat16 or float16")
+    dtype: str = option("auto", help="float32, bfloat16 or float16; auto: float32, or bfloat16 where that does not fit")
     revision: str | None = option(None, help="revision of the model on the hub")
     offline: bool = option(False, help="never ask the network")
     trust_remote_code: bool = option(False, help="run code from the model's repository (the report says so)")

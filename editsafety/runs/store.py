@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS cases (key TEXT PRIMARY KEY, id TEXT NOT NULL, ended 
 CREATE TABLE IF NOT EXISTS starts (key TEXT PRIMARY KEY, times INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, pid INTEGER NOT NULL, born TEXT NOT NULL);
 """
+DEATHS = 3  # so often the process that runs a case may be killed before the case is given up
 PATIENCE = 60.0  # seconds to wait for another process
 
 

@@ -152,10 +152,13 @@ def _answer(lab: Lab, cases: Mapping[str, Case], question: Mapping[str, Any], si
             return {"answer": True}
         if question["ask"] == "known":
             return {"answer": lab.knows(question["model"], list(map(EditRequest.from_json, question["requests"])))}
+        if question["ask"] == "verify":
+            return {"answer": lab.verify(question["model"])}
         case = replace(cases[question["case"]], probed=question["probed"])
         if question["ask"] == "refusal":
             return {"answer": lab.refusal(case) or ""}
-        lab.record(case)
+        beside = question["beside"]
+        lab.record(case, None if beside is None else [cases[name] for name in beside])
         return {"answer": True}
     except SpoiltProcessError as error:
         return {"spoilt": str(error)}

@@ -74,12 +74,13 @@ class SupervisedLab:
         self._last = Death("died", "", False)
         self._shown, self._task = ExitStack(), Task(0)
 
-    def record(self, case: Case) -> CaseRecord:
+    def record(self, case: Case, beside: Sequence[Case] | None = None) -> CaseRecord:
         """The whole record of a case, as `Lab.record`; of one that hung or took its process with it, that."""
-        key = self._key_of(case)
+        key = self.key_of(case.block).of(case)
+        names = None if beside is None else [one.id for one in beside]
         while (record := self._store.record(key)) is None or not record.ended:
             if self._fallen[case.block] < IN_A_ROW:
-                self._ask({"ask": "record", "case": case.id, "probed": case.probed}, case.block)
+                self._ask({"ask": "record", "case": case.id, "probed": case.probed, "beside": names}, case.block)
             elif self._store.claim([key], 1):
                 self._fail(key, case, self._last, f"was not run, as the {IN_A_ROW} cases before ended so")
             else:
@@ -89,7 +90,7 @@ class SupervisedLab:
     def same_in_any_order(self, model: str, editor: str) -> OrderFacts:
         """Whether results depend on the order of edits, as `Lab.same_in_any_order`."""
         block = (model, editor)
-        shared = self._shared(block)
+        shared = self.key_of(block)
         while True:
             facts = self._store.fact(OrderFacts, f"{shared.model}:{shared.editor}")
             if facts is not None and facts.key == shared.single:
@@ -113,16 +114,20 @@ class SupervisedLab:
             pass
         return list(map(bool, answer))
 
+    def verify(self, model: str) -> str:
+        """Look whether a model that is in memory is what it was, as `Lab.verify`."""
+        block = next((one for one in self._plan.blocks if one[0] == model and one not in self._refused), None)
+        if self._process is None or block is None:
+            return ""  # a new process loads it, and of a model that cannot be used nothing is run
+        return str(self._ask({"ask": "verify", "model": model}, block) or "")
+
     def close(self) -> None:
         """Let the process end."""
         if self._process is not None:
             self._process.close()
             self._process = None
 
-    def _key_of(self, case: Case) -> str:
-        return self._shared(case.block).of(case)
-
-    def _shared(self, block: Block) -> BlockKey:
+    def key_of(self, block: Block) -> BlockKey:
         """What the keys of a block share, as the lab works it out: the model's weights have been looked at for it."""
         while block not in self._keys:
             answer = self._ask({"ask": "key", "block": block}, block)

@@ -82,3 +82,29 @@ def test_keys_of_an_unprepared_editor_name_the_command(command, options):
     done = command("keys", *options)
     assert done.code == 4
     assert "Run: editsafety prepare --model" in done.err
+
+
+def test_a_causal_trace_is_printed_drawn_and_saved_beside_the_picture(command, tmp_path):
+    words = ["trace", "--model", "pocket-neo", "--facts", 2, "--samples", 1, "--device=cpu"]
+    done = command(*words, "--kind=state", "--map", "trace.svg")
+    assert done.code == 0, done.err
+    assert "2 facts to trace in pocket-neo: about 0 min" in done.err
+    assert "last subject token" in done.out
+    saved = json.loads((tmp_path / "trace.json").read_text())
+    assert {one["kind"] for one in saved["averages"]} == {"state"}
+    assert len(saved["facts"]) == 2
+    assert (tmp_path / "trace.svg").read_text().startswith("<?xml")
+    refused = command(*words, "--map", "trace.bmp")
+    assert refused.code == 4
+    assert "end its name in .svg, .png, .pdf" in refused.err
+
+
+def test_fewer_known_facts_than_asked_for_are_told(command, tmp_path):
+    from editsafety import datasets
+
+    row = datasets.requests("pocket-world/normal", limit=1)[0]
+    named = ("id", "prompt", "subject", "target_new", "target_true")
+    (tmp_path / "facts.jsonl").write_text(json.dumps({name: getattr(row, name) for name in named}) + "\n")
+    done = command("trace", "--model", "pocket-neo", "--requests", "facts.jsonl", "--samples", 1, "--device=cpu")
+    assert done.code == 0, done.err
+    assert "pocket-neo knows 1 of the facts in facts.jsonl; 20 were asked for" in done.err

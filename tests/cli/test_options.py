@@ -111,12 +111,12 @@ def test_where_things_go_is_out_with_one_short_form() -> None:
             assert OPTIONS[words].get("-o") is OPTIONS[words]["--out"], words
     assert {words[0] for words in having("--out")} == {
         "run", "baseline", "edit", "abilities", "screen", "mine", "propose", "sequence", "curves", "check", "verify",
-        "apply", "doctor", "merge", "keys", "surrogate", "experiment",
+        "apply", "doctor", "merge", "keys", "surrogate", "experiment", "bench", "trace", "diff", "sweep",
     }  # fmt: skip
 
 
 def test_no_command_knows_the_ratio_of_a_collapse_by_itself() -> None:
-    assert len(having("--collapse-above")) == 7
+    assert len(having("--collapse-above")) == 8
     for words in having("--collapse-above"):
         assert OPTIONS[words]["--collapse-above"].default is None, words
 
@@ -127,13 +127,13 @@ def test_whatever_loads_a_model_takes_the_same_options() -> None:
         for name in names:
             assert name in OPTIONS[words], (words, name)
             assert OPTIONS[words][name].help == OPTIONS[("run",)][name].help
-    assert len(having("--device")) == 14
+    assert len(having("--device")) == 18
 
 
 def test_loading_is_what_a_model_is_loaded_with() -> None:
     loading = Loading("cpu", "bfloat16", "main", True, True)
     assert loading.spec("gpt2") == ModelSpec("gpt2", "cpu", "bfloat16", "main", True, True)
-    assert Loading().spec("gpt2") == ModelSpec("gpt2")
+    assert Loading().spec("gpt2") == ModelSpec("gpt2", dtype="auto")
 
 
 def run_of(folder: Path, policy: str) -> Path:

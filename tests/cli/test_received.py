@@ -178,3 +178,20 @@ def test_a_damaged_edit_is_refused_before_a_model_is_looked_for(command, tmp_pat
     assert done.code == 4
     assert "edit.safetensors: " in done.err
     assert "no/such/model" not in done.err
+
+
+def test_two_models_are_made_an_edit_that_is_verified_and_written_as_an_adapter(command, world):
+    assert (
+        command("apply", "little.safetensors", "--model", world["model"], "--out", "new", "--device", "cpu").code == 0
+    )
+    made = command("diff", world["model"], "new", "-o", "found.safetensors", "--texts-from", world["texts"])
+    assert made.code == 0, made.err
+    assert "transformer.h.1.mlp.c_proj.weight: rank 1" in made.out
+    assert "1 of " in made.out
+    assert command(*verify(world, "found.safetensors")).code == 0
+    written = command("apply", "found.safetensors", "--model", world["model"], "--out", "adapter", "--adapter")
+    assert written.code == 0, written.err
+    assert "written: adapter (an adapter for " in written.out
+    same = command("diff", world["model"], world["model"], "-o", "none.safetensors", "--texts-from", world["texts"])
+    assert same.code == 11
+    assert "0 of " in same.out

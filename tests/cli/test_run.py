@@ -404,3 +404,12 @@ def test_a_limit_that_no_suite_names_is_judged_all_the_same(command, paths, part
     assert command("run", *usual).code == 0
     assert command("report", "usual").code == 0
     assert command("report", "usual", "--policy", "mine.yaml").code == 11
+
+
+def test_a_plan_says_what_a_run_is_going_to_take_and_runs_nothing(command, tmp_path):
+    done = command("run", "--model=pocket-neo", "--editor=rome", "--limit=2", "--device=cpu", "--plan", "--out=out")
+    assert done.code == 0, done.err
+    assert "2.9 M parameters as float32 on cpu" in done.out
+    assert "together on cpu:" in done.out
+    assert "single edits and controls: about" in done.out
+    assert not (tmp_path / "out").exists()

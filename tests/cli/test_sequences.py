@@ -37,7 +37,7 @@ def committed(store: Path) -> int:
     return len(json.loads(rows[0][0])["steps"]) if rows else 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_sequence_that_is_killed_half_way_goes_on_and_comes_to_the_same(
     paths: dict[str, str], tmp_path: Path
 ) -> None:

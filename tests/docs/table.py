@@ -23,14 +23,17 @@ SMALLER: Mapping[str, str] = {
     "check": "",
     "verify": "",
     "apply": "",
+    "diff": "",
     "abilities": "--items 2",
     "curves": "",
     "prepare": "",
     "screen": "--limit 2",
     "mine": "--limit 2",
     "keys": "--texts 5 --limit 4",
+    "trace": "--facts 1 --samples 1",
     "surrogate": "",
     "experiment": "",
+    "bench": "--pairs 1",
     "data verify": "",
     "pytest": (
         "--editsafety-limit 1 --editsafety-texts 5 --editsafety-controls 0 --editsafety-edits 2 --editsafety-every 1 "
@@ -51,6 +54,7 @@ SMALLER_STILL: Mapping[str, str] = {
 
 # By line: why it is parsed, and not run.
 NOT_RUN: Mapping[str, str] = {
+    "editsafety bench memit-32 c_rome-case --pairs 5": "takes minutes; tests/cli/test_bench.py runs a smaller job",
     "python3 -m venv .venv": "makes the environment that this test runs in; tests/system/test_wheel.py makes one anew",
     ".venv/bin/pip install -q -c .ci/constraints.txt -e .": "installs what is being tested",
     ".venv/bin/pip install -q -c .ci/constraints.txt -e '.[dev]'": "installs what is being tested",

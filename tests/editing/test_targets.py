@@ -153,7 +153,7 @@ def apart(one: Target, other: Target) -> float:
 
 @pytest.mark.parametrize("padding", [buckets.PADDING, 1.0], ids=["of one width", "padded"])
 @pytest.mark.parametrize("place", ["projection", "block"])
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", tiny.by_family())
 def test_together_requests_find_what_each_finds_alone(
     family: str, place: str, padding: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

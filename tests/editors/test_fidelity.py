@@ -45,7 +45,7 @@ def goldens() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "plain"])
+@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.thorough)], ids=["", "plain"])
 def handle(goldens: Path, request: pytest.FixtureRequest) -> ModelHandle:
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -186,3 +187,15 @@ def test_a_keepsake_is_not_touched_by_what_happens_to_the_model(handle: ModelHan
     copies = {name: copy.clone() for name, (_, copy) in keepsake.values.items()}
     ruin(handle)
     assert all(torch.equal(copy, copies[name]) for name, (_, copy) in keepsake.values.items())
+
+
+def test_a_model_as_large_as_may_be_copied_is_copied_and_one_that_cannot_be_loaded_again_always(tmp_path: Path) -> None:
+    loaded, made = ModelHandle.load(str(tiny.folder(tmp_path / "m"))), tiny.handle("gpt2")
+    size = sum(tensor.numel() * tensor.element_size() for tensor in loaded.tensors().values())
+
+    def copied(handle: ModelHandle, most_bytes: int) -> set[bool]:
+        return {kept is not None for _, kept in Keepsake.of(handle, most_bytes=most_bytes).values.values()}
+
+    assert (loaded.reloadable, made.reloadable) == (True, False)
+    assert [copied(loaded, most) for most in (size, size - 1)] == [{True}, {False}]
+    assert copied(made, 0) == {True}

@@ -244,3 +244,20 @@ def test_a_value_is_laid_out_like_the_weight_that_it_replaces(handle: ModelHandl
         session.apply(edit_of(handle, Replace(name, turned)))
         assert weight.is_contiguous()
         assert torch.equal(weight, turned)
+
+
+@pytest.mark.parametrize("park", ["device", "cpu"])
+def test_what_happens_behind_a_mark_never_changes_it(handle: ModelHandle, park: Any) -> None:
+    """Back to a mark, on from there, and back again: the mark is a state and no memory that is worked in."""
+    name = handle.mlp_out(1).parameter
+    place = handle.model.get_parameter(name).data_ptr()
+    with EditSession(handle, park=park) as session:
+        session.apply(low_rank_edit(handle, 1))
+        middle, between = session.mark(), handle.fingerprint()
+        for seed in (3, 4):
+            session.apply(low_rank_edit(handle, 1, seed=seed))
+            session.back_to(middle)
+            assert handle.fingerprint() == between
+        if park == "cpu":  # the model's own memory, whose originals are away
+            assert handle.model.get_parameter(name).data_ptr() == place
+    assert handle.fingerprint() == handle.identity

@@ -215,3 +215,23 @@ def test_a_child_process_that_goes_on_is_named() -> None:
         child.kill()
         child.join()
     assert before.left_running() == ()
+
+
+class Bar(threading.Thread):
+    """What a progress bar leaves running for as long as the process lives."""
+
+
+@pytest.mark.parametrize(("module", "harmless"), [("tqdm._monitor", True), ("rich.live", True), ("mine.tqdm", False)])
+def test_a_thread_of_a_progress_bar_or_a_debugger_may_go_on(
+    monkeypatch: pytest.MonkeyPatch, module: str, harmless: bool
+) -> None:
+    monkeypatch.setattr(Bar, "__module__", module)
+    monkeypatch.setattr("editsafety.edits.threads.GRACE", 0.0)
+    before, stop = Threads.now(), threading.Event()
+    bar = Bar(target=stop.wait, name="bar", daemon=True)
+    bar.start()
+    try:
+        assert len(before.left_running()) == (0 if harmless else 1)
+    finally:
+        stop.set()
+        bar.join()

@@ -158,3 +158,18 @@ def test_a_change_of_an_output_is_entered_right_at_it(family: str) -> None:
     assert Entrance.at(handle, handle.block(1)) == Entrance(2)
     assert Entrance.at(handle, handle.mlp_out(1).module) == Entrance(1, inside=True)
     assert Entrance.at(handle, f"{handle.block(1)}.nothing") is None
+
+
+@torch.no_grad()
+def test_some_of_the_rows_can_be_entered_in_another_order_and_more_than_once() -> None:
+    handle = tiny.handle("llama")
+    whole, lower = recorded(handle, Entrance(2))
+    assert lower is not None
+    rows = torch.tensor([3, 0, 3])
+    ids, mask = batch_of(handle).ids[rows], batch_of(handle).mask[rows]
+    with enter(handle, lower.taken(rows)):
+        assert torch.allclose(handle.logits(Batch(ids, mask)), whole[rows], rtol=1e-5, atol=1e-5)
+    _, inside = recorded(handle, Entrance(1, inside=True))
+    assert inside is not None
+    with pytest.raises(ValueError, match="this is inside of block 1"):
+        inside.taken(rows)

@@ -22,7 +22,7 @@ def test_whatever_is_said_to_be_visible_a_run_takes_what_there_is(paths, tmp_pat
 
 
 @without_gpu
-@pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:99", "mps", "tpu", "gpu", "cuda:x", ""])
+@pytest.mark.parametrize("device", ["cuda", "cuda:99", "mps", "gpu"])
 def test_a_device_that_is_not_here_is_a_sentence_with_what_to_give(paths, command, device):
     words = [word for word in given(paths, "Nudge", out="out", controls=0) if word != "--device=cpu"]
     done = command("run", *words, f"--device={device}")

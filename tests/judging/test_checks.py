@@ -234,3 +234,96 @@ def test_what_a_broken_base_is_compared_with_is_said():
         "base_perplexity 480 (a model that guesses evenly has 500: it was broken already before any edit), "
         "expected at most 250"
     )
+
+
+def test_a_healthy_case_is_told_with_every_figure_and_what_it_was_held_against():
+    told = {check.name: (check.figure, check.sentence) for check in judged(ratio=1.1, norm=110.0).checks}
+    assert told == {
+        "restore": (None, "every byte came back"),
+        "undeclared": (None, "only declared tensors changed"),
+        "leftovers": (None, "nothing left behind"),
+        "changes_something": (None, f"changed {builders.WEIGHT}"),
+        "perplexity": (pytest.approx(1.1), "perplexity 1.1x (51.2 before, 56.32 after), expected at most 1.25x"),
+        "perplexity_improbably_better": (
+            pytest.approx(1.1),
+            "perplexity_improbably_better 1.1x (51.2 before, 56.32 after), expected at least 0.5x",
+        ),
+        "base_perplexity": (51.2, "base_perplexity 51.2, expected at most 1000"),
+        "weights_finite": (1.0, "weights_finite 1, expected at least 1"),
+        "norm_growth": (1.0, "norm_growth 1, expected at most 2"),
+    }
+
+
+def test_what_an_editor_did_wrong_is_told_with_three_names_and_the_number_of_the_others():
+    names = ("a", "b", "c", "d")
+    case = judged(restored=None, leftovers=names, changed=(), rounded=names[:3], declared=())
+    assert [(check.name, check.verdict.value, check.sentence) for check in case.checks[:4]] == [
+        ("restore", "ERROR", "the model was not restored bit for bit"),
+        ("undeclared", "PASS", "only declared tensors changed"),
+        ("leftovers", "ERROR", "left behind: a, b, c and 1 more"),
+        ("changes_something", "NO-OP", "the edit changes nothing but the precision of a, b, c"),
+    ]
+    beside = judged(changed=(), notes={"sidecars": True}).check("changes_something")
+    assert (beside.verdict, beside.sentence) == (Verdict.PASS, "runs beside the model")
+
+
+def test_a_check_is_plain_values_and_a_figure_that_is_not_finite_is_null_with_a_flag():
+    from editsafety.judging.checks import Check
+
+    for figure, kept, flag in ((None, None, False), (0.5, 0.5, False), (math.inf, None, True), (math.nan, None, True)):
+        assert Check("kept", Verdict.DAMAGED, "said", figure).as_json() == {
+            "check": "kept", "verdict": "DAMAGED", "figure": kept, "not_finite": flag, "sentence": "said",
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("figure", "before", "after", "verdict", "sentence"),
+    [
+        ("ratio", 2.0, 5.0, "WARN", "mine 2.5x (2 before, 5 after), expected at most 1x"),
+        ("ratio", 2.0, math.nan, "WARN", "mine is not finite (2 before, after the edit: 3 of 50 items are not finite), "
+         "expected at most 1x"),
+        ("drop", 2.5, 0.5, "WARN", "mine 2, expected at most 1"),
+        ("drop", 0.5, math.nan, "WARN", "mine is not finite (3 of 50 items are not finite), expected at most 1"),
+        ("before", 2.0, 0.5, "WARN", "mine 2, expected at most 1"),
+        ("after", 0.5, 2.0, "WARN", "mine 2, expected at most 1"),
+        ("after", None, 0.5, "PASS", "mine 0.5, expected at most 1"),
+        ("after", 0.5, None, "WARN", "thing of the edited model: no data for thing"),
+        ("drop", 0.5, None, "WARN", "thing of the edited model: no data for thing"),
+        ("ratio", None, 0.5, "ERROR", "thing of the unedited model: no data for thing"),
+        ("drop", None, 0.5, "ERROR", "thing of the unedited model: no data for thing"),
+        ("ratio", 0.0, 0.5, "ERROR", "thing of the unedited model: is 0, so nothing can be compared with it"),
+        ("ratio", -2.0, 0.5, "ERROR", "thing of the unedited model: is -2, so nothing can be compared with it"),
+    ],
+)  # fmt: skip
+def test_a_limit_is_told_with_its_figure_or_with_why_there_is_none(figure, before, after, verdict, sentence):
+    """It could only have warned; where the unedited model is what is wrong, that is an error all the same."""
+    limit = Threshold(measure="thing", figure=figure, pass_at_most=1.0, why="")
+    policy = Policy(name="p", case={"mine": limit}, group={})
+    found = {"thing": builders.measured("thing", after)}
+    one = builders.record("rome", "hard", 0, before={"thing": builders.measured("thing", before)}, after=found)
+    check = judge_case(policy, one).check("mine")
+    assert (check.verdict.value, check.sentence) == (verdict, sentence)
+
+
+def test_a_model_that_was_broken_before_is_told_from_an_even_guess():
+    before = {one: builders.measured(one, 500.0) for one in ("me_ppl", "ppl_even")}
+    check = judged(before=before, ratio=500.0 / builders.BASE).check("base_perplexity")
+    assert check.verdict is Verdict.ERROR
+    assert "base_perplexity 500 (a model that guesses evenly has 500: it was broken already before any edit)" in (
+        check.sentence
+    )
+
+
+def test_a_rate_that_nobody_measured_or_that_is_no_rate_is_never_a_pass():
+    bare = [builders.stepped(builders.record("rome", "hard", 0), found={})]
+    assert [(one.name, one.verdict.value, one.sentence) for one in judge_group(DEFAULT, bare)] == [
+        (name, limit.unjudged.value, f"{name}: {limit.measure} was not measured on any case")
+        for name, limit in DEFAULT.group.items()
+    ]
+    for value in (-0.1, 1.1):
+        check = rates([builders.record("rome", "hard", 0, takes=value)])["efficacy"]
+        assert (check.verdict, check.sentence) == (
+            Verdict.ERROR, "efficacy: efficacy is no rate, so it has no mean to judge",
+        )  # fmt: skip
+    for value in (0.0, 1.0):
+        assert rates([builders.record("rome", "hard", 0, takes=value)])["efficacy"].figure == value

@@ -11,6 +11,7 @@ from editsafety.judging.policy import Policy, Threshold
 from editsafety.judging.verdict import Verdict
 from editsafety.runs.case_record import Breaking, Failure, Step
 from editsafety.runs.measurement import Measurement
+from tests import builders
 from tests.builders import BASE, course, measured, probe, step
 
 DEFAULT = Policy.read("default")
@@ -237,3 +238,57 @@ def test_a_course_of_a_model_that_was_broken_before_is_an_error(even, verdict):
 def test_a_base_that_passes_makes_no_course_pass_that_has_no_limits():
     policy = DEFAULT.model_copy(update={"course": {}, "abilities": None})
     assert judge_case(policy, course(step(10))).verdict is Verdict.ERROR
+
+
+def test_what_an_editor_leaves_behind_at_any_step_is_an_error_and_named_once():
+    steps = [replace(step(10), leftovers=("b", "a")), step(20), replace(step(30), leftovers=("a", "c", "d"))]
+    found = judge_case(DEFAULT, course(*steps)).check("leftovers")
+    assert (found.verdict, found.sentence) == (Verdict.ERROR, "left behind: b, a, c and 1 more")
+    assert judge_case(DEFAULT, course(step(10))).check("leftovers") is None
+
+
+def test_a_healthy_course_is_told_with_every_figure_where_it_was_and_what_it_was_held_against():
+    steps = step(10, size=10), step(20, ratio=1.1, kept=0.9, growth=1.5, recent=0.96, size=20)
+    record = course(*steps, abilities=[UNEDITED[1]])
+    record = replace(record, steps=tuple(replace(one, found={**one.found, "nli": UNEDITED[1]}) for one in steps))
+    assert [(one.figure, one.sentence) for one in judge_case(DEFAULT, record).checks] == [
+        (None, "changed transformer.h.3.mlp.c_proj.weight"),
+        (pytest.approx(1.1), "perplexity 1.1x at worst, after 20 edits, expected at most 1.25x"),
+        (1.5, "norm_growth 1.5 at worst, after 20 edits, expected at most 2"),
+        (pytest.approx(29.2 / 30), "recent 0.97 on average over 20 edits, expected at least 0.9"),
+        (0.9, "kept 0.90 after 20 edits, expected at least 0.8"),
+        (0.0, "nli by 0.0 points (1.00 to 1.00, 0 noise floors) after 10 edits, expected at most 2 noise floors"),
+    ]
+
+
+def test_where_several_steps_lack_a_measurement_they_are_counted():
+    bare = [replace(one, found={n: m for n, m in one.found.items() if n != "kept"}) for one in (step(10), step(20))]
+    assert check("kept", *bare).sentence == "kept: kept of 2 steps: was not measured"
+    assert check("kept", *bare).verdict is DEFAULT.course["kept"].unjudged
+
+
+def test_how_far_a_course_came_is_told():
+    under_way = judge_case(DEFAULT, course(step(10), ended=""))
+    assert under_way.check("walked").sentence == "10 of 30 requests were written; run it again"
+    (bare,) = judge_case(DEFAULT, course(ended="")).checks
+    assert bare.sentence == "0 of 30 requests were written; run it again"
+    failure = Failure("editor", "rome failed: out of ideas")
+    stopped = judge_case(DEFAULT, course(step(10), ended="failed", failure=failure))
+    assert stopped.check("walked").sentence == "the course stopped after 10 of 30 requests: rome failed: out of ideas"
+
+
+def test_several_edits_that_broke_a_model_are_named_and_what_they_do_alone_only_where_it_is_known():
+    requests = tuple(builders.request("hard", i) for i in range(4))
+    broken = Breaking(17, requests, ratio=math.inf, ratio_before=1.03)
+    second = judge_case(DEFAULT, course(step(20, ratio=600.0), ended="collapsed", breaking=broken)).sentences[1]
+    names = "hardcf-0000, hardcf-0001, hardcf-0002 and 1 more"
+    assert second == f"hard sequential: edit 17 ({names}) broke the model: perplexity 1.03x before, not finite after"
+
+
+def test_what_does_not_pass_is_told_the_most_severe_first():
+    found = judge_case(DEFAULT, course(step(10, kept=0.1, growth=9.0, ratio=1.5)))
+    assert found.verdict is Verdict.DAMAGED
+    assert [one.split(": ")[1] for one in found.sentences] == ["DAMAGED", "WARN", "WARN"]
+    assert found.breaks_at is None
+    assert judge_case(DEFAULT, course(step(10), step(20, ratio=2.1))).breaks_at == 20
+    assert judge_case(DEFAULT, course(step(10), step(20, ratio=2.0))).breaks_at is None

@@ -1,13 +1,16 @@
 """Policy: an invalid limit is refused by name, before anything is loaded."""
 
 import math
+import re
 import textwrap
+from dataclasses import replace
 
 import pytest
 
 from editsafety.errors import UnknownNameError, UsageError
 from editsafety.judging.policy import Policy, Threshold
 from editsafety.judging.verdict import Verdict
+from editsafety.runs.settings import Settings
 
 LIMITS = """
 name: mine
@@ -141,3 +144,85 @@ def test_a_figure_is_spelled_on_its_own_side_of_the_limit():
     assert threshold.spelled(526.4) == "526.4"
     assert threshold.spelled(1.250001) == "1.250001"
     assert threshold.spelled(1.25 + 1e-12) == "1.250000000001"
+
+
+def test_the_policy_of_a_run_is_the_named_one_with_the_limit_that_was_asked_for(tmp_path):
+    own = read(tmp_path, f"{LIMITS}course:\n{LIMITS.splitlines()[3]}\n")
+    settings = Settings(("pocket-neo",), ("rome",), policy=str(tmp_path / "mine.yaml"))
+    assert Policy.of(settings) == own
+    for asked, passes in ((9.0, 1.25), (1.1, 1.1)):
+        moved = Policy.of(replace(settings, collapse_above=asked))
+        for limits in (moved.case, moved.course):
+            assert (limits["perplexity"].pass_at_most, limits["perplexity"].warn_at_most) == (passes, asked)
+        assert (moved.collapse, moved.group, moved.name) == (asked, own.group, "mine")
+    unlimited = read(tmp_path, LIMITS.replace("fails_as: COLLAPSE", "fails_as: DAMAGED"))
+    with pytest.raises(UsageError, match="policy mine has no limit on the ratio of me_ppl that fails as COLLAPSE"):
+        unlimited.with_collapse_above(3.0)
+
+
+@pytest.mark.parametrize(
+    ("even", "passes", "warns"), [(None, 1000, 2000), (500, 450, 450), (1500, 1000, 1350), (5000, 1000, 2000)]
+)
+def test_a_limit_is_never_past_its_share_of_what_an_even_guess_has(even, passes, warns):
+    limit = Threshold(
+        measure="me_ppl", figure="before", pass_at_most=1000, warn_at_most=2000, pass_at_most_of_even=0.9, why=""
+    )
+    within = limit.within_even(even)
+    assert (within.pass_at_most, within.warn_at_most) == (passes, warns)
+    assert limit.model_copy(update={"warn_at_most": None}).within_even(even).warn_at_most is None
+    plain = limit.model_copy(update={"pass_at_most_of_even": None})
+    assert plain.within_even(1.0) is plain
+
+
+@pytest.mark.parametrize(
+    "wrong", ["measure: me_ppl, figure: ratio", "measure: efficacy, figure: after", "measure: me_ppl, figure: after"]
+)
+def test_a_share_of_an_even_guess_is_of_a_perplexity_and_an_upper_limit(tmp_path, wrong):
+    limit = "pass_at_least: 1" if wrong.endswith("me_ppl, figure: after") else "pass_at_most: 1"
+    text = f"name: mine\ncase: {{a: {{{wrong}, {limit}, pass_at_most_of_even: 0.9, why: because}}}}\ngroup: {{}}\n"
+    said = "case.a: pass_at_most_of_even goes with pass_at_most, on me_ppl before or after an edit."
+    with pytest.raises(UsageError, match=re.escape(said)):
+        read(tmp_path, text)
+    fine = "measure: me_ppl, figure: after, pass_at_most: 1, pass_at_most_of_even: 0.9, why: because"
+    assert read(tmp_path, f"name: mine\ncase: {{a: {{{fine}}}}}\ngroup: {{}}\n").case["a"].pass_at_most_of_even == 0.9
+
+
+def test_a_limit_as_fine_as_the_noise_is_not_below_it(tmp_path):
+    policy = read(tmp_path, LIMITS)
+    policy.refuse_below_noise(0.25)
+    with pytest.raises(UsageError, match=r"perplexity passes up to 1.25x, .* differ by 2.51e-01"):
+        policy.refuse_below_noise(0.251)
+
+
+@pytest.mark.parametrize(
+    ("fails_as", "unjudged"),
+    [(Verdict.WARN, Verdict.WARN), (Verdict.DAMAGED, Verdict.ERROR), (Verdict.COLLAPSE, Verdict.ERROR)],
+)
+def test_what_cannot_be_judged_is_an_error_unless_it_could_only_have_warned(fails_as, unjudged):
+    limit = Threshold(measure="me_ppl", figure="ratio", pass_at_most=1, fails_as=fails_as, why="")
+    assert (limit.unjudged, limit.finds_collapse) == (unjudged, fails_as is Verdict.COLLAPSE)
+
+
+def test_a_lower_limit_warns_from_its_second_number_on_and_is_told_in_words():
+    limit = Threshold(
+        measure="m", figure="after", pass_at_least=0.9, warn_at_least=0.5, fails_as=Verdict.DAMAGED, why=""
+    )
+    assert [limit.verdict(x).value for x in (0.9, 0.89, 0.5, 0.49)] == ["PASS", "WARN", "WARN", "DAMAGED"]
+    assert limit.limit == "at least 0.9"
+    assert limit.spelled(0.8999, first="0.90") == "0.8999"
+    assert limit.spelled(math.inf) == limit.spelled(None) == "is not finite"
+
+
+def test_only_a_limit_that_the_suites_expect_may_be_left_out(tmp_path):
+    policy = read(tmp_path, LIMITS)
+    policy.expect_left_out("group", "locality", ["efficacy"])
+    for name in ("perplexity", "eficacy"):
+        said = f"policy mine has no group check '{name}'. Known: efficacy, kept."
+        with pytest.raises(UsageError, match=re.escape(said)):
+            policy.expect_left_out("group", name, ["efficacy", "kept"])
+
+
+def test_limits_on_the_unedited_model_are_those_on_what_was_before(tmp_path):
+    base = "{measure: me_ppl, figure: before, pass_at_most: 1000, fails_as: ERROR, why: because}"
+    policy = read(tmp_path, LIMITS.replace("case:", f"case:\n  base: {base}") + f"course:\n  other: {base}\n")
+    assert list(policy.on_base) == ["base", "other"]

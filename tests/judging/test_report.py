@@ -364,3 +364,66 @@ def test_a_base_that_was_broken_before_is_an_error_whatever_was_asked_for(asked)
     facts = RunFacts.of([JudgedCheck(asked), JudgedCheck(f"course {asked}")])
     assert report([broken], facts=facts).verdict is Verdict.ERROR
     assert report([record("rome", "hard", 0)], facts=facts).verdict is Verdict.PASS
+
+
+def test_what_stands_in_the_way_of_an_editor_as_a_whole_is_told_under_its_name():
+    found = facts(Drifted("pocket-neo", "rome"), Problem("pocket-neo", "rome", "rome needs a covariance."))
+    made = report([record("rome", "hard", 0)], lacking=[builders.case_of("rome", "hard", 1)], facts=found)
+    assert [(one.name, one.verdict, one.sentence) for one in made.groups[0].checks["all"]] == [
+        ("restore", Verdict.ERROR, "the model's fingerprint had changed after the last case"),
+        ("prepared", Verdict.ERROR, "rome needs a covariance."),
+    ]
+    order = facts(OrderFacts("pocket-neo", "rome", 2, (), "key"))
+    (check,) = report([record("rome", "hard", 0)], facts=order).groups[0].checks["all"]
+    assert (check.name, check.verdict) == ("order", Verdict.PASS)
+
+
+def test_a_control_that_is_no_part_of_the_session_hides_no_later_one():
+    made = controlled(rome=[])
+    plan = controlled().plan
+    kept = {r.case: r for r in (record("ft", "hard", 0), *CONTROLS["c_rome"], *CONTROLS["noop"])}
+    assert [one.editor for one in RunReport.of(plan, DEFAULT, kept, RunFacts()).controls] == ["c_rome", "noop"]
+    problem = Problem("pocket-neo", "rome", "rome needs a second moment.")
+    tried = untried(rome=[], facts=facts(problem))
+    assert [one.editor for one in tried.controls] == ["rome", "c_rome", "noop"]
+    assert [one.editor for one in made.controls] == ["c_rome", "noop"]
+
+
+def test_editors_stand_worst_first_over_cases_and_courses_together():
+    cases = [builders.case_of(editor, "hard", 0) for editor in ("ft", "memit")]
+    kept = {case.id: record(case.editor, "hard", 0, ratio=1.5 if case.editor == "memit" else 1.0) for case in cases}
+    kept[COURSES[0].id] = replace(course(step(10, ratio=9.0)), case=COURSES[0].id)
+    made = RunReport.of(builders.plan(cases), DEFAULT, kept, RunFacts(), planned=[*cases, COURSES[0]])
+    assert made.standing == [
+        ("pocket-neo", "rome", Verdict.COLLAPSE),
+        ("pocket-neo", "memit", Verdict.WARN),
+        ("pocket-neo", "ft", Verdict.PASS),
+    ]
+    assert made.blocks == (("pocket-neo", "ft"), ("pocket-neo", "memit"), ("pocket-neo", "rome"))
+
+
+def test_a_report_on_one_group_alone_has_its_model_its_editor_and_no_command_for_a_case():
+    group = report([record("rome", "hard", 0), record("rome", "hard", 1, ratio=9.0)]).groups[0]
+    model = replace(builders.FACTS.models["pocket-neo"], source="some/folder")
+    made = RunReport.alone(DEFAULT, group, model, builders.FACTS)
+    assert (made.groups, made.controls, made.courses, made.policy) == ((group,), (), (), DEFAULT)
+    assert (made.plan.settings.models, made.plan.settings.editors) == (("some/folder",), ("rome",))
+    assert made.facts.models == {"pocket-neo": model}
+    assert made.commands == {"pocket-neo-rome-hardcf-0000": "", "pocket-neo-rome-hardcf-0001": ""}
+    assert (made.verdict, made.worst.record.case) == (Verdict.COLLAPSE, "pocket-neo-rome-hardcf-0001")
+
+
+def test_an_interruption_exits_with_2_only_where_the_run_was_stopped_on_purpose():
+    made = report([record("rome", "hard", 0)], interrupted=True)
+    stopped = replace(made, facts=replace(made.facts, ended=replace(made.facts.ended, stopped=True)))
+    assert (made.exit_code, stopped.exit_code, replace(stopped, interrupted=False).exit_code) == (13, 2, 0)
+    assert made.parts[-1].sentences == ("INCOMPLETE: the run was interrupted",)
+
+
+def test_a_course_that_could_not_be_walked_is_told_with_its_reason():
+    plan = replace(builders.plan([]), courses=tuple(COURSES))
+    kept = {COURSES[0].id: replace(course(step(30)), case=COURSES[0].id)}
+    found = facts(Problem("pocket-neo", "rome", "rome needs a covariance."))
+    made = RunReport.of(plan, DEFAULT, kept, found, planned=COURSES)
+    assert made.gaps == (f"{COURSES[1].id}: ERROR: rome needs a covariance.",)
+    assert told(made) == [("pocket-neo-rome", Verdict.ERROR), ("run", Verdict.PASS)]

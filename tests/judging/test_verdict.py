@@ -32,3 +32,7 @@ def test_exit_codes_are_those_that_are_documented():
 def test_every_verdict_says_what_it_means_and_every_failure_what_to_do():
     assert all(verdict.meaning for verdict in Verdict)
     assert all(verdict.advice for verdict in Verdict if verdict.fails)
+
+
+def test_only_a_pass_needs_no_advice():
+    assert {verdict: verdict.advice for verdict in Verdict if not verdict.advice} == {Verdict.PASS: ""}

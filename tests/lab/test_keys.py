@@ -50,6 +50,20 @@ def test_every_case_has_a_key_of_its_own(paths: dict[str, str], tmp_path: Path) 
     assert found.of(one) == found.of(replace(one)) == keys(paths, tmp_path / "other").of(one)
 
 
+def test_a_key_is_worked_out_once_for_thousands_of_questions_and_anew_for_other_weights(
+    paths: dict[str, str], tmp_path: Path
+) -> None:
+    facts = [FACTS]
+    found = CaseKeys(world.plan(paths, "Nudge"), Store(tmp_path / "store.sqlite"), lambda model: facts[-1])
+    (case, *_) = cases(paths)
+    assert found.of(case) is found.of(case)
+    before = found.of(case)
+    facts.append(replace(FACTS, fingerprint="e" * 64))
+    assert found.of(case) == before
+    found.forget()
+    assert found.of(case) != before
+
+
 def test_settings_that_can_change_a_result_are_in_the_key(paths: dict[str, str], tmp_path: Path) -> None:
     (case, *_) = cases(paths)
     texts = Path(paths["texts"])

@@ -150,6 +150,7 @@ LEFT = {
     "Deafens": "what the tokenizer makes of a test sentence changed",
     "Scribbles": "the thread 'scribbler' goes on (",
 }
+SOON = ("HooksAGradient", "PatchesAFunction", "Deafens", "Scribbles")  # one of each kind of place
 
 
 @pytest.fixture
@@ -181,7 +182,9 @@ def course(found: Lab) -> Case:
     return Case(model, editor, "hard", rows, Schedule("sequential", every=1))
 
 
-@pytest.mark.parametrize("editor", LEFT)
+@pytest.mark.parametrize(
+    "editor", [pytest.param(name, marks=() if name in SOON else pytest.mark.thorough) for name in LEFT]
+)
 def test_it_is_named_and_the_next_cases_of_this_and_of_another_editor_are_those_of_a_fresh_process(
     paths: dict[str, str], tmp_path: Path, editor: str
 ) -> None:

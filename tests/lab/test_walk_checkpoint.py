@@ -48,7 +48,7 @@ def bench() -> Bench:
 
 ALWAYS = ("rome", "ft", "memit", "alphaedit", "grace")  # with and without a carry, deltas of every kind, a sidecar
 OTHERS = ("mend", "prune(rome)", "wise", "ike", "serac")
-REAL = (*ALWAYS, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS))
+REAL = (*ALWAYS, *(pytest.param(name, marks=pytest.mark.thorough) for name in OTHERS))
 
 
 class Louder(Sidecar):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from editsafety.errors import DataError
-from editsafety.measures.answers import Question, ask, expecting, says
+from editsafety.measures.answers import says
+from editsafety.measures.questions import Question, ask, expecting
 from editsafety.model.handle import Batch, ModelHandle
 from editsafety.model.scoring import continuations
 from tests import tiny
@@ -144,15 +147,15 @@ def test_words_that_a_model_forbids_itself_are_no_defect(handle: ModelHandle) ->
 def test_an_answer_that_stops_inside_a_character_goes_on_until_it_is_whole(handle: ModelHandle, script: Script) -> None:
     script(handle, {"Ashurn works as a": " farmer\N{RIGHT SINGLE QUOTATION MARK}s"})  # three bytes, three tokens
     question = expecting(handle, "Ashurn works as a", "farmer", "here")
-    (half,) = ask(handle, [question])
-    (whole,) = ask(handle, [question], whole_characters=True)
+    (half,) = ask(handle, [replace(question, whole_characters=False)])
+    (whole,) = ask(handle, [question])
     assert half == " farmer\ufffd"
     assert str(whole).startswith(" farmer\N{RIGHT SINGLE QUOTATION MARK}")
 
 
 def test_a_letter_of_several_bytes_continues_the_word(handle: ModelHandle, script: Script) -> None:
     script(handle, {"Ashurn works as a": " farmeré"})
-    (answer,) = ask(handle, [expecting(handle, "Ashurn works as a", "farmer", "here")], whole_characters=True)
+    (answer,) = ask(handle, [expecting(handle, "Ashurn works as a", "farmer", "here")])
     assert answer is not None
     assert not says(answer, "farmer")
 

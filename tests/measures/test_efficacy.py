@@ -125,3 +125,48 @@ def test_behind_a_chat_prompt_the_answer_is_the_one_that_begins_right_there(
     assert (found["target_probability"].value or 0.0) > 0.97
     script(handle, {chat.filled.rstrip(): " teacher."})
     assert by_name(efficacy.MEASURE(handle, Inputs((chat,))))["efficacy"].value == 0.0
+
+
+def test_what_could_not_be_asked_has_its_reason_and_every_figure_its_unit_and_version(handle: ModelHandle) -> None:
+    nothing = by_name(efficacy.MEASURE(handle, Inputs()))
+    assert {name: one.reason for name, one in nothing.items()} == {
+        **dict.fromkeys(efficacy.MEASURE.gives, "no requests"),
+        "efficacy_prefixed": "no prefixes were given",
+        "efficacy_pairwise": "no request has a target_true",
+    }
+    assert {name: (one.unit, one.version) for name, one in nothing.items()} == {
+        **dict.fromkeys(efficacy.MEASURE.gives, ("rate", 2)), "target_probability": ("probability", 2),
+    }  # fmt: skip
+    some = by_name(efficacy.MEASURE(handle, ALL))
+    assert {name: len(one.answers) for name, one in some.items() if one.answers} == {"efficacy": 3, "efficacy_wild": 3}
+    assert some["efficacy"].version == 2
+
+
+def test_prefixes_are_asked_in_place_of_the_bare_prompt_each_with_its_request(
+    handle: ModelHandle, script: Script
+) -> None:
+    prefixes = ("A baker. ", "The flute. ", "x y. ")
+    said = {prefix + one.filled: f" {one.target_new}." for prefix, one in zip(prefixes, ALL.requests, strict=True)}
+    del said[prefixes[1] + SECOND.filled]
+    found = by_name(efficacy.MEASURE(script(handle, said), replace(ALL, prefixes=prefixes)))
+    assert found["efficacy_prefixed"].items == (1.0, 0.0, 1.0)
+    assert [one.strip(".") for one in found["efficacy_prefixed"].answers] == [" teacher", "", " baker"]
+    assert found["efficacy"].items == (0.0, 0.0, 0.0)
+
+
+def test_a_word_that_goes_on_with_a_letter_of_several_bytes_is_another_word(
+    handle: ModelHandle, script: Script
+) -> None:
+    """One token more than the target is asked for, which holds a part of the letter only: the answer goes on."""
+    one = tiny.request("one", rephrasings=["Ashurn is a"])
+    script(handle, {"Ashurn is a": " teacheré", f"A baker. {one.filled}": " teacheré"})
+    (general,) = generalisation.MEASURE(handle, Inputs((one,)))
+    assert (general.value, general.answers[0][:9]) == (0.0, " teacheré")
+    found = by_name(efficacy.MEASURE(handle, Inputs((one,), prefixes=("A baker. ",))))
+    assert found["efficacy_prefixed"].value == 0.0
+
+
+def test_a_rephrasing_that_does_not_fit_is_named_with_its_request_and_place(handle: ModelHandle) -> None:
+    long = tiny.request("long", rephrasings=["Ashurn is a", "x " * handle.context])
+    with pytest.raises(DataError, match=r"^request 'long', rephrasing 2: "):
+        generalisation.MEASURE(handle, Inputs((long,)))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pytest
 import torch
 
 from editsafety import measures
 from editsafety.errors import DataError
-from editsafety.measures import Inputs
+from editsafety.measures import Inputs, _fluency, generation
 from editsafety.measures.generation import MEASURE
 from editsafety.model.generation import generate
 from editsafety.model.handle import ModelHandle
@@ -72,3 +75,52 @@ def test_a_prompt_that_leaves_no_room_is_refused_by_its_name(handle: ModelHandle
 def test_a_long_prompt_still_gets_some_text(handle: ModelHandle) -> None:
     long = tiny.request("long", prompt="x" * 150 + " {} is")
     assert measured(handle, long)["longest_run"].value is not None
+
+
+def test_a_token_that_ends_a_text_is_one_like_any_other(handle: ModelHandle) -> None:
+    end = handle.tokenizer.eos_token_id
+    with torch.no_grad():
+        stuck(handle).model.transformer.ln_f.bias.copy_(100 * handle.model.transformer.wte.weight[end])
+    found = measured(handle, REQUESTS[0])
+    assert found["longest_run"].value == 100 - len(handle.ids(REQUESTS[0].filled))
+
+
+def bits(rows: list[tuple[str, ...]]) -> float:
+    """Shannon entropy of what is in the list, written out."""
+    return -sum(rows.count(one) / len(rows) * math.log2(rows.count(one) / len(rows)) for one in set(rows))
+
+
+def test_every_figure_is_that_of_the_text_by_hand(handle: ModelHandle) -> None:
+    found = measured(handle)
+    for place, text in enumerate(found["fluency"].answers):
+        words = _fluency.words(text)
+        pairs, triples = list(itertools.pairwise(words)), list(zip(words, words[1:], words[2:], strict=False))
+        assert found["fluency"].items[place] == pytest.approx((2 / 3 * bits(pairs) + 4 / 3 * bits(triples)) / 2)
+        assert found["repetition"].items[place] == pytest.approx(1 - len(set(triples)) / len(triples))
+        assert found["unigram_entropy"].items[place] == pytest.approx(_fluency.unigram_entropy([text]))
+    assert {name: (one.unit, one.n, one.version) for name, one in found.items()} == {
+        "fluency": ("bits", 2, 1), "repetition": ("share", 2, 1), "longest_run": ("tokens", 2, 1),
+        "unigram_entropy": ("share", 2, 1),
+    }  # fmt: skip
+    assert [name for name, one in found.items() if one.answers] == ["fluency"]
+
+
+def test_a_text_of_a_single_word_has_no_fluency_and_that_is_no_defect(handle: ModelHandle) -> None:
+    letter = handle.ids("x", special=False)[0]
+    with torch.no_grad():
+        stuck(handle).model.transformer.ln_f.bias.copy_(100 * handle.model.transformer.wte.weight[letter])
+    one = tiny.request(prompt="{}", subject="x", rephrasings=[], neighbours=[])
+    found = measured(handle, one)
+    for name in ("fluency", "repetition"):
+        assert (found[name].reason, found[name].broken) == ("no text is long enough", False)
+    assert (found["unigram_entropy"].value, found["longest_run"].value) == (0.0, 99.0)
+    assert {one.reason for one in MEASURE(handle, Inputs())} == {"no requests"}
+
+
+@pytest.mark.parametrize(("prompt", "wanted"), [(40, 60), (75, 25), (90, 25), (231, 25)])
+def test_a_text_has_a_hundred_tokens_with_its_prompt_and_at_least_25_behind_it(
+    handle: ModelHandle, prompt: int, wanted: int
+) -> None:
+    assert generation._length(handle, REQUESTS[0], prompt) == wanted
+    with pytest.raises(DataError, match="232 tokens leave no room for a text of 25; tiny-gpt2 takes 256 in all"):
+        generation._length(handle, REQUESTS[0], 232)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from editsafety.edits.edit import Edit
-from editsafety.errors import UsageError
+from editsafety.errors import DataError, UsageError
 from editsafety.measures import Inputs, locality
 from editsafety.measures._phrases import phrase
 from editsafety.model.handle import Batch, ModelHandle
@@ -67,6 +67,7 @@ def test_locality_is_the_share_of_unchanged_answers(handle: ModelHandle, edit: E
         (" Kelmar in Dorvan.", " Kelmar in Velland.", ""),  # of an answer that the data does not give
         (" St. Kelmar.", " St. Ostrin.", "baker"),
         (" 10.20 numbers", " 10.30 numbers", "1"),
+        (" Kelmar, Dorvan.", " Kelmar, Velland.", "Kelmar, Dorvan"),  # an answer that holds a mark itself
         (" farm.", " farmer.", "farm"),  # the data's answer, and a word that only begins with it
     ],
 )
@@ -194,3 +195,36 @@ def test_answers_to_other_questions_are_refused(handle: ModelHandle, edit: Edit)
     before = measured(handle, Inputs(requests=(FIRST,)))
     with pytest.raises(UsageError, match="2 neighbours, but 1 answers"):
         locality.MEASURE(handle, replace(ASKED, edit=edit, before=before))
+
+
+def test_a_figure_of_locality_tells_its_version_and_where_nothing_can_be_asked_why(handle: ModelHandle) -> None:
+    bare = Inputs((tiny.request(neighbours=[]),))
+    for inputs, reason in ((Inputs(), "no request has neighbours"), (bare, "no request has neighbours")):
+        for name, found in measured(handle, inputs).items():
+            assert found == Measurement.missing(name, 2, "rate", reason)
+    whole = measured(handle, ASKED)
+    assert {(one.version, one.unit, one.n, len(one.answers)) for one in whole.values()} == {(2, "rate", 2, 2)}
+
+
+def test_a_neighbour_that_does_not_fit_is_named_with_its_request_and_place(handle: ModelHandle) -> None:
+    long = tiny.request("here", neighbours=[PROMPT, "x " * handle.context])
+    with pytest.raises(DataError, match=r"^request 'here', neighbour 2: "):
+        measured(handle, Inputs((long,)))
+
+
+def test_a_model_that_breaks_gives_no_answer_where_it_broke_and_the_others_count(
+    handle: ModelHandle, edit: Edit
+) -> None:
+    before, run = measured(handle, ASKED), handle.logits
+    capital = handle.ids("The capital")[:2]
+
+    def logits(batch: Batch) -> object:
+        scores = run(batch)
+        for row, ids in enumerate(batch.ids.tolist()):
+            if ids[:2] == capital:
+                scores[row] = float("nan")
+        return scores
+
+    handle.logits = logits  # type: ignore[method-assign, assignment]
+    for found in measured(handle, replace(ASKED, edit=edit, before=before)).values():
+        assert (found.value, found.broken, found.items) == (None, True, (1.0, None))

@@ -180,3 +180,61 @@ def test_no_special_token_is_part_of_a_text(family: str, spelling: str) -> None:
     measured(handle)
     assert seen
     assert not set(seen) & set(handle.tokenizer.all_special_ids)
+
+
+@pytest.mark.parametrize("count", [2, len(TEXTS)])
+def test_the_error_of_the_token_weighted_mean_takes_texts_as_what_was_sampled(handle: ModelHandle, count: int) -> None:
+    """That of a ratio of sums, sum(nats) / sum(tokens), from its residuals per text (Cochran 1977, 2.11)."""
+    nats = [by_hand(handle, text) for text in TEXTS[:count]]
+    tokens = sum(len(row) for row in nats)
+    mean = sum(sum(row) for row in nats) / tokens
+    residuals = [sum(row) - mean * len(row) for row in nats]
+    error = math.sqrt(count / (count - 1) * sum(one**2 for one in residuals)) / tokens
+    found = measured(handle, TEXTS[:count])
+    assert found["nll_per_token"].stderr == pytest.approx(error, rel=1e-4)
+    assert found["ppl_token_weighted"].stderr == pytest.approx(error * math.exp(mean), rel=1e-4)
+    assert found["me_ppl"].stderr is not None
+    for name in ("ppl_median", "ppl_worst", "ppl_even"):
+        assert found[name].stderr is None
+        assert found[name].items == ()
+
+
+def test_every_figure_tells_how_many_texts_it_is_of_and_in_which_unit(handle: ModelHandle) -> None:
+    whole = measured(handle, TEXTS[:3])
+    assert {name: one.unit for name, one in whole.items()} == {
+        **dict.fromkeys(MEASURE.gives, "perplexity"), "nll_per_token": "nat",
+    }  # fmt: skip
+    sure_of_the_wrong_token(handle, 800.0)
+    past = measured(handle, TEXTS[:3])
+    assert {one.n for one in (*whole.values(), *past.values())} == {3}
+    assert {name: one.unit for name, one in past.items()} == {name: one.unit for name, one in whole.items()}
+    assert whole["ppl_even"].value == past["ppl_even"].value == handle.model.config.vocab_size
+    assert past["me_ppl"].reason == "the perplexity overflows: text 1 is at 800.0 nats per token"
+    assert (past["nll_per_token"].stderr, past["ppl_token_weighted"].stderr) == (pytest.approx(0.0), None)
+
+
+def test_without_texts_there_is_a_reason_for_each_figure(handle: ModelHandle) -> None:
+    assert {(one.value, one.reason, one.n) for one in measured(handle, ()).values()} == {(None, "no texts", 0)}
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ("x", "text 1 of 1 has 1 token(s), perplexity on tiny-gpt2 needs 2 to 256: 'x'. Leave it out."),
+        ("x " * 200, "Nothing is cut off silently: split it or leave it out."),
+    ],
+)
+def test_a_refused_text_is_told_with_its_beginning_and_what_to_do(handle: ModelHandle, bad: str, said: str) -> None:
+    with pytest.raises(DataError) as error:
+        measured(handle, (bad,))
+    assert str(error.value).endswith(said)
+    assert f"{bad[:60]!r}. " in str(error.value)
+
+
+def test_a_text_as_long_as_the_context_is_scored_and_one_of_two_tokens(handle: ModelHandle) -> None:
+    full = handle.tokenizer.decode([7] * handle.context)
+    assert len(handle.ids(full, special=False)) == handle.context
+    pair = handle.tokenizer.decode([7, 8])
+    assert measured(handle, (full, pair))["me_ppl"].items == pytest.approx(
+        [math.exp(statistics.mean(by_hand(handle, text))) for text in (full, pair)], rel=1e-4
+    )

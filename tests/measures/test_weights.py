@@ -224,3 +224,58 @@ def test_a_tensor_of_a_sidecar_that_is_not_finite_is_a_finding(handle: ModelHand
         edit = Edit("test", ("a",), handle.identity, sidecars=(Remembers(second),))
         found = {one.name: one for one in MEASURE(handle, Inputs(edit=edit))}["weights_finite"]
         assert (found.value, found.broken, found.items) == (whole, whole == 0.0, (1.0, whole))
+
+
+def test_every_figure_is_told_with_its_items_and_how_many_weights_it_is_of(handle: ModelHandle) -> None:
+    """Two weights, one of which had been all zero: where there is nothing to compare with, there is no item."""
+    zero, other = (handle.mlp_out(layer).parameter for layer in (0, 2))
+    with torch.no_grad():
+        handle.model.get_parameter(zero).zero_()
+    old = handle.model.get_parameter(other).detach().double()
+    ones = torch.zeros(tiny.INNER, tiny.WIDTH)
+    ones[0, :4] = 0.25  # norm 1/2, of rank one
+    found = measured(handle, Replace(zero, ones), Replace(other, (old * 1.5).float()))
+    entries = tiny.INNER * tiny.WIDTH
+    norm, half = float(old.norm()), float((old / 2).norm())
+    spectral = float(torch.linalg.svdvals(old / 2)[0])
+    expect = {
+        "delta_norm": (math.hypot(0.5, half), (0.5, half)),
+        "delta_relative": (half / norm, (None, half / norm)),
+        "delta_per_entry": (max(0.5, half) / entries, (0.5 / entries, half / entries)),
+        "delta_large_share": ((4 + entries) / (2 * entries), (4 / entries, 1.0)),
+        "spectral_norm": (max(0.5, spectral), (0.5, spectral)),
+        "norm_growth": (1.5, (None, 1.5)),
+        "weights_finite": (1.0, (1.0, 1.0)),
+    }
+    for name, (value, items) in expect.items():
+        assert found[name].value == pytest.approx(value, rel=1e-5), name
+        pairs = zip(found[name].items, items, strict=True)
+        assert all(a == b if b is None else a == pytest.approx(b, rel=1e-5) for a, b in pairs), name
+        assert found[name].n == 2, name
+    small = measured(handle, Replace(zero, ones * 1e-3))
+    assert small["spectral_norm"].value == pytest.approx(0.5e-3, rel=1e-5)
+    assert (small["delta_relative"].n, small["norm_growth"].reason) == (1, "every changed weight was all zero")
+
+
+def test_an_edit_that_changes_no_weight_lets_none_grow(handle: ModelHandle) -> None:
+    found = MEASURE(handle, Inputs(edit=nothing("test", ("a",), handle.identity)))
+    by_name = {one.name: one for one in found}
+    assert by_name["norm_growth"] == Measurement("norm_growth", 1, "ratio", 1.0, n=1)
+    assert by_name["weights_finite"] == Measurement("weights_finite", 1, "bool", 1.0, n=0)
+    for name in ("delta_norm", "delta_relative", "delta_per_entry", "delta_large_share", "spectral_norm"):
+        assert (by_name[name].reason, by_name[name].n, by_name[name].broken) == ("the edit changes no weight", 0, False)
+
+
+@pytest.mark.parametrize("share", [0.0769, 0.0771])
+def test_an_entry_is_large_past_77_thousandths_of_its_weight(handle: ModelHandle, share: float) -> None:
+    name = handle.mlp_out(1).parameter
+    new = handle.model.get_parameter(name).detach() * (1 - share)
+    assert measured(handle, Replace(name, new))["delta_large_share"].value == float(share > 0.077)
+
+
+def test_a_vector_and_the_weights_of_a_convolution_have_norms_too(handle: ModelHandle) -> None:
+    name = handle.mlp_out(1).parameter.replace("weight", "bias")
+    old = handle.model.get_parameter(name).detach()
+    found = measured(handle, Replace(name, old * 3))
+    assert found["spectral_norm"].value == pytest.approx(float((2 * old).norm()), rel=1e-5)
+    assert found["delta_norm"].value == pytest.approx(float((2 * old).norm()), rel=1e-5)

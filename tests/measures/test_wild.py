@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from editsafety.measures import Inputs, efficacy
-from editsafety.measures.answers import expecting, hear_out, until_stop
+from editsafety.measures.answers import until_stop
+from editsafety.measures.questions import ask, expecting, hear_out
 from editsafety.model.handle import Batch, ModelHandle
 from editsafety.runs.measurement import Measurement
 from tests import tiny
@@ -93,18 +94,16 @@ def test_an_expected_answer_that_stops_at_once_is_heard_out_in_one_pass(handle: 
         return scripted(batch)
 
     handle.logits = logits  # type: ignore[method-assign]
-    (answer,) = hear_out(handle, [expecting(handle, PROMPT, TARGET, "here")], [TARGET], most=20)
+    (answer,) = hear_out(handle, [expecting(handle, PROMPT, TARGET, "here", most=20)])
     assert (answer.begun, answer.whole, answer.stopped) == (" teacher.", " teacher", True)
     assert len(passes) == 1
 
 
 def test_hearing_out_does_not_change_how_an_answer_begins(handle: ModelHandle) -> None:
     requests = (ONE, tiny.request("two", subject="Mirel", target_new="farmer"))
-    asked = [expecting(handle, one.filled, one.target_new, one.id) for one in requests]
-    heard = hear_out(handle, asked, [one.target_new for one in requests], most=20)
-    from editsafety.measures.answers import ask
-
-    assert [one.begun for one in heard] == ask(handle, asked, whole_characters=True)
+    asked = [expecting(handle, one.filled, one.target_new, one.id, most=20) for one in requests]
+    heard = hear_out(handle, asked)
+    assert [one.begun for one in heard] == ask(handle, asked)
 
 
 def test_the_end_of_the_context_is_the_end_of_an_answer(handle: ModelHandle, script: Script) -> None:

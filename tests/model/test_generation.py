@@ -32,7 +32,7 @@ def handle() -> ModelHandle:
     return tiny.handle("gpt2")
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", tiny.by_family())
 def test_the_cache_changes_no_token(family: str) -> None:
     handle = tiny.handle(family)  # sliding windows are 16 tokens: the texts are longer
     ids = [handle.ids(prompt) for prompt in PROMPTS]

@@ -8,7 +8,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+import xdist.plugin
 
+from editsafety import plugin
 from editsafety.shipped import shipped
 from tests.system import world
 
@@ -196,18 +198,46 @@ def test_each_worker_gets_one_of_the_gpus_that_the_caller_made_visible(monkeypat
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")  # so that it is put back afterwards
 
 
-def test_as_many_workers_as_gpus_unless_the_cpu_is_asked_for(pytester, paths, monkeypatch):
+@pytest.mark.parametrize(
+    ("visible", "count", "expected"),
+    [(None, 2, ["0", "1"]), ("4, 6", 8, ["4", "6"]), ("GPU-abc", 1, ["GPU-abc"]), ("", 2, []), ("0,-1,1", 2, ["0"])],
+)
+def test_the_visible_gpus_are_those_that_the_caller_named(monkeypatch, visible, count, expected):
     import torch
 
-    from editsafety import plugin
+    from editsafety.plugin.workers import visible_gpus
 
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    options = world.options(paths, "Nudge")
-    config = pytester.parseconfigure(*options, "-p", "no:cacheprovider")
-    assert plugin.pytest_xdist_auto_num_workers(config) is None
-    config = pytester.parseconfigure(*options[:-1], "--editsafety-device=cuda", "-p", "no:cacheprovider")
-    assert plugin.pytest_xdist_auto_num_workers(config) == 3
-    assert plugin.pytest_xdist_auto_num_workers(pytester.parseconfigure("-p", "no:cacheprovider")) is None
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert visible_gpus() == expected
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(3, 3), (1, 0)])
+def test_auto_asks_for_workers_when_xdist_does_and_one_line_says_why(
+    pytester, paths, monkeypatch, capsys, cores, workers
+):
+    """xdist asks before pytest is configured; a single worker would only be a second process."""
+    from editsafety.lab import worker_count
+
+    monkeypatch.setattr(worker_count, "usable_cores", lambda: cores)
+    monkeypatch.setattr("sys.__stderr__", None)
+    config = pytester.parseconfig(*world.options(paths, "Nudge"), "-n", "auto")
+    xdist.plugin.pytest_cmdline_main(config)
+    assert config.option.numprocesses == workers
+    assert config.option.tx == ["popen"] * workers
+    said = capsys.readouterr().err
+    assert said.startswith(f"-n auto: {cores} worker{'' if cores == 1 else 's'}: one for each of {cores} core")
+    assert said.count("\n") == 1
+
+
+def test_auto_says_nothing_when_quiet_and_leaves_other_runs_of_pytest_alone(pytester, paths, capsys):
+    config = pytester.parseconfig(*world.options(paths, "Nudge"), "--editsafety-quiet")
+    assert plugin.pytest_xdist_auto_num_workers(config) is not None
+    assert plugin.pytest_xdist_auto_num_workers(pytester.parseconfig()) is None
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,19 @@ def test_what_is_measured_is_what_the_model_handed_over_measures(family, tmp_pat
     assert whole.step.changed == whole.step.declared == (found.changes[0].name,)
 
 
+@pytest.mark.parametrize("family", tiny.ROWLESS)
+def test_a_model_of_a_family_without_a_row_is_examined_like_any_other(family, tmp_path, policy):
+    changed = next(name for name, one in tiny.model(family).named_parameters() if ".1." in name and one.ndim >= 2)
+    place = folder(tmp_path, lambda model: model.get_parameter(changed).mul_(1.01), family)
+    found = judged(tiny.handle(family), place, policy, REQUESTS)
+    assert [change.name for change in found.changes] == [changed]
+    assert found.changes[0].relative == pytest.approx(0.01, rel=1e-3)
+    alone = ModelHandle.load(place)
+    for one in measures.load("perplexity")(alone, Inputs(texts=TEXTS)):
+        assert found.records[0].after[one.name].value == pytest.approx(one.value, rel=1e-6)
+    assert all(record.failure is None for record in found.records)
+
+
 def test_a_saved_edit_and_the_checkpoint_it_was_applied_to_come_to_the_same(tmp_path, policy):
     handle = tiny.handle("gpt2")
     edit = nudge(handle, size=0.05, rank=2)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import pytest
 from scipy import stats
 
-from editsafety.judging.alarms import Alarm, prediction
 from editsafety.research.surrogate import SPANS, Observation, correlation, of_cases, of_courses, studies
 from editsafety.runs.case_record import CaseRecord, Failure, Step
 from editsafety.runs.measurement import Measurement
@@ -119,60 +118,6 @@ def test_a_perfect_correlation_has_no_interval() -> None:
     found = correlation(seen([1.0, 2.0, 3.0, 4.0], [4, 3, 2, 1]), "piqa", "spearman")
     assert found.value == -1.0
     assert found.low is found.high is None
-
-
-def test_the_area_counted_by_hand() -> None:
-    found = prediction("delta_norm", "above", [3, 5, 5, 8, 9], [1, 2, 3, 4, 5, 6])
-    # pairs won: 3 beats 1, 2 and ties 3; each 5 beats four and ties one; 8 and 9 beat all six
-    assert found.auc == pytest.approx((2.5 + 4.5 + 4.5 + 6 + 6) / 30)
-    # cut at 4.5: recall 4/5, false alarms 2/6, J 0.467; cut at 7: 2/5; cut at 2.5: 1 - 4/6; so 4.5
-    assert found.threshold == 4.5
-    assert found.precision == pytest.approx(4 / 6)
-    assert found.recall == pytest.approx(4 / 5)
-    assert found.gap is None
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_area_is_that_of_mann_and_whitney_and_turns_over_with_the_direction(seed: int) -> None:
-    draw = random.Random(seed)
-    bad = [float(draw.randint(2, 9)) for _ in range(12)]
-    good = [float(draw.randint(0, 6)) for _ in range(30)]
-    up, down = prediction("s", "above", bad, good), prediction("s", "below", bad, good)
-    assert up.auc == pytest.approx(stats.mannwhitneyu(bad, good).statistic / (12 * 30))
-    assert (up.auc or 0) + (down.auc or 0) == pytest.approx(1)
-    best = max(sum(b > cut for b in bad) / 12 - sum(g > cut for g in good) / 30 for cut in [x + 0.5 for x in range(10)])
-    assert up.threshold is not None
-    assert sum(b > up.threshold for b in bad) / 12 - sum(g > up.threshold for g in good) / 30 == pytest.approx(best)
-
-
-def test_a_perfect_separation_is_said_with_its_gap() -> None:
-    found = prediction("|denominator|", "below", [0.001, 0.002, 0.003, 0.01, 0.02], [1.0, 1.2, 1.1, 1.6, 1.3])
-    assert (found.auc, found.precision, found.recall) == (1, 1, 1)
-    assert found.gap == (1.0, 0.02)
-    assert found.threshold == pytest.approx(0.51)
-    assert found.alarm == Alarm("|denominator|", "below", pytest.approx(0.51))
-
-
-def test_too_few_of_a_class_and_a_constant_signal_have_reasons() -> None:
-    few = prediction("s", "above", [9, 9, 9, 9], [1] * 50)
-    assert few.auc is few.threshold is None
-    assert few.reason == "4 collapsed and 50 did not; a threshold needs 5 of each"
-    assert prediction("s", "above", [1] * 5, [1] * 5).reason == "s is the same in all models"
-
-
-def test_a_signal_that_is_not_finite_is_past_every_threshold() -> None:
-    found = prediction("delta_norm", "above", [math.inf] * 5, [1.0, 2.0, 3.0, 4.0, 5.0])
-    assert (found.auc, found.threshold, found.precision, found.recall) == (1, 5.0, 1, 1)
-    assert found.alarm is not None
-    assert found.alarm.rings(math.inf)
-    assert found.alarm.rings(math.nan)
-    assert not found.alarm.rings(5.0)
-
-
-def test_neighbours_without_a_number_between_them_are_still_told_apart() -> None:
-    low, high = 1.0, math.nextafter(1.0, 2)
-    found = prediction("s", "above", [high] * 5, [low] * 5)
-    assert (found.precision, found.recall) == (1, 1)
 
 
 def test_cases_give_observations_and_failed_ones_none() -> None:

@@ -261,6 +261,7 @@ def test_every_example_is_described():
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_parts_of_the_slurm_array_are_merged_to_one_run(place, tmp_path):
     paths = world.write(tmp_path / "world")
     env = {"MODEL": paths["model"], "HARD": paths["hard"], "NORMAL": paths["normal"], "RUN": "run"}

@@ -73,6 +73,20 @@ def test_the_example_editor_runs_and_changes_what_it_says(command, paths, tmp_pa
         assert case["undeclared"] == case["leftovers"] == []
 
 
+def test_the_example_function_runs_as_it_is_and_is_ten_lines(command, paths, tmp_path):
+    text = fenced("file: my_method.py")
+    (tmp_path / "my_method.py").write_text(text + "\n")
+    (tmp_path / "lenient.yaml").write_text(LENIENT)
+    done = command("run", *given(paths, policy="lenient.yaml", out="out"), "--editor", "my_method.py:strengthen")
+    assert done.code in (0, 10), done.out
+    for case in cases(report("out")).values():
+        assert case["failure"] is None
+        assert case["changed"] == ["transformer.h.0.mlp.c_proj.weight"]
+        assert case["undeclared"] == case["leftovers"] == []
+    body = [line for line in text.partition("def ")[2].splitlines()[2:] if line.strip()]
+    assert len(body) <= 10
+
+
 def test_the_example_editor_is_short():
     assert label("my_editor.py:MyEditor") == "MyEditor"
     code = [line for line in fenced("file: my_editor.py").splitlines() if line.strip()]

@@ -26,8 +26,7 @@ class Sleepy(Nudge):
 
 
 @pytest.mark.slow
-def test_three_parts_of_which_one_was_killed_come_to_the_report_of_one_run(paths, command, tmp_path, monkeypatch):
-    monkeypatch.delenv("EDITSAFETY_IN_PROCESS")  # editors run in a process of their own, as they do for users
+def test_three_parts_of_which_one_was_killed_come_to_the_report_of_one_run(paths, command, tmp_path):
     nudge = Path(paths["nudge"])
     nudge.write_text(nudge.read_text() + SLEEPY)
     words = ["run", *given(paths, "Sleepy", "noop")]

@@ -109,7 +109,9 @@ def wait_for_the_end_of(process):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("supervised")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)], ids=["ctrl-c", "sigterm"]
+)
 def test_a_stopped_run_writes_a_partial_report_exits_2_and_can_be_gone_on_with(here, paths, command, how):
     words = ["run", *given(paths, "Fatal", **NO_ORDER)]
     (here / "sleep").write_text("hard-1")

@@ -17,6 +17,7 @@ import pytest
 import editsafety
 from editsafety.edits.edit import Edit
 from editsafety.shipped import shipped
+from tests.system.commands import Command
 
 PACKAGE = Path(editsafety.__file__).parent
 # Escape sequences, commands to a runner at the start of a line, text that turns, half a surrogate pair, NUL, ends of
@@ -167,10 +168,11 @@ CODES = {
 
 
 @pytest.mark.parametrize(("name", "words"), COMMANDS.items(), ids=COMMANDS)
-def test_no_command_lets_a_raw_character_out(place: Path, name: str, words: Sequence[str]) -> None:
-    code, out, err = ask(place, sys.executable, "-m", "editsafety", *words)
+def test_no_command_lets_a_raw_character_out(place: Path, command: Command, name: str, words: Sequence[str]) -> None:
+    done = command(*words)
+    code, out, err = done.code, done.out, done.err
     refuse_raw(out, err)
-    assert "Traceback" not in out + err
+    assert "Traceback" not in out + err, err[-3000:]
     assert code == CODES.get(name, 4), err[-400:]
 
 

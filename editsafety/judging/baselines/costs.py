@@ -66,14 +66,14 @@ class CostLimit:
     @classmethod
     def parse(cls, text: str) -> Self:
         """From `latency:20%`, or `absolute-latency:20%`. Raises UsageError, UnknownNameError for another cost."""
-        name, separator, amount = text.partition(":")
+        name, _, amount = text.partition(":")
         plain = name.removeprefix(ABSOLUTE)
         known = [*FIGURES, *(f"{ABSOLUTE}{one.name}" for one in FIGURES.values() if one.timed)]
         if name not in known:
             raise UnknownNameError("cost", name, known, "Write it like --fail-over latency:20%.")
         number = re.fullmatch(r"(\d+(?:\.\d+)?)%", amount.strip())
         share = float(number[1]) / 100 if number else math.nan
-        if not separator or not number or not 0 < share <= (0.99 if FIGURES[plain].better == "higher" else math.inf):
+        if not 0 < share <= (0.99 if FIGURES[plain].better == "higher" else math.inf):
             most = " below 100%" if FIGURES[plain].better == "higher" else ""
             raise UsageError(f"--fail-over is {text!r}; expected a cost and a share above 0%{most}, like latency:20%.")
         return cls(FIGURES[plain], share, name.startswith(ABSOLUTE))

@@ -69,7 +69,7 @@ def refuse(handle: ModelHandle) -> None:
     """Raise UsageError for a decoder that takes no position ids."""
     if "position_ids" not in inspect.signature(handle.model.base_model.forward).parameters:
         raise UsageError(
-            f"{handle.name} ({handle.architecture.model_type}) takes no position ids, so its first token cannot be "
+            f"{handle.name} ({handle.kind}) takes no position ids, so its first token cannot be "
             "given another position. Use a model with learned or rotary positions (gpt2, gptj, llama ...)."
         )
 

@@ -1,5 +1,6 @@
 """Baseline: the file that is committed."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from editsafety.errors import UsageError
 from editsafety.judging.baselines.baseline import AcceptedBaseline
 from editsafety.judging.checks import judge_case
 from editsafety.judging.policy import Policy
+from editsafety.runs.facts import RepeatedCost
+from editsafety.runs.plan import text_digest
 from tests import builders
 from tests.builders import record, report, stepped
 
@@ -99,3 +102,87 @@ def test_a_block_that_is_there_twice_is_refused():
     one = accepted()
     with pytest.raises(UsageError, match="an editor on a model twice"):
         AcceptedBaseline.from_text(AcceptedBaseline((one.blocks[0], one.blocks[0])).to_text(), "base.json")
+
+
+FILE = """{
+ "baseline": 1,
+ "blocks": [
+  {
+   "model": "pocket-neo",
+   "editor": "rome",
+   "verdict": "COLLAPSE",
+   "noise": 1e-07,
+   "conditions": {
+    "attention": "eager",
+    "batch": 64,
+    "device": "cpu",
+    "dtype": "float32",
+    "editsafety": "1.2.3",
+    "policy": "POLICY",
+    "seed": 0,
+    "texts": "TEXTS",
+    "torch": null,
+    "transformers": null,
+    "weights": "WEIGHTS"
+   },
+   "subject": {
+    "code": "CODE",
+    "hparams.layers": [3],
+    "hparams.v_num_grad_steps": 20
+   },
+   "cases": [
+    {"figures": {"efficacy": 0.3333333, "locality": 1.0, "perplexity_ratio": 1.5}, "id": "pocket-neo-rome-hardcf-0000", "request": "FIRST", "stream": "hard", "verdict": "WARN"},
+    {"figures": {"efficacy": 0.3333333, "locality": 1.0, "perplexity_ratio": null}, "id": "pocket-neo-rome-hardcf-0001", "request": "SECOND", "stream": "hard", "verdict": "COLLAPSE"}
+   ]
+  }
+ ]
+}
+"""  # noqa: E501
+
+
+def test_the_file_is_written_as_it_is_documented():
+    """Sorted keys, a case a line, seven digits, null for what is not finite; nothing where a run does not know."""
+    rows = [record("rome", "hard", i, ratio=ratio, takes=1 / 3) for i, ratio in ((1, float("inf")), (0, 1.5))]
+    policy = Policy.read("default")
+    names = ("perplexity_ratio", "efficacy", "locality")
+    kept = policy.model_copy(update={"baseline": {name: policy.baseline[name] for name in names}})
+    made = replace(report(rows, facts=replace(builders.FACTS, software={"editsafety": "1.2.3"})), policy=kept)
+    marks = {
+        "POLICY": kept.digest(), "TEXTS": text_digest(made.plan.texts["pocket-neo"]), "WEIGHTS": "f" * 64,
+        "CODE": "c" * 64, "FIRST": asked(rows[1]), "SECOND": asked(rows[0]),
+    }  # fmt: skip
+    told = FILE
+    for mark, value in marks.items():
+        told = told.replace(mark, value)
+    assert AcceptedBaseline.of(made).to_text() == told
+
+
+def asked(one):
+    """The first sixteen digits of the sha256 of the schedule and the requests, as JSON with sorted keys."""
+    text = json.dumps([one.schedule.as_json(), [request.digest() for request in one.requests]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_costs_are_part_of_the_file_only_where_they_are_accepted_and_there():
+    facts = replace(builders.FACTS, repeated=(RepeatedCost("pocket-neo", "rome", "latency", "a" * 16, (0.5,)),))
+    made = report([record("rome", "hard", 0)], facts=facts)
+    (without,), (whole,) = AcceptedBaseline.of(made).blocks, AcceptedBaseline.of(made, costs=True).blocks
+    assert (without.costs, without.repeated) == (None, None)
+    assert whole.costs.figures["single"]["latency"] == {"pocket-neo-rome-hardcf-0000": 0.11}
+    assert whole.repeated.figures == {"repeated": {"latency": {f"{'a' * 16}#01": 0.5}}}
+    (alone,) = AcceptedBaseline.of(report([], facts=facts), costs=True).blocks
+    assert (alone.costs, alone.verdict, alone.cases) == (None, None, ())
+
+
+def test_a_block_is_found_by_model_and_editor():
+    one = accepted()
+    assert one.block("pocket-neo", "rome") is one.blocks[1]
+    assert (one.block("pocket-neo", "memit"), one.block("other", "rome")) == (None, None)
+    assert one.blocks[1].name == "rome on pocket-neo"
+
+
+@pytest.mark.parametrize("noise", ['"low"', "-0.5", "NaN", "null"])
+def test_a_noise_that_is_no_number_is_refused_by_name(noise: str) -> None:
+    text = accepted().to_text().replace('"noise": 1e-07', f'"noise": {noise}', 1)
+    with pytest.raises(UsageError, match=r"noise of ft on pocket-neo is .*; expected a number"):
+        AcceptedBaseline.from_text(text, "base.json")

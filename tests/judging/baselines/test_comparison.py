@@ -1,5 +1,6 @@
 """Comparison: what a gate says of a run against what was accepted."""
 
+import re
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from editsafety.judging.baselines.baseline import AcceptedBaseline
-from editsafety.judging.baselines.comparison import Comparison, Shift, compare
+from editsafety.judging.baselines.comparison import Comparison, Difference, Shift, compare
 from editsafety.judging.baselines.tolerance import Tolerance
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
@@ -160,3 +161,118 @@ def test_an_unchanged_editor_run_again_a_hundred_times_never_regresses():
 
     then = again()
     assert [found.regressed for _ in range(100) if (found := held(again(), then)).regressed] == []
+
+
+def numbers(first: int, last: int) -> tuple[str, ...]:
+    return tuple(f"pocket-neo-rome-normal-{i:04d}" for i in range(first, last))
+
+
+def test_every_difference_is_told_whole_the_blocking_ones_first():
+    """Thirty cases half as bad again, the last one worst; two were not run, one is new."""
+    changed = rows(60, count=30, ratio=1.5, local=0.5)[:58]
+    now = report([*changed[:57], record("rome", "normal", 57, ratio=1.75, local=0.5), record("rome", "normal", 60)])
+    each, whole, kept, new, gone = held(now).differences
+    told = {"model": "pocket-neo", "editor": "rome"}
+    blocking, worse = {"tier": "blocking", **told}, numbers(30, 57)
+    worst = numbers(57, 58)[0]
+    assert each == Difference(
+        Shift.REGRESSED, sentence=f"perplexity_ratio of 28 of 58 cases worse, {worst} 1 before, 1.75 now",
+        figure="perplexity_ratio", cases=(worst, *worse), **blocking,
+    )  # fmt: skip
+    assert re.fullmatch(
+        r"normal: perplexity_ratio 1 before, 1.246 now over 58 cases \(95% interval of the loss 0\.1\d to 0\.3\d\): "
+        rf"{worst}, {worse[0]}, {worse[1]} and 25 more",
+        whole.sentence,
+    )
+    assert replace(whole, sentence="") == Difference(
+        Shift.REGRESSED, sentence="", figure="perplexity_ratio", cases=(worst, *worse), **blocking
+    )
+    assert (kept.shift, kept.tier, kept.figure, kept.cases) == (
+        Shift.REGRESSED, "warning", "locality", (*worse, worst),
+    )  # fmt: skip
+    said = f"2 cases of the baseline not run: {', '.join(numbers(58, 60))}"
+    assert gone == Difference(Shift.GONE, "warning", sentence=said, cases=numbers(58, 60), **told)
+    said = f"1 case not in the baseline: {numbers(60, 61)[0]}"
+    assert new == Difference(Shift.NEW, "informative", sentence=said, cases=numbers(60, 61), **told)
+
+
+def test_three_cases_are_named_and_the_others_counted():
+    found = held(report(rows(count=3, ratio=300.0))).regressed[0]
+    assert found.sentence == f"3 cases PASS before, COLLAPSE now: {', '.join(numbers(57, 60))}"
+    found = held(report(rows(count=4, ratio=300.0))).regressed[0]
+    assert found.sentence == f"4 cases PASS before, COLLAPSE now: {', '.join(numbers(56, 59))} and 1 more"
+    assert (found.tier, found.figure, found.cases) == ("blocking", "verdict", numbers(56, 60))
+
+
+def test_a_verdict_that_became_milder_is_an_improvement_and_a_warning_no_regression():
+    then = report(rows(count=1, ratio=300.0))
+    (one, *_) = held(report(rows()), then).of(Shift.IMPROVED)
+    assert one.sentence == f"1 case COLLAPSE before, PASS now: {numbers(59, 60)[0]}"
+    (found,) = held(report(rows(count=1, ratio=1.3))).differences
+    assert (found.figure, found.shift) == ("perplexity_ratio", Shift.REGRESSED)
+
+
+def test_what_improved_is_told_with_both_figures_and_names_no_case():
+    then = report(rows(count=30, local=0.5))
+    (one,) = held(report(rows()), then).differences
+    assert re.fullmatch(
+        r"normal: locality 0\.75 before, 1\.00 now over 60 cases \(95% interval of the loss -0\.3\d? to -0\.1\d\)",
+        one.sentence,
+    )
+    assert (one.shift, one.tier, one.cases) == (Shift.IMPROVED, "warning", ())
+
+
+def test_an_interval_needs_six_cases():
+    """Five of the six lose a half: their interval is past 0; five alone are too few, whatever they lose."""
+    then, now = report(rows(5)), report(rows(5, count=5, local=0.5))
+    (few,) = held(now, then).of(Shift.UNSHOWN)
+    assert few.sentence == (
+        "normal: locality 1.00 before, 0.50 now over 5 cases (5 cases, at least 6 needed); worse, but so few cases "
+        "cannot show it"
+    )
+    six = held(report(rows(6, count=6, local=0.5)), report(rows(6))).of(Shift.REGRESSED)
+    assert six[0].sentence.startswith(
+        "normal: locality 1.00 before, 0.50 now over 6 cases (95% interval of the loss 0.5 to 0.5): "
+    )
+
+
+def test_an_interval_that_holds_0_shows_nothing():
+    now = [record("rome", "normal", i, local=0.0 if i < 1 else 0.9 if i < 2 else 1.0) for i in range(20)]
+    (one,) = held(report(now), report(rows(20))).differences
+    assert (one.shift, one.figure) == (Shift.UNSHOWN, "locality")
+    assert "95% interval of the loss 0 to 0.1" in one.sentence
+
+
+def test_a_broken_rate_counts_as_nothing_and_a_broken_perplexity_is_left_to_its_case():
+    now = rows(count=6, ratio=float("inf"), takes=float("nan"))
+    found = held(report(now))
+    assert [one.figure for one in found.regressed] == ["verdict", "perplexity_ratio", "efficacy"]
+    assert "efficacy 1.00 before, 0.90 now over 60 cases (6 lost, 0 gained" in found.regressed[-1].sentence
+
+
+def test_an_editor_that_was_not_accepted_or_not_run_is_told_by_its_name_and_the_others_are_compared():
+    both = [*rows(), *(record("ft", "normal", i) for i in range(3))]
+    (new,) = held(report(both)).differences
+    assert new == Difference(Shift.NEW, "informative", "pocket-neo", "ft", "ft on pocket-neo is not in the baseline")
+    found = held(report(rows()), report(both))
+    said = "ft on pocket-neo was accepted and was not run"
+    assert found.differences == (Difference(Shift.GONE, "warning", "pocket-neo", "ft", said),)
+    assert (found.compared, found.held, found.source) == (60, True, "base.json")
+
+
+def test_a_long_condition_is_told_by_its_beginning():
+    model = replace(FACTS.models["pocket-neo"], fingerprint="e" * 64)
+    found = held(report(rows(), facts=replace(FACTS, models={"pocket-neo": model})))
+    assert found.refused == (
+        "rome on pocket-neo: weights (fingerprint of the unedited model's weights) ffffffffffff... in the baseline, "
+        "eeeeeeeeeeee... now",
+    )
+    assert not found.held
+
+
+def test_a_relative_tolerance_is_of_the_accepted_figure():
+    """A twentieth of 10 is a half; of the noise of 1e-7 it would be nothing."""
+    then = report([record("rome", "normal", i, ratio=10.0) for i in range(9)])
+    assert held(report([record("rome", "normal", i, ratio=10.4) for i in range(9)]), then).differences == ()
+    found = held(report([record("rome", "normal", i, ratio=10.6) for i in range(9)]), then)
+    assert [one.figure for one in found.regressed] == ["perplexity_ratio", "perplexity_ratio"]

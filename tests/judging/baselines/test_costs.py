@@ -11,8 +11,8 @@ import pytest
 
 from editsafety.errors import UnknownNameError, UsageError
 from editsafety.judging.baselines.baseline import AcceptedBaseline
-from editsafety.judging.baselines.comparison import Shift
-from editsafety.judging.baselines.costs import CostLimit
+from editsafety.judging.baselines.comparison import Difference, Shift
+from editsafety.judging.baselines.costs import FIGURES, AcceptedCosts, CostLimit
 from editsafety.judging.baselines.gate import Gate
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
@@ -304,3 +304,99 @@ def test_limits_are_read_as_they_are_typed():
     one = CostLimit.parse("absolute-throughput:12.5%")
     assert (one.name, one.share, one.end) == ("absolute-throughput", 0.125, 0.875)
     assert CostLimit.parse("memory:150%").end == 2.5
+
+
+SENTENCES = {
+    "latency:20%": "25 forward passes before, 50 now (0.25 before, 0.5 now (s per edit)), 2 times as much, over 8 "
+    "steps (95% interval 2 to 2; allowed: 20% more)",
+    "absolute-latency:20%": "0.25 before, 0.5 now (s per edit), 2 times as much, over 8 steps "
+    "(95% interval 2 to 2; allowed: 20% more)",
+    "throughput:12.5%": "0.04 edits per forward pass before, 0.02 now (4 before, 2 now (edits per s)), 0.5 times as "
+    "much, over 8 steps (95% interval 0.5 to 0.5; allowed: 12.5% less)",
+    "measuring:10%": "15 forward passes before, 30 now (0.15 before, 0.3 now (s to measure)), 2 times as much, over 8 "
+    "steps (95% interval 2 to 2; allowed: 10% more)",
+    "memory:10%": "2.0 MiB before, 4.0 now, 2 times as much, over 8 steps (95% interval 2 to 2; allowed: 10% more)",
+}
+
+
+@pytest.mark.parametrize("limit", SENTENCES)
+def test_what_became_dearer_is_told_in_what_is_compared_and_in_what_a_clock_says(limit: str) -> None:
+    def made(factor: int) -> RunReport:
+        cost = Cost(0.25 * factor, 0.001, 0.002, 0.15 * factor, 2**21 * factor)
+        rows = [stepped(record("rome", "normal", i), cost=cost) for i in range(8)]
+        sticks = {("pocket-neo", "rome"): Yardstick("pocket-neo", "rome", (0.01,) * 8, LAPTOP)}
+        return report(rows, facts=replace(FACTS, yardsticks=sticks))
+
+    found = gate(made(1), limit).judged(made(2)).against
+    (one,) = found.differences
+    assert one == Difference(
+        Shift.REGRESSED, "blocking", "pocket-neo", "rome",
+        f"{limit.partition(':')[0]} of rome on pocket-neo, single edits: {SENTENCES[limit]}", limit.partition(":")[0],
+    )  # fmt: skip
+    assert (found.costs, found.incomparable) == ((), ())
+
+
+def test_machines_without_a_name_are_never_the_same_one():
+    nameless = run([0.2] * 8, machine="")
+    (said,) = gate(nameless, "absolute-latency:20%").judged(nameless).against.incomparable
+    assert said == (
+        "absolute-latency of rome on pocket-neo: seconds of two machines are not compared (an unknown machine in the "
+        "baseline, an unknown one now); take latency without `absolute-`"
+    )
+    (held,) = gate(run([0.2] * 8), "latency:20%").judged(nameless).against.costs
+    assert held.endswith(f"; another machine: {LAPTOP} before, unknown now")
+    (held,) = gate(nameless, "latency:20%").judged(run([0.2] * 8)).against.costs
+    assert held.endswith(f"; another machine: unknown before, {LAPTOP} now")
+
+
+@pytest.mark.parametrize(("name", "better", "worse"), [("latency", 1.2, 1.21), ("throughput", 0.8, 0.79)])
+def test_a_limit_itself_is_not_past_it(name: str, better: float, worse: float) -> None:
+    one = CostLimit.parse(f"{name}:20%")
+    assert (one.past(better), one.past(worse)) == (False, True)
+
+
+def test_costs_are_kept_to_five_digits_and_only_where_they_were_measured():
+    costs = [Cost(0.1234567, measure=None, edit_bytes=123456789), Cost(None, measure=0.3), Cost(float("inf"))]
+    rows = [stepped(record("rome", "normal", i), cost=cost) for i, cost in enumerate(costs)]
+    made = AcceptedCosts.of(report(rows), "pocket-neo", "rome", rows)
+    names = [f"pocket-neo-rome-normal-000{i}" for i in range(2)]
+    assert made == AcceptedCosts(
+        "",
+        (),
+        {"single": {"latency": {names[0]: 0.12346}, "memory": {names[0]: 123460000.0}, "measuring": {names[1]: 0.3}}},
+    )
+    assert made.passes is None
+    assert made.values("single", FIGURES["throughput"]) == {names[0]: pytest.approx(1 / 0.12346)}
+    assert made.values("sequential", FIGURES["latency"]) == {}
+    free = replace(made, figures={"single": {"latency": {"a": 0.0, "b": 2.0}}}, yardstick=(0.1, 0.2, 0.9))
+    assert (free.values("single", FIGURES["throughput"]), free.passes) == ({"b": 0.5}, 0.2)
+
+
+@pytest.mark.parametrize("wrong", ["0.0", "0"])
+def test_a_yardstick_of_no_seconds_is_refused(wrong: str) -> None:
+    text = AcceptedBaseline.of(run([0.25] * 2), costs=True).to_text().replace("[0.01,", f"[{wrong},", 1)
+    with pytest.raises(UsageError, match="the yardstick is 0; expected seconds"):
+        AcceptedBaseline.from_text(text, "base.json")
+
+
+def test_a_gate_that_is_asked_for_is_that_of_the_file_with_what_may_differ_and_the_limits(tmp_path: Path) -> None:
+    accepted = AcceptedBaseline.of(run([0.2] * 9), costs=True)
+    (tmp_path / "base.json").write_text(accepted.to_text())
+    made = Gate.asked(tmp_path / "base.json", ["seed"], ["latency:20%"])
+    assert made == Gate(accepted, "base.json", frozenset({"seed"}), (CostLimit.parse("latency:20%"),))
+    assert Gate.asked(tmp_path / "base.json", None, None) == Gate(accepted, "base.json")
+
+
+def test_seconds_are_told_to_three_digits():
+    (said,) = gate(run([0.123456] * 8), "absolute-latency:20%").judged(run([0.123456] * 8)).against.costs
+    assert "single edits: 0.123 before, 0.123 now (s per edit), 1 times as much" in said
+
+
+def test_the_limits_are_held_against_every_editor_and_told_for_each():
+    rows = [record(editor, "normal", i) for editor in ("ft", "rome") for i in range(8)]
+    sticks = {("pocket-neo", one): Yardstick("pocket-neo", one, (0.01,) * 8, LAPTOP) for one in ("ft", "rome")}
+    made = report(rows, facts=replace(FACTS, yardsticks=sticks))
+    held = gate(made, "latency:20%", "memory:10%").judged(made).against.costs
+    assert [one.partition(" on ")[0] for one in held] == [
+        "latency of ft", "memory of ft", "latency of rome", "memory of rome",
+    ]  # fmt: skip

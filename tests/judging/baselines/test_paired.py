@@ -1,6 +1,7 @@
 """Paired statistics, against values from tables and from enumeration."""
 
 import itertools
+import statistics
 from random import Random
 
 import pytest
@@ -80,3 +81,34 @@ def test_a_ratio_is_counted_in_yardsticks_and_their_scatter_widens_it():
         median_ratio_interval([], ((1.0,), (1.0,)), Random(0))
     with pytest.raises(ValueError, match="earlier median is 0"):
         median_ratio_interval([(0.0, 1.0)], ((1.0,), (1.0,)), Random(0))
+
+
+@pytest.mark.parametrize(("level", "fewest"), [(0.5, 3), (0.0625, 6), (0.01, 8)])
+def test_how_many_must_be_lost_follows_the_level_which_itself_is_not_past(level: float, fewest: int) -> None:
+    """2 / 2**n of n lost and none gained: 1/2 of two, 1/4 of three, 1/16 of five, 1/128 of eight."""
+    assert fewest_lost(level) == fewest
+
+
+@pytest.mark.parametrize(("level", "outside"), [(0.05, 50), (0.5, 500)])
+def test_an_interval_leaves_its_level_outside_half_on_either_side(level: float, outside: int) -> None:
+    values, again = [0.0, 1.0, 2.0, 5.0, 9.0], Random(7)
+    means = sorted(sum(again.choices(values, k=5)) / 5 for _ in range(2000))
+    assert mean_interval(values, Random(7), level) == (means[outside], means[1999 - outside])
+    pairs, again = [(1.0, one + 1) for one in values], Random(7)
+    ratios = []
+    for _ in range(2000):
+        ratios.append(statistics.median(now for _, now in again.choices(pairs, k=5)))
+        again.choices((1.0,), k=1), again.choices((1.0,), k=1)  # the yardsticks are drawn as well
+    ratios.sort()
+    found = median_ratio_interval(pairs, ((1.0,), (1.0,)), Random(7), level)
+    assert found == (ratios[outside], ratios[1999 - outside])
+
+
+def test_probabilities_at_the_ends_can_be():
+    assert power(6, 1.0) == 1.0
+    assert power(5, 1.0) == 0.0
+    assert power(6, 0.0, churn=0.5) == pytest.approx(0.5**6)
+    assert power(6, 0.5, level=0.01) == 0.0
+    for loss, churn in ((-0.1, 0.0), (0.0, -0.1), (0.5, 0.3)):
+        with pytest.raises(ValueError, match="cannot be"):
+            power(10, loss, churn)

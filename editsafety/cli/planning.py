@@ -1,0 +1,83 @@
+"""`editsafety run --plan`: what a run is going to take, before it starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from editsafety import escaping
+from editsafety.names import slug
+from editsafety.numbers import in_bytes
+from editsafety.runs.plan import RunPlan
+from editsafety.runs.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from editsafety.lab.forecast import Forecast
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+
+def show(settings: Settings) -> None:
+    """Print cases, memory and time of every model of a run. Loads none of them. Raises what laying out a run raises."""
+    from editsafety.lab import forecast
+    from editsafety.model.loading import ModelSpec, pick_device
+    from editsafety.research.speed.machine import matmul_rate
+
+    plan = RunPlan.of(settings)
+    device = pick_device(settings.device)
+    rate = matmul_rate(device)
+    seconds, cases, known = 0.0, len(plan.cases) + len(plan.controls), True
+    for model in dict.fromkeys(settings.models):
+        spec = ModelSpec(model, settings.device, settings.dtype, settings.revision, settings.offline)
+        found = forecast.of(plan, model, spec, device)
+        if found is None:
+            typer.echo(f"{slug(model)}: not on this machine yet, so that nothing is known of its size")
+            known = False
+            continue
+        _show_model(found, device, rate)
+        seconds += found.seconds(rate)
+        known = known and all(one.operations is not None for one in found.work)
+    more = "" if known else ", and what is not known beforehand"
+    typer.echo(
+        f"{cases} single edits and controls: about {in_words(seconds)} with one worker{more}; "
+        f"{forecast.RECORD * cases / 1e6:.1f} MB of results"
+    )
+    typer.echo("(counted from shapes, not measured: it may be a third of that or three times as much)")
+
+
+def _show_model(found: Forecast, device: torch.device, rate: float) -> None:
+    from editsafety.lab import forecast
+    from editsafety.model import room
+
+    shape = found.shape
+    typer.echo(f"{found.spec.slug}: {shape.parameters / 1e6:.1f} M parameters as {found.spec.dtype} on {device.type}")
+    table = Table("takes", "where", "at most", box=None, pad_edge=False)
+    for need in sorted(found.needs, key=lambda one: -one.size):
+        table.add_row(escape(need.what), device.type if need.place == "device" else "cpu", in_bytes(need.size))
+    console = escaping.console()
+    console.print(table)
+    places: tuple[forecast.Place, ...] = ("device",) if device.type == "cpu" else ("device", "host")
+    for place in places:
+        free, held = room.free_memory(device if place == "device" else None), found.held(place)
+        where = device.type if place == "device" else "cpu"
+        there = "" if free is None else f"; {in_bytes(free)} are free" + (" (too little)" if held > free else "")
+        typer.echo(f"together on {where}: {in_bytes(held)}{there}")
+    work = Table("editor", "cases", "a case", "all", box=None, pad_edge=False)
+    for one in found.work:
+        each = None if one.operations is None else one.operations / (rate * forecast.REACHED)
+        said = ("not known", "not known") if each is None else (in_words(each), in_words(each * one.cases))
+        work.add_row(escape(one.editor), str(one.cases), *said)
+    console.print(work)
+
+
+def in_words(seconds: float) -> str:
+    """A length of time as people read it."""
+    for unit, name in ((DAY, "days"), (HOUR, "h"), (MINUTE, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -1,0 +1,214 @@
+"""A method as its authors wrote it: a function that changes a model, run as an editor.
+
+    edit(model, tokenizer, requests)                     changes the model in place, or returns another one
+    edit(model, tokenizer, requests, hparams)            with what --hparams holds, unread
+    apply_..._to_model(model, tok, requests, hparams, copy=False, return_orig_weights=False, ...)
+                                                         as the field's code has it; returns (model, originals)
+
+Requests come in the field's own dictionaries. What the function changes becomes an Edit, so everything else (sessions,
+undo, controls, sequences by calling it again on the edited model) is as for an editor that is written for us. The
+function gets the model itself, on copies of all of its weights: it takes as much memory again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import ConfigDict
+from torch import Tensor, nn
+
+from editsafety.artifacts import ArtifactStore
+from editsafety.datasets.request import EditRequest
+from editsafety.editors import Editor, Traits
+from editsafety.edits.edit import Delta, Edit, Replace
+from editsafety.edits.factors import low_rank
+from editsafety.edits.session import EditSession
+from editsafety.errors import EditorError, ModelError, UsageError
+from editsafety.hyperparameters import Hparams
+from editsafety.model.handle import ModelHandle
+
+# Copies are made, and originals kept, by the session; the field's functions have switches for both.
+SWITCHES: Mapping[str, bool] = {"copy": False, "return_orig_weights": False, "keep_original_weight": False}
+NEEDED = 3  # model, tokenizer, requests
+
+
+class UnreadHparams(Hparams):
+    """Whatever a file holds."""
+
+    model_config = ConfigDict(extra="allow")
+    unread: ClassVar[bool] = True
+
+
+class GivenHparams(types.SimpleNamespace):
+    """What a function gets as its hyperparameters: `hparams.v_lr` and `hparams["v_lr"]` are the same."""
+
+    def __getitem__(self, name: str) -> Any:
+        return vars(self)[name]
+
+
+class TargetText(str):
+    """A target as text, and as `target["str"]`: toolboxes write it either way, and may write the latter anew."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return getattr(self, "_written", str(self)) if key == "str" else super().__getitem__(key)
+
+    def __setitem__(self, key: str, value: str) -> None:
+        if key != "str":
+            raise KeyError(key)
+        self._written = value
+
+
+class FunctionEditor(Editor):
+    """Calls a function; `around` makes an editor of one."""
+
+    Hparams = UnreadHparams
+    traits: ClassVar[Traits] = Traits(batch=True)
+    folder = "functions"  # under hparams/, where nothing ships
+    function: ClassVar[Callable[..., Any]]
+
+    def __init__(
+        self, handle: ModelHandle, hparams: Any, artifacts: ArtifactStore, *, name: str, seed: int = 0
+    ) -> None:
+        super().__init__(handle, hparams, artifacts, name=name, seed=seed)
+        if _takes_hparams(self.function, needed=True) and not self.given:
+            raise UsageError(f"{name} takes hyperparameters and was given none: give --hparams FILE (YAML or JSON).")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What the file of hyperparameters holds."""
+        return dict(self.hparams.model_dump())
+
+    def edit(self, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None) -> Edit:
+        """What the function makes of the model: low-rank deltas where a few factors do, else whole parameters.
+
+        Random numbers of torch, numpy and Python are seeded before, with the seed of the run. Raises EditorError when
+        something else than a model comes back, or a model of other parameters.
+        """
+        self.refuse_none(requests)
+        small = sum(p.numel() * p.element_size() for p in self.handle.model.parameters()) <= 1 << 32
+        session = EditSession(self.handle, park="device" if small else "cpu", prove="never")
+        with session:
+            names = [name for name, one in self.handle.model.named_parameters() if one.is_floating_point()]
+            session.borrow(names)
+            _seed(self.seed)
+            came = type(self).function(
+                self.handle.model, self.handle.tokenizer, *self._words(requests), **self._switches
+            )
+            changed = self._changed(session, _model_in(came, self.name), names)
+            deltas = tuple(self._delta(name, *both) for name, both in changed.items())
+        if session.leftovers:
+            raise EditorError(f"{self.name} left something behind: {'; '.join(session.leftovers)}.")
+        ids = tuple(request.id for request in requests)
+        ranks = {f"rank of {one.site.module}": one.left.shape[1] for one in deltas if not isinstance(one, Replace)}
+        return Edit(self.name, ids, self.handle.identity, deltas, notes={**ranks, "tensors": len(deltas)})
+
+    def _words(self, requests: Sequence[EditRequest]) -> tuple[Any, ...]:
+        rows = [as_dictionary(request) for request in requests]
+        return (rows, GivenHparams(**self.given)) if _takes_hparams(self.function) else (rows,)
+
+    @property
+    def _switches(self) -> dict[str, bool]:
+        known = inspect.signature(self.function).parameters
+        return {name: value for name, value in SWITCHES.items() if name in known}
+
+    def _changed(
+        self, session: EditSession, after: nn.Module | None, names: Sequence[str]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """The parameters that are not what they were, before and after."""
+        merged = _merged(after) if after is not None else self.handle.model
+        now = dict(merged.named_parameters())
+        found = {}
+        for name in names:
+            before, value = session.original(name), now.get(name)
+            if value is None or value.shape != before.shape:
+                has = "lacks it" if value is None else f"has it as {list(value.shape)}"
+                raise EditorError(
+                    f"{self.name} returned a model of other parameters: {name} is {list(before.shape)} in "
+                    f"{self.handle.name}, and the returned model {has}. Return the model, edited, or nothing."
+                )
+            value = value.detach().to(before)
+            if not torch.equal(value, before):
+                found[name] = before.clone(), value.clone()
+        return found
+
+    def _delta(self, name: str, before: Tensor, after: Tensor) -> Delta:
+        if before.ndim == 2 and name.endswith(".weight"):
+            try:
+                site = self.handle.site(name.removesuffix(".weight"))
+            except ModelError:  # an embedding, or whatever else is no projection
+                return Replace(name, after)
+            found = low_rank(site, before, after)
+            if found is not None:
+                return found
+        return Replace(name, after)
+
+
+def around(function: Callable[..., Any], name: str) -> type[FunctionEditor]:
+    """An editor class that calls this function. Raises UsageError for one that does not take what it is called with."""
+    known = inspect.signature(function).parameters.values()
+    places = [one for one in known if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    if len(places) < NEEDED and not any(one.kind == one.VAR_POSITIONAL for one in known):
+        raise UsageError(
+            f"{name}: a function that edits takes (model, tokenizer, requests) or (model, tokenizer, requests, "
+            f"hparams), found ({', '.join(one.name for one in known)})."
+        )
+    body = {"function": staticmethod(function), "__module__": function.__module__, "__doc__": function.__doc__}
+    return type(function.__name__, (FunctionEditor,), body)
+
+
+def as_dictionary(request: EditRequest) -> dict[str, Any]:
+    """A request as the field's code has it: ROME's keys, with EasyEdit's beside them."""
+    true = TargetText(request.target_true or "")
+    return {
+        "case_id": request.id,
+        "prompt": request.prompt,
+        "subject": request.subject,
+        "target_new": TargetText(request.target_new),
+        "target_true": true,
+        "ground_truth": true,
+        "relation_id": request.relation,
+        "paraphrase_prompts": list(request.rephrasings),
+        "rephrase_prompt": request.rephrasings[0] if request.rephrasings else None,
+        "neighborhood_prompts": [neighbour.prompt for neighbour in request.neighbours],
+    }
+
+
+def _takes_hparams(function: Callable[..., Any], *, needed: bool = False) -> bool:
+    """Whether a function takes a fourth thing by its place; with `needed`, whether it must be given one."""
+    known = inspect.signature(function).parameters.values()
+    places = [one for one in known if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    if len(places) <= NEEDED or places[NEEDED].name in SWITCHES:
+        return False
+    return not needed or places[NEEDED].default is inspect.Parameter.empty
+
+
+def _model_in(came: Any, name: str) -> nn.Module | None:
+    """The model that a function returned, alone or first in a tuple; None for nothing."""
+    first = came[0] if isinstance(came, tuple) and came else came
+    if first is not None and not isinstance(first, nn.Module):
+        raise EditorError(
+            f"{name}() returned {type(came).__name__}, expected the edited model, a tuple that begins with it, or "
+            "nothing where the model was changed in place."
+        )
+    return first
+
+
+def _merged(model: nn.Module) -> nn.Module:
+    """The weights that a model is served with: an adapter of peft's is merged into them."""
+    merge: Any = getattr(model, "merge_and_unload", None)
+    merged: nn.Module = model if merge is None else merge()
+    return merged
+
+
+def _seed(seed: int) -> None:
+    """Of everything that a function may draw from; the session puts the states back."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed(seed % 2**32)

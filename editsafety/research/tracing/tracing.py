@@ -1,0 +1,77 @@
+"""Traces several facts; each that is finished is kept among the artifacts, so an interrupted trace goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+
+import torch
+from torch import Tensor
+
+from editsafety.artifacts import ArtifactKey, ArtifactStore
+from editsafety.model.handle import ModelHandle
+from editsafety.progress import Progress
+from editsafety.research.tracing.effects import KINDS, CausalTrace, TracedFact
+from editsafety.research.tracing.facts import CLASSES, LAST_OF_SUBJECT, KnownFact
+from editsafety.research.tracing.runs import DEVIATIONS, Protocol, spread, trace_fact
+
+VERSION = 1  # of what is kept
+
+
+@torch.no_grad()
+def trace_facts(
+    handle: ModelHandle,
+    facts: Sequence[KnownFact],
+    protocol: Protocol,
+    artifacts: ArtifactStore,
+    progress: Progress | None = None,
+) -> CausalTrace:
+    """Trace every fact through every layer; says beforehand how long that takes."""
+    progress = progress or Progress.quiet()
+    noise = DEVIATIONS * spread(handle, facts)
+    keys = [_key(handle, fact, noise, protocol) for fact in facts]
+    kept = [artifacts.get(key) for key in keys]
+    traced = [None if one is None else _read(fact, one) for fact, one in zip(facts, kept, strict=True)]
+    left = [fact for fact, one in zip(facts, traced, strict=True) if one is None]
+    if left:
+        minutes = _seconds(handle, left, noise, protocol) / 60
+        progress.say(f"{len(left)} facts to trace in {handle.name}: about {minutes:.0f} min")
+    with progress.task(f"tracing {handle.name}", len(left)) as task:
+        for number, (fact, key) in enumerate(zip(facts, keys, strict=True)):
+            if traced[number] is None:
+                traced[number] = one = trace_fact(handle, fact, noise, protocol)
+                artifacts.put(key, _tensors(one))
+                task.step(fact.id)
+    found = tuple(one for one in traced if one is not None)
+    return CausalTrace(
+        handle.name, handle.identity, handle.layers, noise, protocol.samples, protocol.window, protocol.seed, found
+    )
+
+
+def _seconds(handle: ModelHandle, facts: Sequence[KnownFact], noise: float, protocol: Protocol) -> float:
+    """What tracing them takes, told from the states of the first one's last subject token."""
+    few = replace(protocol, kinds=("state",), tokens=(LAST_OF_SUBJECT,))
+    started = time.monotonic()
+    trace_fact(handle, facts[0], noise, few)
+    pace = (time.monotonic() - started) / few.work(facts[0], handle.layers)
+    return pace * sum(protocol.work(fact, handle.layers) for fact in facts)
+
+
+def _key(handle: ModelHandle, fact: KnownFact, noise: float, protocol: Protocol) -> ArtifactKey:
+    settings = {name: value for name, value in asdict(protocol).items() if name != "batch_size"}
+    settings |= {"version": VERSION, "ids": fact.ids, "subject": fact.subject, "answer": fact.answer, "noise": noise}
+    return ArtifactKey("trace", handle.identity, {**settings, "dtype": str(handle.model.dtype)})
+
+
+def _tensors(fact: TracedFact) -> dict[str, Tensor]:
+    effects = {f"{kind}/{name}": row for kind, rows in fact.effects.items() for name, row in rows.items()}
+    named = {"clean": (fact.clean,), "corrupted": (fact.corrupted,), **effects}
+    return {name: torch.tensor(row, dtype=torch.float64) for name, row in named.items()}
+
+
+def _read(fact: KnownFact, tensors: Mapping[str, Tensor]) -> TracedFact:
+    rows = {name: tuple(tensor.tolist()) for name, tensor in tensors.items()}
+    kinds = [kind for kind in KINDS if any(name.startswith(f"{kind}/") for name in rows)]
+    effects = {kind: {name: rows[f"{kind}/{name}"] for name in CLASSES if f"{kind}/{name}" in rows} for kind in kinds}
+    return TracedFact(fact.id, rows["clean"][0], rows["corrupted"][0], effects)

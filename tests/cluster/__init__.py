@@ -1,0 +1,1 @@
+"""A run on a cluster: dealt out, computed by workers, joined by the driver."""
