@@ -1,8 +1,9 @@
 """Abilities: probes with items of known answers, and one reader per published data set of such items.
 
 A probe asks a model every item and scores what it says; its measurement is a rate from 0 to 1. The built-in ones are
-about the pocket world (`data/pocket-world/abilities/`); others are read from files in their published layouts. Readers
-are text only: a file here or an entry point in group `editsafety.abilities`, which ends in `READER = TheClass()`.
+about the pocket world (`data/pocket-world/abilities/`) and in English (`data/english/abilities/`); others are read from
+files in their published layouts. Readers are text only: a file here or an entry point in group `editsafety.abilities`,
+which ends in `READER = TheClass()`.
 
 The scorers, and what they are after:
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from editsafety.model.handle import ModelHandle
 
 OWN = "plain"  # the reader of our own layout
+POCKET, ENGLISH = "pocket-world/abilities", "english/abilities"  # where the built-in ones are
 SCORERS = ("choice", "choice_norm", "exact", "f1", "rouge", "entities", "solve", "last_word")
 
 # What measures what: probe (a built-in file's name) -> how it is scored. The eight families, then the six tasks.
@@ -156,7 +158,7 @@ def chance(items: Sequence[Item]) -> float:
 def load(spec: str, limit: int | None = None) -> Probe:
     """The probe that `spec` means:
 
-    - a built-in one: `pocket-world/abilities/nli`, or `nli`
+    - a built-in one: `english/abilities/nli`, `pocket-world/abilities/nli`; `nli` alone is that of the pocket world
     - `READER:FILE`, a file in a published layout: `rte:test-NLI.tsv`
     - the path of a .jsonl file in our own layout (see `abilities/plain.py`), scored as its name says in `BUILT_IN`,
       else as a choice where it has options and by exact match where it has not
@@ -185,6 +187,12 @@ def names() -> list[str]:
     return sorted(_shipped())
 
 
+def made_for(model: str) -> list[str]:
+    """The built-in probes that suit a model: a pocket one knows its own world only, the others read English."""
+    place = POCKET if model.startswith("pocket-") else ENGLISH
+    return [name for name in names() if name.startswith(f"{place}/")]
+
+
 def measurement_of(spec: str) -> str:
     """What the measurement of a probe is called, its file unread. Raises UnknownNameError."""
     name, path = _find(spec)
@@ -210,9 +218,9 @@ def _find(spec: str) -> tuple[str, Path]:
     if colon and head in readers():
         return head, Path(tail).expanduser()
     known = _shipped()
-    short = [name for name in known if name.rpartition("/")[2] == spec]
-    if spec in known or len(short) == 1:
-        return OWN, known[spec if spec in known else short[0]]
+    found = next((name for name in (spec, f"{POCKET}/{spec}", f"{ENGLISH}/{spec}") if name in known), None)
+    if found is not None:
+        return OWN, known[found]
     path = Path(spec).expanduser()
     if path.suffix == ".jsonl":
         return OWN, path

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from editsafety import escaping
 from editsafety.cli import options
-from editsafety.errors import UsageError
+from editsafety.runs.plan import written_out
 from editsafety.tensor_files import write_atomically
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def abilities(
         typer.Option(
             "--probe",
             "-p",
-            help="an ability: a built-in one, READER:FILE or FILE.jsonl; repeatable",
-            show_default="all built-in ones, for a pocket model",
+            help="an ability: a built-in one, english for its eight, READER:FILE or FILE.jsonl; repeatable",
+            show_default="all built-in ones: of its world for a pocket model, else in English",
         ),
     ] = None,
     task: Annotated[
@@ -62,7 +62,8 @@ def abilities(
     from editsafety import abilities as family
 
     options.refuse_unwritable(out)
-    specs = list(probe or ()) or ([] if task else _default(model))
+    asked = probe or ([] if task else family.made_for(model))
+    specs = [name for one in asked for name in written_out(one)]
     probes = [family.load(spec, items) for spec in specs]
     handle = loading.load(model)
     progress = options.show_progress(quiet=quiet)
@@ -79,17 +80,6 @@ def abilities(
         write_atomically(out, (body + "\n").encode())
     if not quiet:
         escaping.console().print(_table(handle.name, before, after, drops))
-
-
-def _default(model: str) -> list[str]:
-    from editsafety import abilities as family
-
-    names = family.names() if model.startswith("pocket-") else []
-    if not names:
-        raise UsageError(
-            f"{model}: say which abilities, --probe READER:FILE with one of {', '.join(family.readers())}."
-        )
-    return names
 
 
 def _probed(handle: ModelHandle, probes: Sequence[Probe], size: int, progress: Progress, label: str) -> list[Row]:

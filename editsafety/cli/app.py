@@ -10,6 +10,7 @@ from editsafety.cli import (
     abilities,
     baseline,
     bench,
+    calibrate,
     candidates,
     curves,
     data,
@@ -50,7 +51,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "abilities": abilities.abilities,
         "curves": curves.curves,
     },
-    PREPARE: {"doctor": doctor.doctor, "prepare": editing.prepare},
+    PREPARE: {"doctor": doctor.doctor, "prepare": editing.prepare, "calibrate": calibrate.calibrate},
     RESEARCH: {
         "screen": mining.screen,
         "mine": mining.mine,

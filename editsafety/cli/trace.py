@@ -32,7 +32,7 @@ def trace(
         ),
     ] = "",
     facts: Annotated[int, typer.Option(min=1, help="how many facts that the model knows")] = 20,
-    samples: Annotated[int, typer.Option(min=1, help="runs of each with noise of their own")] = 3,
+    samples: Annotated[int, typer.Option(min=1, help="runs of each with noise of their own")] = 1,
     window: Annotated[
         int | None,
         typer.Option(

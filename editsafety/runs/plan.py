@@ -24,7 +24,7 @@ from editsafety.shipped import shipped
 
 Item = TypeVar("Item")
 CONTROLS = {"rome": "COLLAPSE", "c_rome": "PASS", "noop": "NO-OP"}
-BUILT_IN = "pocket-world/abilities"
+WORLDS = ("pocket-world", "english")  # what ships: texts and abilities of each
 FAMILIES = ("reasoning", "nli", "open_qa", "closed_qa", "dialogue", "summarisation", "ner", "sentiment")
 NONE = "none"  # as a probe: measure no abilities
 ALL = "all"  # as an editor's name: every editor there is, but for the one that does nothing
@@ -116,12 +116,14 @@ class RunPlan:
         return [case for cases in streams.values() for case in spread(cases[:edits], singles)]
 
     def probes(self, model: str) -> tuple[str, ...]:
-        """The abilities that are measured along the courses of a model: those asked for, else those made for it."""
+        """The abilities that are measured along the courses of a model: those asked for, else those of a pocket model.
+
+        Of any other one none: eight families cost minutes a step on a CPU, so they are asked for (`--probe english`).
+        """
         if self.settings.probe == (NONE,):
             return ()
-        if self.settings.probe:
-            return self.settings.probe
-        return tuple(f"{BUILT_IN}/{name}" for name in FAMILIES) if model.startswith("pocket-") else ()
+        asked = self.settings.probe or (WORLDS[:1] if model.startswith("pocket-") else ())
+        return tuple(name for one in asked for name in written_out(one))
 
     def case(self, case_id: str) -> Case:
         """A planned case by id. Raises KeyError."""
@@ -231,6 +233,11 @@ def streams(settings: Settings, model: str) -> dict[str, str]:
 
 def _has_hard_cases(model: str) -> bool:
     return (shipped("data") / model / "hardcf.jsonl").is_file()
+
+
+def written_out(probe: str) -> tuple[str, ...]:
+    """The probes that a name means: that of a world ("english") its eight families, any other one itself."""
+    return tuple(f"{probe}/abilities/{name}" for name in FAMILIES) if probe in WORLDS else (probe,)
 
 
 def text_source(settings: Settings, model: str) -> str:

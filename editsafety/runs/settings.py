@@ -214,7 +214,7 @@ class Settings:
     singles: int = option(5, help="abilities: single edits of each stream that are measured", at_least=1)
     probe: tuple[str, ...] = option(
         (),
-        help="an ability: pocket-world/abilities/nli, READER:FILE, or none; repeatable",
+        help="an ability: english/abilities/nli, english for its eight, READER:FILE, or none; repeatable",
         unset="those of the model",
     )
     items: int = option(100, help="maximum number of items of each ability", at_least=1)

@@ -40,8 +40,8 @@ def rows_file(folder: Path, *rows: object, name: str = "nli.jsonl") -> Path:
     return path
 
 
-def test_the_eight_families_and_the_six_tasks_are_built_in() -> None:
-    assert abilities.names() == sorted(f"pocket-world/abilities/{name}" for name in abilities.BUILT_IN)
+def test_the_eight_families_and_the_six_tasks_of_the_pocket_world_are_built_in() -> None:
+    assert abilities.made_for("pocket-neo") == sorted(f"pocket-world/abilities/{name}" for name in abilities.BUILT_IN)
     assert len(abilities.BUILT_IN) == 8 + 6
 
 

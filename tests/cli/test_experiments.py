@@ -108,3 +108,19 @@ def test_fewer_known_facts_than_asked_for_are_told(command, tmp_path):
     done = command("trace", "--model", "pocket-neo", "--requests", "facts.jsonl", "--samples", 1, "--device=cpu")
     assert done.code == 0, done.err
     assert "pocket-neo knows 1 of the facts in facts.jsonl; 20 were asked for" in done.err
+
+
+def test_a_calibration_is_shown_and_written_where_hparams_takes_it_from(command, tmp_path):
+    from tests.research.calibration.test_calibrating import NUMBERS
+
+    (tmp_path / "few.yaml").write_text(NUMBERS)
+    words = ["--model", "pocket-neo", "--editor", "rome", "--device=cpu"]
+    few = ["--facts", 1, "--edits", 1, "--others", 1, "--minutes", 0, "--hparams", "few.yaml"]
+    done = command("calibrate", *words, *few)
+    assert done.code == 0, done.err
+    assert "sets of numbers" in done.err
+    assert "saved rome-pocket-neo.yaml; use it with --hparams rome=rome-pocket-neo.yaml" in done.out
+    assert (tmp_path / "rome-pocket-neo.yaml").read_text().startswith("# rome on pocket-neo, calibrated with")
+    refused = command("calibrate", "--model", "pocket-neo", "--editor", "noop")
+    assert refused.code == 4
+    assert "the numbers of noop are not sought here" in refused.err

@@ -31,6 +31,7 @@ SMALLER: Mapping[str, str] = {
     "mine": "--limit 2",
     "keys": "--texts 5 --limit 4",
     "trace": "--facts 1 --samples 1",
+    "calibrate": "--facts 1 --edits 1 --others 1 --minutes 0",
     "surrogate": "",
     "experiment": "",
     "bench": "--pairs 1",
@@ -86,6 +87,7 @@ NOT_RUN: Mapping[str, str] = {
 
 # What stands here for what the pages name and only a reader has.
 INSTEAD: Mapping[str, str] = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": "pocket-neo",
     "gpt2-xl": "pocket-neo",
     "gpt2": "pocket-neo",
     "easyedit:FILE": "easyedit:requests.json",

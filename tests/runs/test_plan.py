@@ -108,6 +108,9 @@ def test_the_abilities_are_those_asked_for_else_those_made_for_the_model():
     assert len(probes("pocket-neo")) == 8
     assert probes("gpt2-xl") == ()
     assert probes("gpt2-xl", "gsm8k") == probes("pocket-neo", "gsm8k") == ("gsm8k",)
+    assert probes("gpt2-xl", "gsm8k", "english") == (
+        "gsm8k", *(f"english/abilities/{name}" for name in module.FAMILIES),
+    )  # fmt: skip
     assert probes("pocket-neo", "none") == ()
 
 

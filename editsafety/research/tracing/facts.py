@@ -57,7 +57,7 @@ def known_facts(handle: ModelHandle, requests: Sequence[EditRequest], most: int)
     Raises DataError when it gives none.
     """
     asked = [request for request in requests if request.target_true]
-    known = tuple(_fact(handle, request) for request in islice(_known(handle, asked), most))
+    known = tuple(_fact(handle, request) for request in islice(known_requests(handle, asked), most))
     if not known:
         raise DataError(
             f"{handle.name} gives the true answer of none of {len(asked)} requests that have one, so there is no fact "
@@ -66,7 +66,8 @@ def known_facts(handle: ModelHandle, requests: Sequence[EditRequest], most: int)
     return known
 
 
-def _known(handle: ModelHandle, requests: Sequence[EditRequest]) -> Iterator[EditRequest]:
+def known_requests(handle: ModelHandle, requests: Sequence[EditRequest]) -> Iterator[EditRequest]:
+    """Those whose true answer the model gives, in their order; as many are asked as are taken, and some more."""
     for start in range(0, len(requests), ASKED):
         chosen = requests[start : start + ASKED]
         yield from (one for one, gives in zip(chosen, gives_true_answers(handle, chosen), strict=True) if gives)

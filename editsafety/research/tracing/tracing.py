@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
@@ -13,8 +12,8 @@ from editsafety.artifacts import ArtifactKey, ArtifactStore
 from editsafety.model.handle import ModelHandle
 from editsafety.progress import Progress
 from editsafety.research.tracing.effects import KINDS, CausalTrace, TracedFact
-from editsafety.research.tracing.facts import CLASSES, LAST_OF_SUBJECT, KnownFact
-from editsafety.research.tracing.runs import DEVIATIONS, Protocol, spread, trace_fact
+from editsafety.research.tracing.facts import CLASSES, KnownFact
+from editsafety.research.tracing.runs import DEVIATIONS, Protocol, seconds_of, spread, trace_fact
 
 VERSION = 1  # of what is kept
 
@@ -31,11 +30,15 @@ def trace_facts(
     progress = progress or Progress.quiet()
     noise = DEVIATIONS * spread(handle, facts)
     keys = [_key(handle, fact, noise, protocol) for fact in facts]
-    kept = [artifacts.get(key) for key in keys]
-    traced = [None if one is None else _read(fact, one) for fact, one in zip(facts, kept, strict=True)]
+    whole = replace(protocol, kinds=KINDS, tokens=CLASSES)  # holds everything that a smaller trace asks for
+    kept = [
+        artifacts.get(key) or artifacts.get(_key(handle, fact, noise, whole))
+        for fact, key in zip(facts, keys, strict=True)
+    ]
+    traced = [None if one is None else _read(fact, one, protocol) for fact, one in zip(facts, kept, strict=True)]
     left = [fact for fact, one in zip(facts, traced, strict=True) if one is None]
     if left:
-        minutes = _seconds(handle, left, noise, protocol) / 60
+        minutes = seconds_of(handle, left, noise, protocol) / 60
         progress.say(f"{len(left)} facts to trace in {handle.name}: about {minutes:.0f} min")
     with progress.task(f"tracing {handle.name}", len(left)) as task:
         for number, (fact, key) in enumerate(zip(facts, keys, strict=True)):
@@ -47,15 +50,6 @@ def trace_facts(
     return CausalTrace(
         handle.name, handle.identity, handle.layers, noise, protocol.samples, protocol.window, protocol.seed, found
     )
-
-
-def _seconds(handle: ModelHandle, facts: Sequence[KnownFact], noise: float, protocol: Protocol) -> float:
-    """What tracing them takes, told from the states of the first one's last subject token."""
-    few = replace(protocol, kinds=("state",), tokens=(LAST_OF_SUBJECT,))
-    started = time.monotonic()
-    trace_fact(handle, facts[0], noise, few)
-    pace = (time.monotonic() - started) / few.work(facts[0], handle.layers)
-    return pace * sum(protocol.work(fact, handle.layers) for fact in facts)
 
 
 def _key(handle: ModelHandle, fact: KnownFact, noise: float, protocol: Protocol) -> ArtifactKey:
@@ -70,8 +64,10 @@ def _tensors(fact: TracedFact) -> dict[str, Tensor]:
     return {name: torch.tensor(row, dtype=torch.float64) for name, row in named.items()}
 
 
-def _read(fact: KnownFact, tensors: Mapping[str, Tensor]) -> TracedFact:
+def _read(fact: KnownFact, tensors: Mapping[str, Tensor], protocol: Protocol) -> TracedFact:
     rows = {name: tuple(tensor.tolist()) for name, tensor in tensors.items()}
-    kinds = [kind for kind in KINDS if any(name.startswith(f"{kind}/") for name in rows)]
-    effects = {kind: {name: rows[f"{kind}/{name}"] for name in CLASSES if f"{kind}/{name}" in rows} for kind in kinds}
+    effects = {
+        kind: {name: rows[f"{kind}/{name}"] for name in protocol.tokens if f"{kind}/{name}" in rows}
+        for kind in protocol.kinds
+    }
     return TracedFact(fact.id, rows["clean"][0], rows["corrupted"][0], effects)

@@ -170,7 +170,12 @@ def test_an_interrupted_trace_goes_on_and_what_is_finished_is_not_run_again(
 
 def test_only_the_tokens_that_are_asked_for_are_restored(handle: ModelHandle, artifacts: ArtifactStore) -> None:
     (whole,) = traced(handle, [fact_of(handle)], artifacts).facts
-    (few,) = traced(handle, [fact_of(handle)], artifacts, kinds=("mlp",), tokens=(LAST_OF_SUBJECT,)).facts
+    asked: dict[str, Any] = {"kinds": ("mlp",), "tokens": (LAST_OF_SUBJECT,)}
+    said = io.StringIO()
+    (found,) = traced(handle, [fact_of(handle)], artifacts, Progress(said), **asked).facts
+    assert said.getvalue() == ""  # the whole trace holds it
+    (few,) = traced(handle, [fact_of(handle)], ArtifactStore(artifacts.root / "other"), **asked).facts
+    assert found.effects["mlp"] == {LAST_OF_SUBJECT: whole.effects["mlp"][LAST_OF_SUBJECT]}
     assert few.effects.keys() == {"mlp"}
     assert few.effects["mlp"].keys() == {LAST_OF_SUBJECT}
     assert few.effects["mlp"][LAST_OF_SUBJECT] == pytest.approx(whole.effects["mlp"][LAST_OF_SUBJECT], rel=1e-4)
