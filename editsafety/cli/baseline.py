@@ -45,7 +45,9 @@ def show(file: Annotated[Path, typer.Argument(help="a baseline")]) -> None:
     from editsafety.escaping import console, line
 
     accepted = AcceptedBaseline.read(file)
-    table = Table("editor", "model", "verdict", "cases", "weights", "dtype", "device", "editsafety")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for name in ("editor", "model", "verdict", "cases", "weights", "dtype", "device", "editsafety"):
+        table.add_column(name, overflow="fold")
     for block in accepted.blocks:
         of = block.conditions
         told = (str(of.get("weights"))[:12], of.get("dtype"), of.get("device"), of.get("editsafety"))

@@ -117,8 +117,9 @@ def run(
 ) -> None:
     """Crash-test editors on models and write a safety report.
 
-    Exit codes: 0 pass; 10 COLLAPSE; 11 INEFFECTIVE, DAMAGED or NO-OP; 13 ERROR or INCOMPLETE; 14 nothing judged;
-    2 interrupted; 4 an invalid command. An interrupted run goes on when the same command is given again.
+    Exit codes: 0 pass; 10 COLLAPSE; 11 INEFFECTIVE, DAMAGED or NO-OP; 12 worse than the baseline; 13 ERROR or
+    INCOMPLETE; 14 nothing judged; 2 interrupted; 4 an invalid command. An interrupted run goes on when the same command
+    is given again.
     """
     if plan:
         planning.show(settings)

@@ -42,7 +42,7 @@ class Slot:
     """What of a machine a worker has for itself."""
 
     cpus: int = 1
-    gpus: float = 0.0  # a half lets two workers slot one
+    gpus: float = 0.0  # a half lets two workers share one
     memory: int = 0  # bytes of main memory; 0 where nobody knows
 
     def __str__(self) -> str:

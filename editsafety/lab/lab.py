@@ -255,7 +255,7 @@ class Lab:
                         self.tools.spoilt = f"{bench.broken}. Run the same command again: what was finished is kept."
                     return
         self.tools.read_yardstick(*first.block)
-        if bench.handle.fingerprint() != bench.handle.identity:
+        if not bench.is_intact():
             self.store.note(Drifted(bench.handle.name, label(first.editor)))
             bench.repair()
 

@@ -14,7 +14,7 @@ from editsafety.escaping import markdown as safe
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.publishing.fitting import Section, fit
-from editsafety.reporting import ReportPlace, as_markdown, story
+from editsafety.reporting import ReportPlace, against, as_markdown, story
 from editsafety.tensor_files import write_atomically
 
 MOST = 65_536  # what GitHub takes; GitLab takes a million
@@ -28,7 +28,7 @@ def comment(report: RunReport, *, suites: str = ReportPlace().suites) -> str:
     sections = (
         Section("the marker", marker(report)),
         Section("the verdict", _alert(report)),
-        Section("the table", as_markdown.verdict_table(report)),
+        Section("the table", as_markdown.verdict_table(report, narrow=True)),
         Section("the comparison with the baseline", _under(as_markdown.against_baseline(report), "###")),
         _folded("the reasons", f"Why: {many} finding{'' if many == 1 else 's'}", as_markdown.reasons(report)),
         _folded("the courses", "Courses of edits", as_markdown.walked(report, steps=False)),
@@ -57,9 +57,11 @@ def _alert(report: RunReport) -> str:
     """The verdict in GitHub's block of that colour, why, and what to do."""
     kind = _ALERTS.get(report.verdict, "CAUTION") if report.verdict is not None else "CAUTION"
     said = [f"**{safe(story.verdict_line(report), 1000)}**", safe(_about(report), 1000)]
-    worst = report.worst
+    worst = story.looked_at_first(report)
     cause = report.cause(worst) if worst is not None else None
     said += [f"Likely cause of the worst case: {safe(cause, 1000)}"] if cause else []
+    changed = against.changed(report.against) if report.verdict is Verdict.REGRESSED else ""
+    said += [safe(changed, 1000)] if changed else []
     said += [as_markdown.next_step(report)] if story.advice(report) else []
     return f"> [!{kind}]\n" + "\n>\n".join(f"> {one}" for one in said)
 

@@ -35,6 +35,13 @@ def sentences(found: Comparison | None, most: int | None = None) -> list[str]:
     return [*said[:most], *more, *same, *(f"within its limit: {one}" for one in found.costs)]
 
 
+def changed(found: Comparison | None, most: int = 3) -> str:
+    """What was under test and is another now: likely why a run is worse; empty where nothing is."""
+    said = [f"{one.editor}: {one.sentence}" for one in found.of(Shift.CHANGED)] if found is not None else []
+    more = [f"{len(said) - most} more"] if len(said) > most else []
+    return f"Changed since that was accepted: {'; '.join([*said[:most], *more])}." if said else ""
+
+
 def as_json(found: Comparison) -> dict[str, Any]:
     """Plain values."""
     return {

@@ -80,19 +80,23 @@ def footnotes(report: RunReport) -> str:
     return bullets(f"{note[:1].upper()}{note[1:]}." for note in story.footnotes(report))
 
 
-def verdict_table(report: RunReport) -> str:
-    """The figures of every editor, worst first; empty where no single edit was judged."""
+def verdict_table(report: RunReport, *, narrow: bool = False) -> str:
+    """The figures of every editor, worst first; empty where no single edit was judged.
+
+    A narrow one leaves the columns out that can be spared.
+    """
     if not report.groups:
         return ""
     several = len({group.model for group in report.groups}) > 1
     first = ["editor", *(["model"] if several else []), "cases", "verdict"]
+    shown = [i for i, column in enumerate(headings(report)) if not (narrow and column.dispensable)]
+    columns = [headings(report)[i] for i in shown]
     lines = []
     for row in rows(report):
         name = safe(row.editor) if not row.stream else f"&nbsp;&nbsp;{safe(row.stream)}"
         verdict = row.verdict.value if row.stream else f"**{row.verdict.value}**"
         model = [safe(row.model)] if several else []
-        lines.append([name, *model, str(row.cases), verdict, *(safe(cell) for cell in row.cells)])
-    columns = headings(report)
+        lines.append([name, *model, str(row.cases), verdict, *(safe(row.cells[i]) for i in shown)])
     names = [f"{column.title} {column.heading}".strip() for column in columns]
     ruler = ["---"] * (len(first) - 2) + ["--:", "---"] + ["--:"] * len(columns)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in ([*first, *map(safe, names)], ruler, *lines))
@@ -177,8 +181,13 @@ def controls(report: RunReport) -> str:
 
 
 def worst_cases(report: RunReport) -> str:
-    """The worst cases with what was written and what the model said, and the causes of their collapses."""
-    cases = sorted((case for group in report.groups for case in group.cases), key=_order)[:WORST]
+    """The worst cases with what was written and what the model said, and the causes of their collapses.
+
+    Those that are worse than the baseline come first.
+    """
+    lost = {name: place for place, name in enumerate(story.lost_cases(report))}
+    every = (case for group in report.groups for case in group.cases)
+    cases = sorted(every, key=lambda case: (lost.get(case.record.case, len(lost)), *_order(case)))[:WORST]
     if not cases:
         return ""
     head = ("case", "verdict", "perplexity", "written", "before the edit", "after the edit")

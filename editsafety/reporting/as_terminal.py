@@ -207,7 +207,7 @@ def _evidence(report: RunReport, console: Console) -> Table:
         _say(grid, console, name, control.sentence, "" if control.behaved else "bold magenta")
     if not report.controls:
         _say(grid, console, "control", story.NO_CONTROL)
-    worst = report.worst
+    worst = story.looked_at_first(report)
     cause = report.cause(worst) if worst is not None else None
     if worst is not None:
         _say(grid, console, "worst", story.worst_line(report, worst))

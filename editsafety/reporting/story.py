@@ -136,8 +136,8 @@ def summary(report: RunReport) -> str:
     told = [part for part in report.parts if part.verdict is verdict]
     part = next((one for name in names for one in told if one.name == name), told[0])
     why = part.sentences[0].replace(f"{verdict.value}: ", "", 1) if part.sentences else verdict.meaning
-    also = _broken(report) if verdict is Verdict.REGRESSED else ""
-    return f"{verdict.meaning.capitalize()}: {names.get(part.name, '')}{why}.{f' {also}' if also else ''}"
+    also = (_broken(report), against.changed(report.against)) if verdict is Verdict.REGRESSED else ()
+    return " ".join([f"{verdict.meaning.capitalize()}: {names.get(part.name, '')}{why}.", *filter(None, also)])
 
 
 def _broken(report: RunReport) -> str:
@@ -226,7 +226,7 @@ def replay(report: RunReport, suites: str) -> str | None:
     if walked is not None and walked.verdict is not Verdict.PASS:
         return replay_case(report, walked, suites) or None
     if (lost := _regressed(report)) is not None:
-        return replay_case(report, lost, suites) or None
+        return _replay_lost(report, lost, suites) or None
     findings = [(group, finding) for group in groups for finding in group.findings]
     chosen = [(g, f) for g, f in findings if f.verdict is report.verdict and f.stream in g.planned]
     if not chosen:
@@ -236,11 +236,36 @@ def replay(report: RunReport, suites: str) -> str | None:
     return _pytest(report, suites, "efficacy", selected, group)
 
 
+def looked_at_first(report: RunReport) -> CaseVerdict | None:
+    """The case that is shown for all: the first that is worse than the baseline where that is the verdict, else the
+    worst of the run.
+    """
+    lost = _regressed(report) if report.verdict is Verdict.REGRESSED else None
+    return lost if lost is not None and not lost.record.is_course else report.worst
+
+
+def lost_cases(report: RunReport) -> list[str]:
+    """The ids of the cases that are worse than the baseline, as its findings name them."""
+    regressed = report.against.regressed if report.against is not None else ()
+    return list(dict.fromkeys(name for one in regressed for name in one.cases))
+
+
 def _regressed(report: RunReport) -> CaseVerdict | None:
     """The first case that is worse than the baseline; None where there is none."""
-    names = [name for one in report.against.regressed for name in one.cases] if report.against is not None else []
     cases = {case.record.case: case for case in (*(c for g in report.groups for c in g.cases), *report.courses)}
-    return next((cases[name] for name in names if name in cases), None)
+    return next((cases[name] for name in lost_cases(report) if name in cases), None)
+
+
+def _replay_lost(report: RunReport, lost: CaseVerdict, suites: str) -> str:
+    """What is worse than the baseline again: the stream, where a case passes by itself and its rate got worse."""
+    figures = (
+        {one.figure for one in report.against.regressed if lost.record.case in one.cases} if report.against else ()
+    )
+    rates = {limit.measure for limit in report.policy.group.values()}
+    group = next((one for one in report.groups if lost in one.cases), None)
+    if group is None or lost.verdict is not Verdict.PASS or not rates.intersection(figures):
+        return replay_case(report, lost, suites)
+    return _pytest(report, suites, "efficacy", f"{group.model}-{tag(group.editor)}-{lost.record.stream}", group)
 
 
 def replay_case(report: RunReport, case: CaseVerdict, suites: str) -> str:

@@ -60,7 +60,7 @@ def test_an_unchanged_editor_passes_and_a_worse_one_is_12_with_the_cases_named(r
     assert (body["verdict"], body["exit_code"], body["baseline"]["regressed"]) == ("REGRESSED", 12, True)
     blocking = [one for one in body["baseline"]["differences"] if one["blocks"]]
     assert "tiny-model-Nudge-hard-0" in {name for one in blocking for name in one["cases"]}
-    assert "other code" in (Path("worse") / "report.md").read_text()
+    assert "its code is not that of then" in (Path("worse") / "report.md").read_text()
     later = command("baseline", "diff", "worse", "base.json", "--comment", "comment.md")
     assert "### Against the baseline\n\n- REGRESSED: Nudge: " in Path("comment.md").read_text()
     assert later.code == 12
@@ -87,7 +87,11 @@ def test_what_cannot_be_a_baseline_is_refused_before_a_model_is_loaded(run, tmp_
 def test_a_baseline_is_shown(accepted, command):
     done = command("baseline", "show", accepted)
     assert done.code == 0
+    assert done.out.splitlines()[0].split() == [
+        "editor", "model", "verdict", "cases", "weights", "dtype", "device", "editsafety",
+    ]  # fmt: skip
     assert "Nudge" in done.out
+    assert "…" not in done.out, "something is cut off"
 
 
 SLOW = "import time\n"

@@ -18,10 +18,11 @@ import pytest
 
 from editsafety.runs.folders import STORE
 from editsafety.runs.store import Store
-from tests.system.commands import Done, ended, given, kill, report, start, without_times
+from tests.system.commands import Done, ended, given, report, start, without_times
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'editsafety[ray]', or tox -e ray")
 pytestmark = pytest.mark.thorough
+PATIENCE = 300.0  # seconds for a sweep on a busy machine
 OBJECTS = 80 * 2**20  # bytes of the smallest object store that Ray takes
 SLOW = '''
 
@@ -92,7 +93,7 @@ def counted(place: Path) -> int:
 
 
 def wait_for(happened: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not happened():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "what was waited for did not happen"
@@ -113,7 +114,7 @@ def test_a_worker_that_is_killed_in_mid_run_loses_only_what_it_was_at(
     editors, worker = map(int, at.read_text().split())
     before = counted(tmp_path)
     os.kill(worker, signal.SIGKILL)
-    done = ended(running)
+    done = ended(running, PATIENCE)
     assert done.code == 11, done.err
     assert " died: " in done.err
     assert before < 9, "it was killed in mid-run"
@@ -127,7 +128,7 @@ def test_a_node_that_is_killed_in_mid_run_loses_only_what_it_was_at(
     running = sweep(nodes, slow, tmp_path)
     wait_for(lambda: counted(tmp_path) >= 2, running)
     nodes.kill_one()
-    done = ended(running)
+    done = ended(running, PATIENCE)
     assert done.code == 11, done.err
     assert " died: " in done.err
     assert without_times(report("swept")) == straight(command, slow)
@@ -136,11 +137,14 @@ def test_a_node_that_is_killed_in_mid_run_loses_only_what_it_was_at(
 def test_ctrl_c_is_2_with_a_partial_report_and_the_same_command_goes_on(
     nodes: Nodes, slow: dict[str, str], command: Callable[..., Done], tmp_path: Path
 ) -> None:
-    stopped = kill(sweep(nodes, slow, tmp_path), when=lambda: counted(tmp_path) >= 2, how=signal.SIGINT)
+    running = sweep(nodes, slow, tmp_path)
+    wait_for(lambda: counted(tmp_path) >= 2, running)
+    running.send_signal(signal.SIGINT)
+    stopped = ended(running, PATIENCE)
     assert stopped.code == 2, stopped.err
     kept = report("swept")["counts"]["judged"]
     assert 2 <= kept < 8
-    done = ended(sweep(nodes, slow, tmp_path))
+    done = ended(sweep(nodes, slow, tmp_path), PATIENCE)
     assert done.code == 11, done.err
     assert without_times(report("swept")) == straight(command, slow)
 

@@ -61,6 +61,10 @@ NOT_RUN: Mapping[str, str] = {
     ".venv/bin/pip install -q -c .ci/constraints.txt -e '.[dev]'": "installs what is being tested",
     ".venv/bin/python -m pytest -W error -n 2 -m 'not thorough'": "is these tests",
     "pip install uv": "installs from a package index",
+    "pip install 'editsafety[ray]'": "installs from a package index",
+    "editsafety sweep --address auto --model pocket-neo --editor rome --editor c_rome --limit 6 -o reports/swept": (
+        "needs a cluster; tests/cluster/test_on_ray.py has one"
+    ),
     ".ci/lock": "rewrites the locks from a package index",
     "editsafety run --model pocket-neo --model pocket-qwen --editor all --report-only -n 2": (
         "every editor on two models takes minutes even for one case; tests/test_every_editor.py runs each"

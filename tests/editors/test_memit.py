@@ -278,3 +278,33 @@ def test_the_loss_layer_of_published_configurations_is_refused_by_name(name: str
     kind: Any = type(make(name, tiny.handle("gpt2"), prepare=False)).Hparams
     with pytest.raises(UsageError, match="unknown hyperparameter 'v_loss_layer'"):
         validate(kind, {**NUMBERS[name], "v_loss_layer": 2}, "test")
+
+
+def test_every_note_is_the_worst_figure_of_its_name(make: Make) -> None:
+    """Of two requests on one layer: v*, keys and block z by themselves, one request at a time."""
+    handle = tiny.handle("gpt2")
+    editor: Any = make("memit", handle, layers=[1])
+    block, groups = handle.block(1), editor.groups()
+    templates = [template for group in groups for template in group]
+    both = [REQUEST, OTHER]
+    found = [targets.optimise(handle, block, one, templates, editor.hparams) for one in both]
+    module = handle.mlp_out(1).module
+    bare = [at_subject(handle, module, [locate(handle, one)]).inputs[0] for one in both]
+    mean = [key(handle, module, one, groups) for one in both]
+    agreement = [float(a @ b / (a.norm() * b.norm())) for a, b in zip(bare, mean, strict=True)]
+    edit = editor.edit(both)
+    lacking = max(float((one.value - hidden(handle, block, of)).norm()) for one, of in zip(found, both, strict=True))
+    with EditSession(handle) as session:
+        session.apply(edit)
+        left = max(float((one.value - hidden(handle, block, of)).norm()) for one, of in zip(found, both, strict=True))
+    (delta,) = factors(edit)
+    norm = float(delta.matrix().norm())
+    assert edit.notes == {
+        "numerator": pytest.approx(lacking, rel=1e-3), "1.residual": pytest.approx(lacking, rel=1e-3),
+        "denominator": pytest.approx(1 / float(delta.right.norm(dim=1).max()), rel=1e-4),
+        "left_over": pytest.approx(left, rel=1e-3), "update_norm": pytest.approx(norm, rel=1e-4),
+        "1.update_norm": pytest.approx(norm, rel=1e-4), "key_agreement": pytest.approx(min(agreement), rel=1e-4),
+        "first_token": True, "loss_at_stop": pytest.approx(max(one.loss for one in found), rel=1e-3),
+        "nll_at_stop": pytest.approx(max(one.nll for one in found), rel=1e-3),
+        "steps": sum(one.steps for one in found), "requests": 2,
+    }  # fmt: skip

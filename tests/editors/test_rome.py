@@ -229,3 +229,24 @@ def test_mom2_adjustment_has_to_be_said(make: Make) -> None:
     numbers = {key: value for key, value in NUMBERS["rome"].items() if key != "mom2_adjustment"}
     with pytest.raises(UsageError, match="'mom2_adjustment' is missing"):
         validate(kind, numbers, "test")
+
+
+def test_every_note_is_the_figure_of_its_name(make: Make) -> None:
+    """From the keys, the outputs and v* by themselves; the denominator from the delta, as the residual has its norm."""
+    handle = tiny.handle("gpt2")
+    editor: Any = make("rome", handle)
+    module, templates = handle.mlp_out(1).module, editor.templates()
+    found = targets.optimise(handle, module, REQUEST, templates, editor.hparams)
+    at = at_subject(handle, module, [locate(handle, REQUEST, template) for template in templates])
+    bare, mean = at.inputs[0], at.inputs.mean(0)
+    agreement = float(bare @ mean / (bare.norm() * mean.norm()))
+    edit = editor.edit([REQUEST])
+    norm, numerator = float(edit.deltas[0].matrix().norm()), float((found.value - at.outputs[0]).norm())
+    notes = dict(edit.notes)
+    assert abs(notes.pop("denominator")) == pytest.approx(numerator / norm, rel=1e-4)
+    assert notes == {
+        "numerator": pytest.approx(numerator, rel=1e-4), "update_norm": pytest.approx(norm, rel=1e-4),
+        "key_cosine": pytest.approx(agreement, rel=1e-4), "key_agreement": pytest.approx(agreement, rel=1e-4),
+        "first_token": False, "loss_at_stop": pytest.approx(found.loss), "nll_at_stop": pytest.approx(found.nll),
+        "steps": found.steps, "keys": "mixed", "mom2_adjustment": True,
+    }  # fmt: skip

@@ -301,3 +301,22 @@ def test_signed_edits_that_lie_are_refused_by_name() -> None:
     for path in paths:
         with pytest.raises(EditError, match=path.name):
             Edit.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"deltas": [{"kind": "low_rank"}]}, "deltas.0.module: field required. Make the edit again."),
+        ({"extra": 1}, "extra: extra inputs are not permitted. Make the edit again."),
+        ({"deltas": "x" * 99}, f"deltas: input should be a valid list (found 'x{'x' * 58}). Make the edit again."),
+        (
+            {"sidecars": [{"kind": "adder", "target": "", "settings": {}}], "deltas": []},
+            "tensor '0.left' belongs to nothing; described are 0 deltas and 1 sidecars.",
+        ),
+    ],
+)
+def test_what_is_missing_is_not_told_as_found(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    tensor_files.save(tmp_path / "x", FACTORS, {**DESCRIBED, **change})
+    with pytest.raises(EditError) as refused:
+        Edit.load(tmp_path / "x", {"adder": Adder})
+    assert str(refused.value) == f"{tmp_path / 'x'}: {said}"

@@ -277,3 +277,17 @@ def test_writing_in_place_into_a_borrowed_copy_is_allowed(handle: ModelHandle) -
         session.borrow([name])[name].data.zero_()
         assert session.changed() == (name,)
     assert handle.fingerprint() == handle.identity
+
+
+def test_what_is_done_to_the_handle_is_told_by_what_was_there(handle: ModelHandle) -> None:
+    session = EditSession(handle)
+    with session:
+        handle.logits = lambda batch: None  # type: ignore[method-assign, assignment, return-value]
+        handle.remembered = 1  # type: ignore[attr-defined]
+        handle.architecture = None  # type: ignore[assignment]
+    assert session.leftovers == (
+        "architecture of the model's handle was replaced",
+        "logits was replaced on the model's handle",
+        "remembered was added to the model's handle",
+    )
+    assert not hasattr(handle, "remembered")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from editsafety.edits.rounding import is_only_rounded
+from editsafety.edits.rounding import is_only_rounded, rounded_to
 
 BEFORE = torch.randn(16, 24, generator=torch.Generator().manual_seed(0))
 
@@ -52,3 +52,13 @@ def test_what_is_not_finite_is_an_edit():
     after = BEFORE.clone()
     after[0, 0] = torch.nan
     assert not is_only_rounded(BEFORE, after)
+
+
+def test_the_narrower_dtype_is_told_for_numbers_to_the_nearest_and_cut_off():
+    cut = torch.from_numpy((BEFORE.numpy().view("uint32") & 0xFFFF0000).view("float32"))
+    assert rounded_to(BEFORE, cut) is rounded_to(BEFORE, BEFORE.bfloat16().float()) is torch.bfloat16
+    assert rounded_to(BEFORE, BEFORE.half().float()) is torch.float16
+    assert rounded_to(BEFORE, BEFORE + 1) is None
+    large = BEFORE * 1e30  # past float16
+    cut = torch.from_numpy((large.numpy().view("uint32") & 0xFFFF0000).view("float32"))
+    assert rounded_to(large, cut) is torch.bfloat16

@@ -235,3 +235,37 @@ def test_a_thread_of_a_progress_bar_or_a_debugger_may_go_on(
     finally:
         stop.set()
         bar.join()
+
+
+WATCHED = {
+    "modes over functions", "modes over operators", "default dtype", "gradient mode", "inference mode",
+    "deterministic algorithms", "number of threads", "functions for subclasses", "anomaly detection",
+    "hooks on saved tensors", "gradients by several threads", "full backward hooks", "nesting of autocast",
+    "cache of autocast", "autocast on cpu", "dtype of autocast on cpu", "precision of float32 products",
+}  # fmt: skip
+USED = {"oneDNN", "cuDNN", "flash attention", "memory-efficient attention", "plain attention", "cuDNN's attention"}
+SHARED = {
+    "torch's global forward hooks", "torch's global forward pre hooks", "torch's global backward hooks",
+    "torch's global backward pre hooks", "torch's global forward hooks with kwargs",
+    "torch's global forward hooks always called", "torch's global buffer registration hooks",
+    "torch's global module registration hooks", "torch's global parameter registration hooks",
+    "torch's global optimizer pre hooks", "torch's global optimizer post hooks", "transformers' activations by name",
+    "transformers' attention functions by name", "transformers' attention masks by name",
+}  # fmt: skip
+
+
+def test_every_setting_and_every_shared_registry_is_watched_and_can_be_read(handle: ModelHandle) -> None:
+    around = Surroundings.now()
+    values = {setting.name: value for setting, value in around.settings}
+    assert values.keys() >= {f"torch's {name}" for name in WATCHED} | {f"whether torch uses {name}" for name in USED}
+    assert values.keys() >= {
+        "whether torch rounds denormal numbers to zero", "cuDNN's benchmark mode", "cuDNN's deterministic mode",
+        "cuDNN's use of TF32", "cuBLAS's use of TF32", "cuBLAS's sums in float16", "cuBLAS's sums in bfloat16",
+        "the working directory", "the environment", "Python's search path", "Python's recursion limit",
+        "Python's garbage collection", "Python's standard output", "Python's standard error",
+        "the level at which logging is off", "signal handlers", "an alarm of the system's clock",
+    }  # fmt: skip
+    assert [name for name, value in values.items() if value == "unreadable"] == []
+    assert {name for name, *_ in around.registries} == SHARED
+    assert around.findings() == around.put_back() == ()
+    assert not around.rewired

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
+from editsafety.escaping import markdown
 from editsafety.judging.baselines.baseline import AcceptedBaseline
 from editsafety.judging.baselines.gate import Gate
 from editsafety.publishing.comment import HEAD, comment, marker, write
+from editsafety.reporting import as_terminal, story
+from editsafety.runs.facts import EditorFacts
 from tests import builders
-from tests.builders import record, report
+from tests.builders import FACTS, HPARAMS, record, report
 from tests.publishing.injections import TEXTS
 from tests.reporting import hostile
 
@@ -53,6 +58,40 @@ def test_the_marker_is_first_then_the_alert_then_the_table_and_the_rest_is_folde
 )
 def test_the_colour_of_the_alert_follows_the_verdict(made, kind):
     assert comment(made).splitlines()[2] == f"> [!{kind}]"
+
+
+def test_the_case_that_is_worse_than_the_baseline_is_shown_first_wherever_one_case_stands_for_all():
+    rows = [record("rome", "normal", i) for i in range(60)]
+    gate = Gate(AcceptedBaseline.of(report(rows)), "base.json")
+    rows[0] = record("rome", "normal", 0, ratio=1.04)  # the worst by perplexity, and within its tolerance
+    rows[40:] = [record("rome", "normal", i, local=0.0) for i in range(40, 60)]
+    made = gate.judged(report(rows))
+    lost = "pocket-neo-rome-normal-0040"
+    replayed = str(story.replay(made, "suites"))  # by itself each case passes: it is the rate that got worse
+    assert replayed.startswith("pytest suites/efficacy -k pocket-neo-rome-normal ")
+    assert f"\n| {lost} |" in comment(made).partition("| case | verdict |")[2][:200]
+    shown = StringIO()
+    as_terminal.render(made, Console(file=shown, width=110))
+    assert f"\nworst     {lost}  " in shown.getvalue()
+
+
+def test_what_changed_since_the_baseline_stands_beside_the_verdict_that_it_became_worse():
+    numbers = EditorFacts("pocket-neo", "rome", {**HPARAMS, "v_num_grad_steps": 2}, "d" * 64)
+    facts = replace(FACTS, editors={("pocket-neo", "rome"): numbers})
+    gate = Gate(AcceptedBaseline.of(report([record("rome", "normal", i) for i in range(60)])), "base.json")
+    made = gate.judged(report([record("rome", "normal", i, takes=0.0) for i in range(60)], facts=facts))
+    alert = comment(made).partition("\n\n| editor |")[0]
+    said = (
+        "Changed since that was accepted: rome: its code is not that of then; "
+        "rome: hparams.v_num_grad_steps 20 before, 2 now."
+    )
+    assert said in story.summary(made)
+    assert f"\n> {markdown(said)}\n" in alert
+
+
+def test_the_table_leaves_out_what_can_be_spared_so_that_it_fits_the_page():
+    head = next(one for one in comment(builders.example()).splitlines() if one.startswith("| editor |"))
+    assert head.endswith("| success rephrased | kept neighbours |")
 
 
 def test_the_comparison_with_the_baseline_is_not_folded():

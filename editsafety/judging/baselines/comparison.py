@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
@@ -59,7 +59,9 @@ class Comparison:
     allowed: tuple[str, ...] = ()  # conditions that differ, and were allowed to
     compared: int = 0  # cases
     costs: tuple[str, ...] = ()  # limits on costs that hold, with their figures
-    incomparable: tuple[str, ...] = ()  # limits on costs that were asked for, and cannot be held against anything
+    incomparable: tuple[
+        str, ...
+    ] = ()  # what was asked for, and cannot be held against anything: limits on costs, or all
 
     @property
     def held(self) -> bool:
@@ -95,7 +97,8 @@ def compare(
         allow: conditions (see `meaning.CONDITIONS`) that may differ.
         limits: by how much edits may have become dearer.
 
-    Blocks whose conditions differ are refused by the name of the field and not compared.
+    Blocks whose conditions differ are refused by the name of the field and not compared. A run that has no case in
+    common with the baseline is incomparable: it would pass whatever became of what was accepted.
     """
     blocks = (AcceptedBlock.of(report, *one, costs=bool(limits)) for one in report.blocks)
     now = {(block.model, block.editor): block for block in blocks}
@@ -138,9 +141,10 @@ def compare(
         nothing = "no editor on a model is in both, so no cost was compared"
         costs = [CostFinding(limit, f"{limit.name}: {nothing}", refused=True) for limit in limits]
     holds = tuple(one.sentence for one in costs if not one.worse and not one.refused)
+    apart = [_apart(baseline, now.values())] if not (compared or costs or refused) and _any_case(now.values()) else []
     return Comparison(
         source, tuple(sorted(found, key=_rank)), tuple(refused), tuple(allowed), compared, holds,
-        tuple(one.sentence for one in costs if one.refused),
+        (*apart, *(one.sentence for one in costs if one.refused)),
     )  # fmt: skip
 
 
@@ -269,7 +273,7 @@ def _shown(kept: Sequence[tuple[float, float, str]], losses: Sequence[float], ge
 
 def _subject(then: AcceptedBlock, now: AcceptedBlock) -> Iterator[Difference]:
     for name, was, present in meaning.differing(then.subject, now.subject):
-        said = f"{now.name}: other code" if name == "code" else f"{now.name}: {name} {was!r} before, {present!r} now"
+        said = "its code is not that of then" if name == "code" else f"{name} {was!r} before, {present!r} now"
         yield Difference(Shift.CHANGED, "informative", now.model, now.editor, said, name)
 
 
@@ -286,6 +290,18 @@ def _brief(value: object) -> str:
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - MOST
     return ", ".join(names[:MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _any_case(blocks: Iterable[AcceptedBlock]) -> bool:
+    return any(block.cases for block in blocks)
+
+
+def _apart(baseline: AcceptedBaseline, now: Iterable[AcceptedBlock]) -> str:
+    """That nothing of a run was accepted: by other names, or other cases of the same."""
+    was, present = (sorted(block.name for block in blocks) for blocks in (baseline.blocks, now))
+    if set(was) & set(present):
+        return f"no case of it is in this run, of {_listed(present)}: give the same requests and -k"
+    return f"it is of {_listed(was)}, and this run of {_listed(present)}: give the same --editor and --model"
 
 
 def _rank(one: Difference) -> tuple[bool, int, int, str, str]:

@@ -24,7 +24,7 @@ class Tolerance(BaseModel):
     tier: Tier = "blocking"
     why: str
 
-    def of(self, accepted: float, noise: float = 0.0) -> float:
+    def of(self, accepted: float, noise: float) -> float:
         """How much worse than the accepted figure is still the same."""
         return max(self.absolute, self.relative * abs(accepted), noise)
 

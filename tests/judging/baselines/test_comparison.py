@@ -11,6 +11,7 @@ from editsafety.judging.baselines.baseline import AcceptedBaseline
 from editsafety.judging.baselines.comparison import Comparison, Difference, Shift, compare
 from editsafety.judging.baselines.tolerance import Tolerance
 from editsafety.judging.report import RunReport
+from editsafety.judging.verdict import Verdict
 from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.facts import EditorFacts, RunFacts
 from tests.builders import FACTS, record, report
@@ -110,6 +111,21 @@ def test_an_editor_that_was_not_accepted_is_new_and_one_that_did_not_run_is_gone
     assert [one.shift for one in held(report(rows()), report(both)).differences] == [Shift.GONE]
 
 
+def test_a_run_that_has_no_case_in_common_with_what_was_accepted_is_no_pass():
+    other = [record("mine", "normal", i) for i in range(3)]
+    apart = held(report(other))
+    assert apart.incomparable == (
+        "it is of rome on pocket-neo, and this run of mine on pocket-neo: give the same --editor and --model",
+    )
+    elsewhere = held(report([record("rome", "hard", i) for i in range(3)]))
+    assert elsewhere.incomparable == (
+        "no case of it is in this run, of rome on pocket-neo: give the same requests and -k",
+    )
+    judged = replace(report(other), against=apart)
+    assert (judged.verdict, judged.exit_code) == (Verdict.ERROR, 13)
+    assert held(report([*rows(), *other])).incomparable == ()
+
+
 @pytest.mark.parametrize(("field", "value"), [("fingerprint", "e" * 64), ("dtype", "bfloat16"), ("attention", "sdpa")])
 def test_another_condition_is_refused_by_name_unless_it_is_allowed(field: str, value: str) -> None:
     name = {"fingerprint": "weights"}.get(field, field)
@@ -129,8 +145,8 @@ def test_other_numbers_of_the_editor_are_what_is_under_test_and_are_told():
     now: RunFacts = replace(FACTS, editors={("pocket-neo", "rome"): made})
     said = [one.sentence for one in held(report(rows(), facts=now)).of(Shift.CHANGED)]
     assert said == [
-        "rome on pocket-neo: other code",
-        "rome on pocket-neo: hparams.v_num_grad_steps 20 before, 5 now",
+        "its code is not that of then",
+        "hparams.v_num_grad_steps 20 before, 5 now",
     ]
 
 
