@@ -105,7 +105,7 @@ def test_fewer_known_facts_than_asked_for_are_told(command, tmp_path):
     row = datasets.requests("pocket-world/normal", limit=1)[0]
     named = ("id", "prompt", "subject", "target_new", "target_true")
     (tmp_path / "facts.jsonl").write_text(json.dumps({name: getattr(row, name) for name in named}) + "\n")
-    done = command("trace", "--model", "pocket-neo", "--requests", "facts.jsonl", "--samples", 1, "--device=cpu")
+    done = command("trace", "--model", "pocket-neo", "--requests", "facts.jsonl", "--kind=state", "--device=cpu")
     assert done.code == 0, done.err
     assert "pocket-neo knows 1 of the facts in facts.jsonl; 20 were asked for" in done.err
 
