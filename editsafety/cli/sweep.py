@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import NOTHING_JUDGED, Verdict
+from editsafety.progress import Progress
 from editsafety.publishing import github, outlets
 from editsafety.reporting import ReportPlace, as_terminal
 from editsafety.runs import folders
@@ -69,25 +70,13 @@ def sweep(
     folder = folders.choose(plan, Path("reports"), output.out)
     gpus = 0.0 if settings.device == "cpu" else gpus_per_worker
     needs = Needs(cpus_per_worker, gpus, partial(_memory, plan.settings))
-    ended = Ended(interrupted=False)
     progress = options.show_progress(quiet=output.quiet)
-    with RayCrew.joined(address, needs, workers) as crew, folders.begin(folder, plan):
+    with RayCrew.joined(address, needs, workers) as crew, _held(folder, plan):
         progress.say(f"{crew.size} worker{'' if crew.size == 1 else 's'}, each with {crew.slot}")
-        with closing(Store(folder / folders.STORE)) as store:
-            sweeping = Sweep(plan, store, crew, progress)
-            try:
-                sweeping.run()
-            except KeyboardInterrupt:
-                ended = Ended(interrupted=True, stopped=True)
-            except ClusterError as error:  # what was finished is judged all the same
-                ended = Ended(interrupted=True)
-                typer.echo(f"editsafety: {escaping.line(error)}", err=True)
-            store.note(ended)
-            for name in _checks(sweeping.plan, policy):
-                store.note(JudgedCheck(name))
-            report = _report(folder, gate, output.comment)
-            if not ended.interrupted and sweeping.is_whole():
-                folders.finish(folder, plan)
+        ended, is_whole = _computed(plan, policy, crew, folder, progress)
+        report = _report(folder, gate, output.comment)
+        if is_whole:
+            folders.finish(folder, plan)
     if report.verdict is None and not ended.stopped:
         why = [f"{source}: {line}." for source, lines in report.plan.unread.items() for line in lines]
         typer.echo(" ".join(["editsafety: nothing was judged.", *why]), err=True)
@@ -98,6 +87,34 @@ def sweep(
     if ended.stopped:
         raise options.Interrupted
     raise typer.Exit(0 if report_only and report.sound else report.exit_code)
+
+
+@contextmanager
+def _held(folder: Path, plan: RunPlan) -> Iterator[None]:
+    """The folder belongs to this sweep until it has ended."""
+    lock = folders.begin(folder, plan)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _computed(plan: RunPlan, policy: Policy, crew: RayCrew, folder: Path, progress: Progress) -> tuple[Ended, bool]:
+    """Let the crew compute what is missing: how that ended, and whether every case has a result."""
+    ended = Ended(interrupted=False)
+    with closing(Store(folder / folders.STORE)) as store:
+        sweeping = Sweep(plan, store, crew, progress)
+        try:
+            sweeping.run()
+        except KeyboardInterrupt:
+            ended = Ended(interrupted=True, stopped=True)
+        except ClusterError as error:  # what was finished is judged all the same
+            ended = Ended(interrupted=True)
+            typer.echo(f"editsafety: {escaping.line(error)}", err=True)
+        store.note(ended)
+        for name in _checks(sweeping.plan, policy):
+            store.note(JudgedCheck(name))
+        return ended, not ended.interrupted and sweeping.is_whole()
 
 
 def _checks(plan: RunPlan, policy: Policy) -> Iterator[str]:

@@ -184,7 +184,8 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
     """Joined to a cluster, with this process's own answers to signals."""
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     quiet = {"log_to_driver": False, "logging_level": "error"}
-    own = {"include_dashboard": False} if address == "local" else {}
+    # Ray gives its workers the lowest priority; beside anything else on this machine they would hardly run.
+    own = {"include_dashboard": False, "_system_config": {"worker_niceness": 0}} if address == "local" else {}
     try:
         try:
             _knock(address)
