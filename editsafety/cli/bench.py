@@ -63,9 +63,9 @@ def bench(
             place = places[job.model]
             device = place.handle.device
             found[job.name] = race(job.pairs(place, pairs), device, partial(task.step, job.name))
-            once = next(iter(job.pairs(place, 1)))
-            once.ready_fast()
-            shares[job.name] = operations(once.fast) / found[job.name].seconds[1] / matmul_rate(device)
+            for once in job.pairs(place, 1):
+                once.ready_fast()
+                shares[job.name] = operations(once.fast) / found[job.name].seconds[1] / matmul_rate(device)
     if not quiet:
         escaping.console().print(_table(chosen, found, shares))
     if out is not None:

@@ -95,7 +95,7 @@ class NullSpaces:
         moments: SecondMoments,
         threshold: float,
         editor: str,
-        precision: Precision = "float64",
+        precision: Precision,
     ) -> None:
         self.handle = handle
         self.artifacts = artifacts

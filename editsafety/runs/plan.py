@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from editsafety import __version__, datasets, discovery, hyperparameters
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import UsageError
+from editsafety.hyperparameters.carried import published
 from editsafety.names import label, parts, slug
 from editsafety.progress import Progress
 from editsafety.runs.case import Case
@@ -210,8 +211,12 @@ def controls_for(model: str) -> dict[str, str]:
 
 
 def is_known(model: str) -> bool:
-    """Whether it is known what ROME does to a model: numbers of ROME ship for it."""
-    return hyperparameters.find("rome", slug(model)) is not None
+    """Whether it is known what ROME does to a model: it is a pocket model, or numbers of ROME were published for it.
+
+    Numbers that were found by calibration say what edits well, and nothing of what collapses.
+    """
+    file = hyperparameters.find("rome", slug(model))
+    return file is not None and (model.startswith("pocket-") or file.stem in published())
 
 
 def streams(settings: Settings, model: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ def test_every_job_is_listed_with_what_it_is_compared_with(command):
 
 
 def test_a_job_that_there_is_not_is_one_sentence(command):
-    done = command("bench", "memit-33")
+    done = command("bench", "memmit-32")
     assert done.code == 4
     assert done.err.count("\n") == 1
     assert "memit-32" in done.err

@@ -111,7 +111,7 @@ def test_where_things_go_is_out_with_one_short_form() -> None:
             assert OPTIONS[words].get("-o") is OPTIONS[words]["--out"], words
     assert {words[0] for words in having("--out")} == {
         "run", "baseline", "edit", "abilities", "screen", "mine", "propose", "sequence", "curves", "check", "verify",
-        "apply", "doctor", "merge", "keys", "surrogate", "experiment", "bench", "trace", "diff", "sweep",
+        "apply", "doctor", "merge", "keys", "surrogate", "experiment", "bench", "trace", "diff", "sweep", "calibrate",
     }  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def test_whatever_loads_a_model_takes_the_same_options() -> None:
         for name in names:
             assert name in OPTIONS[words], (words, name)
             assert OPTIONS[words][name].help == OPTIONS[("run",)][name].help
-    assert len(having("--device")) == 18
+    assert len(having("--device")) == 19
 
 
 def test_loading_is_what_a_model_is_loaded_with() -> None:

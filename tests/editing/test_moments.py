@@ -13,7 +13,7 @@ from editsafety import tensor_files
 from editsafety.artifacts import ArtifactStore
 from editsafety.editing import own_text
 from editsafety.editing.covariance import collect, collect_rows
-from editsafety.editing.moments import Mom2Hparams, SecondMoments, read_texts
+from editsafety.editing.moments import CorpusHparams, Mom2Hparams, SecondMoments, read_texts
 from editsafety.edits.edit import Edit
 from editsafety.edits.session import EditSession
 from editsafety.errors import DataError, NotPreparedError, UsageError
@@ -187,3 +187,14 @@ def test_every_ridge_has_a_factor_of_its_own_and_damping_is_in_all_of_them(tmp_p
     for ridge in (0.0, 2.0):
         solved = found.inverse(site, "memit", ridge).columns((damped + ridge * eye).float())
         torch.testing.assert_close(solved, eye, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"), [("pocket-neo", ""), ("random:some/folder", ""), ("gpt2", "self"), ("my-pocket-neo", "self")]
+)
+def test_only_models_of_the_small_world_have_texts_of_their_own(tmp_path: Path, name: str, source: str) -> None:
+    handle = ModelHandle.of(tiny.model("gpt2"), tiny.tokenizer(), name=name)
+    moments = SecondMoments(handle, ArtifactStore(tmp_path), CorpusHparams())
+    assert moments._source() == source
+    named = SecondMoments(handle, ArtifactStore(tmp_path), CorpusHparams(mom2_corpus="mine.txt"))
+    assert named._source() == "mine.txt"

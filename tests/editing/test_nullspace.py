@@ -9,7 +9,7 @@ from torch import Tensor
 from editsafety.artifacts import ArtifactStore
 from editsafety.editing.covariance import Covariance
 from editsafety.editing.moments import CorpusHparams, SecondMoments
-from editsafety.editing.nullspace import NullSpaces, split
+from editsafety.editing.nullspace import NullSpaces, Precision, split
 from editsafety.errors import EditorError, NotPreparedError
 from editsafety.model.handle import ModelHandle
 from tests import tiny
@@ -64,10 +64,12 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
-def spaces(handle: ModelHandle, folder: Path, corpus: str, threshold: float = 0.01) -> NullSpaces:
+def spaces(
+    handle: ModelHandle, folder: Path, corpus: str, threshold: float = 0.01, precision: Precision = "float64"
+) -> NullSpaces:
     store = ArtifactStore(folder / "store")
     moments = SecondMoments(handle, store, CorpusHparams(mom2_corpus=corpus))
-    return NullSpaces(handle, store, moments, threshold, "alphaedit")
+    return NullSpaces(handle, store, moments, threshold, "alphaedit", precision)
 
 
 def test_preparing_makes_what_is_missing_and_another_process_finds_it(tmp_path: Path, corpus: Path) -> None:
@@ -85,6 +87,20 @@ def test_preparing_makes_what_is_missing_and_another_process_finds_it(tmp_path: 
     for site in sites:
         expected = by_svd(found.moments.of(site, "alphaedit").matrix, 0.01)
         torch.testing.assert_close(again.of(site).project(torch.eye(site.d_in)), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_the_projection_is_made_in_the_precision_that_is_asked_for_and_kept_apart(
+    tmp_path: Path, corpus: Path, precision: Precision
+) -> None:
+    handle = tiny.handle("gpt2")
+    site, other = handle.mlp_out(0), {"float32": "float64", "float64": "float32"}[precision]
+    found = spaces(handle, tmp_path, str(corpus), precision=precision)
+    found.prepare([site])
+    moment = found.moments.of(site, "alphaedit")
+    assert torch.equal(found.of(site).basis.float(), split(moment, 0.01, handle.device, precision).basis)
+    assert not torch.equal(found.of(site).basis.float(), split(moment, 0.01, handle.device, other).basis)
+    assert spaces(handle, tmp_path, str(corpus), precision=other).missing([site]) is not None
 
 
 def test_another_threshold_is_another_projection(tmp_path: Path, corpus: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from editsafety.editing.solve import Earlier
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError
 from tests import tiny
@@ -77,3 +78,16 @@ def test_the_notes_tell_the_size_of_the_null_space_and_how_much_of_the_keys_lies
 def test_a_threshold_that_would_change_nothing_is_refused_while_preparing(make: Make) -> None:
     with pytest.raises(EditorError, match="no eigenvalue below nullspace_threshold = 1e-09"):
         make("alphaedit", tiny.handle("gpt2"), nullspace_threshold=1e-9)
+
+
+def test_more_keys_than_the_layer_has_dimensions_solve_the_published_system_too(make: Make) -> None:
+    handle = tiny.handle("gpt2")
+    site, keys = handle.mlp_out(1), torch.randn(64, 70, generator=torch.Generator().manual_seed(0))
+    editor: Any = make("alphaedit", handle, layers=[1], L2=0.5)
+    vectors, values, _ = torch.linalg.svd(editor.moments.of(site, "alphaedit").matrix.double())
+    projection = vectors[:, values < 0.02] @ vectors[:, values < 0.02].T
+    system = projection @ keys.double() @ keys.double().T + 0.5 * torch.eye(64)
+    found, notes = editor.answers(site, keys, Earlier())
+    torch.testing.assert_close(found, torch.linalg.solve(system, projection @ keys.double()), rtol=1e-4, atol=1e-5)
+    shares = (projection @ keys.double()).norm(dim=0) / keys.double().norm(dim=0)
+    assert notes == {"null_space": int((values < 0.02).sum()), "key_in_null_space": pytest.approx(float(shares.min()))}

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from editsafety.editing import rank_one
+from editsafety.editing.solve import Earlier
 from editsafety.edits.edit import LowRank
 from tests import tiny
 from tests.editors.conftest import Make
@@ -74,3 +75,14 @@ def test_the_damping_of_a_batch_makes_it_memit_with_the_product_of_both_weights(
     memit = make("memit", handle, layers=[1], mom2_update_weight=2).edit(BATCH)
     for found, expected in zip(factors(emmet), factors(memit), strict=True):
         torch.testing.assert_close(found.matrix(), expected.matrix(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "damped"), [(1, False), (2, True)])
+def test_only_a_batch_is_damped_and_two_are_one(count: int, damped: bool, make: Make) -> None:
+    handle = tiny.handle("gpt2")
+    site, keys = handle.mlp_out(1), torch.randn(64, count, generator=torch.Generator().manual_seed(0))
+    editor: Any = make("emmet", handle, emmet_lambda=5)
+    spread = torch.linalg.inv(editor.moments.of(site, "emmet").matrix.double()) @ keys.double()
+    ridge = 5.0 * damped * torch.eye(count)
+    expected = torch.linalg.inv(spread.T @ keys.double() + ridge) @ spread.T
+    torch.testing.assert_close(editor.answers(site, keys, Earlier())[0].T, expected, rtol=1e-4, atol=1e-6)

@@ -164,3 +164,21 @@ def test_only_the_words_of_the_target_are_trained_and_no_bos_or_padding(spelling
         prompt = handle.tokenizer(request.filled)["input_ids"]
         whole = handle.tokenizer(f"{request.filled} {request.target_new}")["input_ids"]
         assert read.labels[read.rows == place].tolist() == whole[len(prompt) :]
+
+
+def test_the_notes_tell_the_steps_the_loss_and_by_how_much_the_weights_moved(make: Make) -> None:
+    handle = tiny.handle("gpt2")
+    loss = nll(handle, REQUEST)
+    edit = make("ft", handle, layers=[0, 1], num_steps=1).edit([REQUEST])
+    moved = [delta.value - handle.model.get_parameter(delta.parameter).detach() for delta in edit.deltas]
+    assert edit.notes == {
+        "steps": 1, "loss_at_stop": pytest.approx(loss, rel=1e-4), "loss": "target_new",
+        "update_norm": pytest.approx(float(torch.cat([one.flatten() for one in moved]).norm()), rel=1e-4),
+    }  # fmt: skip
+
+
+def test_a_loss_that_is_the_stop_loss_is_not_below_it(make: Make) -> None:
+    handle = tiny.handle("gpt2")
+    reached = make("ft", handle, num_steps=1).edit([REQUEST]).notes["loss_at_stop"]
+    steps = [make("ft", handle, num_steps=1, stop_loss=stop).edit([REQUEST]).notes["steps"] for stop in (reached, 9.9)]
+    assert steps == [1, 0]

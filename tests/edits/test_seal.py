@@ -115,10 +115,12 @@ def test_sealing_a_model_of_twelve_megabytes_takes_about_a_millisecond_per_megab
     Seal.of(handle)
     times = []
     for _ in range(7):
-        start = time.perf_counter()
+        start = time.process_time()
         Seal.of(handle)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.020, f"{min(times) * 1000:.1f} ms"  # 3 ms on an idle core; a busy machine gets room
+        times.append(time.process_time() - start)
+    assert min(times) < 0.020, (
+        f"{min(times) * 1000:.1f} ms"
+    )  # of the processor; 3 ms on an idle core, and a busy one has other things in its caches
 
 
 def test_a_frame_does_not_mind_what_a_forward_pass_does(handle: ModelHandle) -> None:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -269,3 +270,27 @@ def test_every_setting_and_every_shared_registry_is_watched_and_can_be_read(hand
     assert {name for name, *_ in around.registries} == SHARED
     assert around.findings() == around.put_back() == ()
     assert not around.rewired
+
+
+@pytest.mark.parametrize("doubt", ["a mode", "a thread", "an error"])
+def test_a_session_that_proves_in_doubt_looks_at_functions_where_anything_else_was_found(
+    handle: ModelHandle, doubt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editsafety.edits.threads.GRACE", 0.0)
+    kind, stop = type(handle.model.transformer.ln_f), threading.Event()
+    forward, thread = kind.forward, threading.Thread(target=stop.wait)
+    session = EditSession(handle, prove="in doubt")
+    try:
+        with pytest.raises((UndoError, KeyError)) if doubt != "a mode" else nullcontext(), session:
+            kind.forward = lambda self, x: forward(self, x)  # type: ignore[method-assign]
+            if doubt == "a mode":
+                handle.model.transformer.h[0].train()
+            elif doubt == "a thread":
+                thread.start()
+            else:
+                raise KeyError(doubt)
+        assert "forward of the class LayerNorm was replaced" in session.leftovers
+        assert kind.forward is forward
+    finally:
+        kind.forward = forward  # type: ignore[method-assign]
+        stop.set()

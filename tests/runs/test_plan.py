@@ -1,6 +1,7 @@
 """RunPlan: which cases a run has, from options and data alone; the same options, the same cases with the same names."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,7 @@ def data(monkeypatch, tmp_path):
     monkeypatch.setattr(
         module.datasets, "read_requests", lambda spec, limit=None, **_: Sifted(tuple(rows[spec][:limit]))
     )
-    monkeypatch.setattr(module.hyperparameters, "find", lambda folder, slug: tmp_path / "rome.yaml")
+    monkeypatch.setattr(module.hyperparameters, "find", lambda folder, slug: tmp_path / "gpt2-xl.yaml")
     monkeypatch.setattr(module.datasets, "texts", lambda spec, limit=None, **_: tuple(texts[spec][:limit]))
     return {"rows": rows, "texts": texts}
 
@@ -140,6 +141,13 @@ def test_what_rome_comes_to_on_a_model_that_nobody_knows_is_tried_and_not_demand
     )
     assert [case.tentative for case in known] == [False] * 7
     assert [case.tentative for case in unknown] == [True] * 6 + [False]  # what changes nothing changes nothing anywhere
+
+
+@pytest.mark.parametrize(("file", "known"), [("gpt2-xl.yaml", True), ("smollm2-135m.yaml", False), (None, False)])
+def test_numbers_that_were_found_by_calibration_do_not_tell_what_rome_does_to_a_model(monkeypatch, file, known):
+    found = None if file is None else Path(file)
+    monkeypatch.setattr(module.hyperparameters, "find", lambda folder, slug: found)
+    assert module.is_known("some/model") is known
 
 
 def test_a_control_and_a_case_of_the_same_editor_and_request_are_one_result():

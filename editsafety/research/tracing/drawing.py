@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WHAT = {"state": "the state behind", "mlp": "the MLP of", "attention": "the attention of"}
+WHAT = {"state": "the state behind", "mlp": "MLPs of", "attention": "attentions of"}
 COLOURS = {"state": "Purples", "mlp": "Greens", "attention": "Reds"}
 
 
@@ -34,7 +34,7 @@ def draw(traced: CausalTrace, kind: str) -> bytes:
             _map(figure, axes, traced, [one for one in traced.averages if one.kind == name])
         count = len(traced.facts)
         figure.suptitle(f"{traced.model}: average indirect effect on {count} fact{'s' if count > 1 else ''}")
-        figure.savefig(out, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+        figure.savefig(out, format=kind, dpi=100, metadata={"Date": None} if kind == "svg" else None)
     return out.getvalue()
 
 
