@@ -9,6 +9,7 @@ from editsafety.datasets.request import EditRequest
 from editsafety.editing import targets
 from editsafety.editing.keys import at_subject
 from editsafety.editing.subject import locate
+from editsafety.editors import rome_family
 from editsafety.edits.edit import Edit, LowRank
 from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.session import EditSession
@@ -250,3 +251,10 @@ def test_every_note_is_the_figure_of_its_name(make: Make) -> None:
         "first_token": False, "loss_at_stop": pytest.approx(found.loss), "nll_at_stop": pytest.approx(found.nll),
         "steps": found.steps, "keys": "mixed", "mom2_adjustment": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("flags", "keys"), [({}, "mixed"), ({"original_implementation": False}, "prompt")])
+def test_keys_of_the_prompt_are_those_of_a_configuration_that_says_it_is_not_the_original(
+    flags: dict[str, Any], keys: str
+) -> None:
+    assert rome_family._keys_by_flags({"enable_prompt_keys": True, **flags})["keys"] == keys

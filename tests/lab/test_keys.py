@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from editsafety import editors
 from editsafety.lab.keys import CaseKeys
 from editsafety.names import slug
 from editsafety.runs.case import Case
@@ -144,3 +145,26 @@ def test_a_model_that_the_store_knows_is_not_loaded_and_other_weights_are_other_
     assert found.of(case) == first
     found.forget()
     assert found.of(case) != first
+
+
+def test_versions_of_the_tool_and_of_what_is_measured_and_the_editors_name_are_in_the_key(
+    paths: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (case, *_) = cases(paths)
+    found = [keys(paths, tmp_path / "before").of(case)]
+    with monkeypatch.context() as other:
+        other.setattr("editsafety.lab.keys.__version__", "another")
+        found.append(keys(paths, tmp_path / "version").of(case))
+    with monkeypatch.context() as other:
+        other.setattr("editsafety.measures.perplexity.Perplexity.version", 99)
+        found.append(keys(paths, tmp_path / "measure").of(case))
+    (tmp_path / "fluent.yaml").write_text(LENIENT.replace("me_ppl", "fluency"))
+    found.append(keys(paths, tmp_path / "more", policy=str(tmp_path / "fluent.yaml")).of(case))
+    assert len(set(found)) == len(found)
+    assert keys(paths, tmp_path / "again").of(case) == found[0]
+    model, alike = case.block[0], editors.read_hparams("rome", "gpt2-xl")
+    with monkeypatch.context() as other:
+        other.setattr(editors, "code_version", lambda name: "the same")
+        other.setattr(editors, "read_hparams", lambda *given, **more: alike)
+        twins = keys(paths, tmp_path / "twins")
+        assert twins.shared((model, "rome")).single != twins.shared((model, "memit")).single

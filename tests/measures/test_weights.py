@@ -279,3 +279,10 @@ def test_a_vector_and_the_weights_of_a_convolution_have_norms_too(handle: ModelH
     found = measured(handle, Replace(name, old * 3))
     assert found["spectral_norm"].value == pytest.approx(float((2 * old).norm()), rel=1e-5)
     assert found["delta_norm"].value == pytest.approx(float((2 * old).norm()), rel=1e-5)
+
+
+def test_those_that_are_not_finite_are_counted_among_all_that_changed(handle: ModelHandle) -> None:
+    whole, other, broken = (tiny.low_rank(handle.mlp_out(layer)) for layer in range(3))
+    broken.left[3, 0] = torch.inf
+    found = measured(handle, whole, other, broken)
+    assert found["delta_norm"].reason == "1 of 3 changed weights are not finite"
