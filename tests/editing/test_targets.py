@@ -10,7 +10,7 @@ from editsafety.datasets.request import EditRequest
 from editsafety.editing import buckets
 from editsafety.editing.subject import locate, locate_text
 from editsafety.editing.suffix import Suffix
-from editsafety.editing.targets import Target, TargetHparams, optimise, optimise_many
+from editsafety.editing.targets import Target, TargetHparams, _Search, optimise, optimise_many
 from editsafety.edits.seal import Frame, Seal
 from editsafety.model import trace
 from editsafety.model.handle import ModelHandle
@@ -222,3 +222,14 @@ def test_no_pass_has_more_tokens_than_it_may(monkeypatch: pytest.MonkeyPatch) ->
 def test_nothing_is_sought_for_no_request() -> None:
     handle = tiny.handle("gpt2")
     assert optimise_many(handle, handle.mlp_out(1).module, [], CONTEXTS, SETTINGS) == ()
+
+
+@pytest.mark.parametrize("ending", ["", "\n"])
+def test_the_target_is_spelled_as_it_continues_the_prompt(ending: str) -> None:
+    """Behind a space that is due, or right behind a line break: other tokens, of which the scores are read."""
+    handle = tiny.handle("gpt2")
+    request = tiny.request(prompt=f"Where does {{}} work?{ending}", target_new="farmer")
+    expected = handle.ids("farmer" if ending else " farmer", special=False)
+    search = _Search(handle, request, CONTEXTS, False)
+    assert search.labels.tolist() == expected * len(CONTEXTS)
+    assert [row[len(row) - len(expected) + 1 :] for row in search.rows[:-1]] == [tuple(expected[:-1])] * len(CONTEXTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ import torch
 from torch import nn
 
 from editsafety.edits.behaviour import LENGTH, Behaviour
+from editsafety.edits.edit import Edit
 from editsafety.edits.seal import Frame, Seal
+from editsafety.edits.session import EditSession, Proof
+from editsafety.errors import UndoError
 from editsafety.model.handle import ModelHandle
 from tests import tiny
 
@@ -119,3 +123,47 @@ def test_the_first_place_that_differs_is_named() -> None:
     other[2, 1] = 0.25
     (said,) = Behaviour(plain, plain).differences(Behaviour(other, plain))
     assert said.endswith("its logits differ by up to 0.25, first at token 3 of 5")
+
+
+class Scaled(nn.Module):
+    """A part whose number is kept where nobody looks: in a list."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.factor = inner, [1.0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scaled: torch.Tensor = self.inner(x) * self.factor[0]
+        return scaled
+
+
+@pytest.mark.parametrize("prove", ["always", "in doubt", "never"])
+def test_what_has_no_name_shows_in_behaviour_where_that_is_proved(handle: ModelHandle, prove: Proof) -> None:
+    part = Scaled(handle.model.transformer.ln_f)
+    handle.model.transformer.ln_f = part
+    with EditSession(handle, prove=prove):
+        pass
+    proof = pytest.raises(UndoError) if prove != "never" else nullcontext()
+    with proof as caught, EditSession(handle, prove=prove):
+        part.factor[0] = 2.0
+        if prove == "in doubt":
+            handle.model.transformer.h[0].train()
+    assert part.factor == [2.0]
+    if caught is not None:
+        assert caught.value.findings[0].startswith("the unedited model does not behave as before: on a fixed sentence")
+
+
+def test_a_model_that_keeps_an_edit_is_proved_to_be_the_edited_one(handle: ModelHandle) -> None:
+    part = Scaled(handle.model.transformer.ln_f)
+    handle.model.transformer.ln_f = part
+    delta = tiny.low_rank(handle.mlp_out(1))
+
+    def keep(factor: float) -> None:
+        with EditSession(handle) as session:
+            session.apply(Edit("test", ("a",), handle.identity, (delta,)))
+            session.commit()
+            part.factor[0] = factor
+
+    keep(1.0)
+    with pytest.raises(UndoError, match="does not behave as before"):
+        keep(2.0)

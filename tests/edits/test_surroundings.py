@@ -294,3 +294,18 @@ def test_a_session_that_proves_in_doubt_looks_at_functions_where_anything_else_w
     finally:
         kind.forward = forward  # type: ignore[method-assign]
         stop.set()
+
+
+def test_the_standard_error_and_the_dtype_of_autocast_are_set_again() -> None:
+    around, stream, dtype = Surroundings.now(), sys.stderr, torch.get_autocast_dtype("cpu")
+    other = torch.float16 if dtype is not torch.float16 else torch.bfloat16
+    try:
+        sys.stderr = io.StringIO()
+        torch.set_autocast_dtype("cpu", other)
+        said = around.put_back()
+        assert (sys.stderr, torch.get_autocast_dtype("cpu")) == (stream, dtype)
+    finally:
+        sys.stderr = stream
+        torch.set_autocast_dtype("cpu", dtype)
+    assert said[0] == f"torch's dtype of autocast on cpu changed from {dtype} to {other}"
+    assert said[1].startswith("Python's standard error changed from ")
