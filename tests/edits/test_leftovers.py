@@ -284,10 +284,10 @@ def test_what_is_done_to_the_handle_is_told_by_what_was_there(handle: ModelHandl
     with session:
         handle.logits = lambda batch: None  # type: ignore[method-assign, assignment, return-value]
         handle.remembered = 1  # type: ignore[attr-defined]
-        handle.architecture = None  # type: ignore[assignment]
+        handle.spec = None  # type: ignore[assignment]
     assert session.leftovers == (
-        "architecture of the model's handle was replaced",
         "logits was replaced on the model's handle",
         "remembered was added to the model's handle",
+        "spec of the model's handle was replaced",
     )
     assert not hasattr(handle, "remembered")

@@ -114,7 +114,7 @@ def test_every_shipped_pocket_model_loads() -> None:
 
 
 def test_a_dtype_that_is_none_is_refused() -> None:
-    with pytest.raises(UsageError, match="dtype 'int8' is not one of float32, bfloat16, float16"):
+    with pytest.raises(UsageError, match="dtype 'int8' is not one of auto, float32, bfloat16, float16"):
         ModelHandle.load(ModelSpec("pocket-nothing", "cpu", "int8"))
 
 
