@@ -232,7 +232,7 @@ def from_file(name: str) -> Any:
     """What `path/to/file.py:Name` means. Raises UsageError when file or name is not there, or the file fails."""
     place, _, attribute = name.rpartition(":")
     path = _path_of(name)
-    if (path.parent / "__init__.py").is_file() and _imports_its_neighbours(path):
+    if _is_of_package(path):
         return _attribute(_of_package(path, place), attribute, place)
     # One module per path and content: what an editor keeps in its module or class stays visible, an edited file is new.
     module_name = f"editsafety_user_{path.stem}_{hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:16]}"
@@ -247,13 +247,47 @@ def _attribute(module: ModuleType, name: str, place: str) -> Any:
     return getattr(module, name)
 
 
-def _imports_its_neighbours(path: Path) -> bool:
+def sources_of(path: Path) -> tuple[Path, ...]:
+    """The files that decide what a user's file does: itself, or its package with those beside it that are imported."""
+    path = path.resolve()
+    if not _is_of_package(path):
+        return (path,)
+    root = _root_of(path)
+    own = sorted((root / path.relative_to(root).parts[0]).rglob("*.py"))
+    beside = {name for file in own for name in _imported(file)} - {own[0].relative_to(root).parts[0]}
+    others = [file for name in sorted(beside) for file in sorted((root / name).rglob("*.py"))]
+    return (*own, *others, *(root / f"{name}.py" for name in sorted(beside) if (root / f"{name}.py").is_file()))
+
+
+def _is_of_package(path: Path) -> bool:
     """Whether a file says `from .other import ...`, and so can only be a part of its package."""
+    return (path.parent / "__init__.py").is_file() and any(
+        isinstance(node, ast.ImportFrom) and node.level > 0 for node in _nodes(path)
+    )
+
+
+def _root_of(path: Path) -> Path:
+    """The folder that holds the package of a file."""
+    return next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
+
+
+def _imported(path: Path) -> set[str]:
+    """The first names of what a file imports, but for its own package's."""
+    found: set[str] = set()
+    for node in _nodes(path):
+        names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        found |= {name.partition(".")[0] for name in names if name}
+    return found
+
+
+def _nodes(path: Path) -> Iterator[ast.AST]:
+    """What a file says; nothing for one that is no Python: importing it says what is wrong."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
-        return False  # importing it says what is wrong
-    return any(isinstance(node, ast.ImportFrom) and node.level > 0 for node in ast.walk(tree))
+        return
+    yield from ast.walk(tree)
 
 
 def _of_package(path: Path, place: str) -> ModuleType:
@@ -261,7 +295,7 @@ def _of_package(path: Path, place: str) -> ModuleType:
 
     The folder that holds the package joins the search path, as if the program had been started there.
     """
-    root = next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
+    root = _root_of(path)
     if str(root) not in sys.path:
         sys.path.append(str(root))
     name = ".".join(path.relative_to(root).with_suffix("").parts)
@@ -284,7 +318,9 @@ def _execute(module_name: str, path: Path, place: str) -> ModuleType:
     try:
         with contained("it"):
             spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[module_name]
+    except BaseException as error:
+        del sys.modules[module_name]  # half made, whatever stopped it
+        if not isinstance(error, Exception):
+            raise
         raise UsageError(f"{place}: fails while being imported: {sentence_of(error)}") from error
     return module

@@ -192,6 +192,14 @@ def test_a_file_that_imports_its_neighbours_is_loaded_as_a_part_of_its_package(
     (package / "main.py").write_text("from .numbers import SIZE\n\n\ndef edit(model, tok, requests): return SIZE\n")
     edit = discovery.from_file(f"{package / 'main.py'}:edit")
     assert (edit.__module__, edit(None, None, None)) == ("published_method.main", 3)
+    (tmp_path / "util").mkdir()
+    (tmp_path / "util" / "nethook.py").touch()
+    (tmp_path / "elsewhere.py").touch()
+    (package / "numbers.py").write_text("from util import nethook\nimport elsewhere, os\nSIZE = 3\n")
+    names = [str(file.relative_to(tmp_path)) for file in discovery.sources_of(package / "main.py")]
+    in_package = [f"published_method/{name}.py" for name in ("__init__", "main", "numbers")]
+    assert names == [*in_package, "util/nethook.py", "elsewhere.py"]  # what can change what it does
+    assert discovery.sources_of(package / "numbers.py") == (package / "numbers.py",)
     (package / "broken.py").write_text("from .nowhere import SIZE\n")
     with pytest.raises(UsageError, match=r"broken\.py: fails while being imported: .*nowhere"):
         discovery.from_file(f"{package / 'broken.py'}:edit")

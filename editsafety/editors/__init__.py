@@ -252,7 +252,7 @@ def code_version(name: str) -> str:
         raise EditorError(f"the source of editor {name!r} cannot be found; results could not be told apart.")
     shared = {path for room in ("editing", "engine") for path in (Path(__file__).parent.parent / room).glob("*.py")}
     code = hashlib.sha256()
-    own = {path for file in files for path in _room(Path(str(file)))}
+    own = {path for file in files for room in _room(Path(str(file))) for path in discovery.sources_of(room)}
     for path in sorted(own | shared):
         code.update(path.name.encode() + path.read_bytes())
     return code.hexdigest()

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from editsafety.errors import sentence_of
 from editsafety.model.architectures import Architecture
 
 ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
@@ -118,7 +119,7 @@ def _prove(model: Any, found: Architecture, layer: int) -> None:
         weight = model.get_input_embeddings().weight
         model(input_ids=torch.arange(TOKENS, device=weight.device)[None] % words)
     except Exception as error:  # somebody else's model may refuse the tokens, for whatever reason
-        raise NotFoundError(f"it could not be tried ({type(error).__name__}: {error})") from error
+        raise NotFoundError(f"it could not be tried ({sentence_of(error)})") from error
     finally:
         for hook in hooks:
             hook.remove()

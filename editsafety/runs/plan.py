@@ -266,7 +266,8 @@ def _code_digest(editor: str) -> str:
 
 def _file_digest(name: str) -> str:
     path = Path(name)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    files = discovery.sources_of(path) if path.is_file() else ()
+    return "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
 
 
 def _expanded(editors: Sequence[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from editsafety.edits.edit import LowRank, Replace
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, UsageError
 from editsafety.model.handle import ModelHandle
+from editsafety.runs.plan import RunPlan
+from editsafety.runs.settings import Settings
 from tests import tiny
 
 WEIGHT = "transformer.h.1.mlp.c_proj.weight"
@@ -218,3 +221,19 @@ def test_a_function_that_cannot_be_called_so_or_lacks_its_numbers_is_refused_bef
     assert isinstance(editor, FunctionEditor)
     assert editor.given == {"rewrite_module_tmp": "transformer.h.{}.mlp.c_proj", "layers": [1], "device": 0}
     assert editors.code_version(f"{file}:four") != editors.code_version("noop")
+
+
+def test_a_neighbour_of_a_functions_file_is_a_part_of_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    package = tmp_path / "method_of_two_files"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "formula.py").write_text("SIZE = 1\n")
+    (package / "main.py").write_text("from .formula import SIZE\n\n\ndef edit(model, tok, requests): pass\n")
+    name = f"{package / 'main.py'}:edit"
+    settings = Settings(("pocket-neo",), (name,), limit=1)
+    before = editors.code_version(name), RunPlan.of(settings).digest()
+    (package / "formula.py").write_text("SIZE = 2\n")
+    after = editors.code_version(name), RunPlan.of(settings).digest()
+    assert before[0] != after[0]
+    assert before[1] != after[1]
