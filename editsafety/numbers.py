@@ -48,7 +48,12 @@ def exact(value: float, digits: int = 4) -> str:
 
 def counting(count: int, kind: str = "") -> str:
     """A number of cases: 1 case, 84 hard cases."""
-    return f"{count} {kind}case{'' if count == 1 else 's'}"
+    return many(count, f"{kind}case")
+
+
+def many(count: int, thing: str) -> str:
+    """So many of a thing: 1 core, 2 cores."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def in_bytes(size: float) -> str:

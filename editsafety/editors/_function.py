@@ -31,6 +31,7 @@ from editsafety.edits.factors import low_rank
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, ModelError, UsageError
 from editsafety.hyperparameters import Hparams
+from editsafety.model import room
 from editsafety.model.handle import ModelHandle
 
 # Copies are made, and originals kept, by the session; the field's functions have switches for both.
@@ -91,7 +92,7 @@ class FunctionEditor(Editor):
         something else than a model comes back, or a model of other parameters.
         """
         self.refuse_none(requests)
-        small = sum(p.numel() * p.element_size() for p in self.handle.model.parameters()) <= 1 << 32
+        small = sum(p.numel() * p.element_size() for p in self.handle.model.parameters()) <= room.COPIED
         session = EditSession(self.handle, park="device" if small else "cpu", prove="never")
         with session:
             names = [name for name, one in self.handle.model.named_parameters() if one.is_floating_point()]

@@ -26,20 +26,23 @@ def low_rank(site: Site, before: Tensor, after: Tensor) -> LowRank | None:
     """
     if not bool(torch.isfinite(after).all() and torch.isfinite(before).all()):
         return None
-    delta = site.canonical(_wide(after)) - site.canonical(_wide(before))
-    left, values, right = _leading(delta)
+    delta = site.canonical(wide(after)) - site.canonical(wide(before))
+    left, values, right = leading(delta)
     unit = torch.finfo(after.dtype).eps
-    rank = int((values > unit / 2 * float(torch.linalg.vector_norm(_wide(after)))).sum())
+    rank = int((values > unit / 2 * float(torch.linalg.vector_norm(wide(after)))).sum())
     if not 0 < rank <= min(MOST, min(delta.shape) // 4):
         return None
     made = LowRank(site, (left[:, :rank] * values[:rank]).float(), right[:rank].float())
-    missed = (_wide(made.on(before)) - _wide(after)).abs().max()
+    missed = (wide(made.on(before)) - wide(after)).abs().max()
     return made if float(missed) <= ROUNDINGS * unit * float(after.abs().max()) else None
 
 
-def _leading(delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Singular vectors and values `[m, k]`, `[k]`, `[k, n]`: all of a small matrix, the 128 largest of a large one."""
-    if min(delta.shape) <= 2 * PROBES:
+def leading(delta: Tensor, exact: int = 2 * PROBES) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular vectors and values `[m, k]`, `[k]`, `[k, n]`: all of a small matrix, the 128 largest of a large one.
+
+    Of one whose shorter side is past `exact` its action on 128 random vectors (seeded) is looked at; what is found is never larger than its own.
+    """
+    if min(delta.shape) <= exact:
         left, values, right = torch.linalg.svd(delta, full_matrices=False)
         return left, values, right
     draw = torch.randn(delta.shape[1], PROBES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -49,6 +52,6 @@ def _leading(delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return basis @ left, values, right
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def wide(tensor: Tensor) -> Tensor:
     """float64, where the tensor is if that device knows float64."""
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).detach().double()

@@ -198,7 +198,5 @@ def _rows(numbers: Hparams) -> int:
 
 
 def _layers(numbers: Hparams) -> tuple[int, ...]:
-    found = getattr(numbers, "layers", None) or getattr(numbers, "layer", None)
-    if found is None:
-        return ()
-    return tuple(found) if isinstance(found, Sequence) else (int(found),)
+    values = [getattr(numbers, name) for name in type(numbers).layer_numbers]
+    return tuple(layer for one in values for layer in (one if isinstance(one, Sequence) else (one,)))

@@ -12,7 +12,7 @@ import torch
 from editsafety.errors import UsageError
 from editsafety.model import room
 from editsafety.model.loading import ModelSpec, pick_device
-from editsafety.numbers import in_bytes
+from editsafety.numbers import in_bytes, many
 
 PROCESS = 1 << 30  # bytes that a process with torch and a model's texts takes beside the model
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # where a container's share of the cores is written
@@ -34,11 +34,11 @@ def pick_workers(specs: Sequence[ModelSpec], gpus: int) -> WorkerCount:
     """
     device = pick_device(specs[0].device)
     if device.type == "cuda" and device.index is None:
-        return WorkerCount(max(1, gpus), f"one for each of {_many(max(1, gpus), 'visible GPU')}")
+        return WorkerCount(max(1, gpus), f"one for each of {many(max(1, gpus), 'visible GPU')}")
     if device.type != "cpu":
         return WorkerCount(1, f"more would share one {device}")
     cores, free, needed = usable_cores(), room.free_memory(), memory_of_worker(specs)
-    each = f"one for each of {_many(cores, 'core')}"
+    each = f"one for each of {many(cores, 'core')}"
     if needed is None:
         return WorkerCount(cores, f"{each}; how large the model is will only be known when it is here")
     if free is None:
@@ -46,7 +46,7 @@ def pick_workers(specs: Sequence[ModelSpec], gpus: int) -> WorkerCount:
     fitting = max(1, free // needed)
     told = f"{in_bytes(free)} of memory free, about {in_bytes(needed)} each"
     if fitting < cores:
-        return WorkerCount(fitting, f"more do not fit, though there are {_many(cores, 'core')}: {told}")
+        return WorkerCount(fitting, f"more do not fit, though there are {many(cores, 'core')}: {told}")
     return WorkerCount(cores, f"{each}: {told}")
 
 
@@ -73,7 +73,3 @@ def _size(spec: ModelSpec) -> int | None:
     except UsageError:  # whoever runs it is told what is wrong with it
         return None
     return None if count is None else room.needed_memory(count, room.settled(spec, torch.device("cpu")).dtype)
-
-
-def _many(count: int, thing: str) -> str:
-    return f"{count} {thing}{'' if count == 1 else 's'}"

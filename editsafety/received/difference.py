@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from editsafety.edits.behaviour import SENTENCE
+from editsafety.edits.factors import PROBES, leading, wide
 from editsafety.edits.rounding import NARROW, rounded_to
 from editsafety.errors import ModelError
 from editsafety.model.handle import ModelHandle
 
 EXACT = 512  # a matrix whose shorter side is longer has the number of its singular values estimated
-PROBES = 128  # ... up to this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Change:
         bad = int((~torch.isfinite(after)).sum())
         if bad or not bool(torch.isfinite(before).all()):
             return cls(name, shape, entries, None, None, None, not_finite=bad)
-        was, now = _wide(before), _wide(after)
+        was, now = wide(before), wide(after)
         delta = now - was
         norm, base = (float(torch.linalg.vector_norm(tensor)) for tensor in (delta, was))
         narrow = rounded_to(before, after)
@@ -77,7 +77,7 @@ class Change:
 
 def rounding_noise(after: Tensor) -> float:
     """The largest singular value that rounding once to the precision of `after` can have made: u ||after||_F."""
-    return torch.finfo(precision(after)).eps / 2 * float(torch.linalg.vector_norm(_wide(after)))
+    return torch.finfo(precision(after)).eps / 2 * float(torch.linalg.vector_norm(wide(after)))
 
 
 def precision(tensor: Tensor) -> torch.dtype:
@@ -96,10 +96,7 @@ def numerical_rank(delta: Tensor, noise: float) -> tuple[int, bool]:
     """
     if min(delta.shape) <= EXACT:
         return int((torch.linalg.svdvals(delta) > noise).sum()), False
-    draw = torch.randn(delta.shape[1], PROBES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    basis = torch.linalg.qr(delta @ draw.to(delta)).Q
-    basis = torch.linalg.qr(delta @ (delta.T @ basis)).Q
-    found = int((torch.linalg.svdvals(basis.T @ delta) > noise).sum())
+    found = int((leading(delta, EXACT)[1] > noise).sum())
     return found, found == PROBES
 
 
@@ -158,11 +155,6 @@ def _refuse_other_shapes(
                 f"{name} is {both[0]} in {before.name} and {both[1]} in {after.name}. "
                 "Give the model that it was made from."
             )
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """float64, where the tensor is if that device knows float64."""
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).detach().double()
 
 
 def _named(dtype: torch.dtype) -> str:

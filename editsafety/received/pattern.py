@@ -18,6 +18,7 @@ from editsafety.edits.edit import Edit, LowRank
 from editsafety.edits.rounding import rounded_to
 from editsafety.model.architectures import Part
 from editsafety.model.handle import ModelHandle
+from editsafety.numbers import many
 from editsafety.received.receiving import with_factors
 
 SHARED = 0.95  # |cosine| of two output directions that are one
@@ -43,8 +44,8 @@ def pattern_of(handle: ModelHandle, edit: Edit) -> str:
     if whole > MOST * matrices:
         return f"{whole} of {matrices} matrices changed without low rank: training, or another model"
     if not thin:
-        return f"{_counted(whole, 'tensor')} changed without low rank: written over, fine-tuned in part, or damaged"
-    beside = f"; beside it {_counted(whole, 'tensor')} without low rank" if whole else ""
+        return f"{many(whole, 'tensor')} changed without low rank: written over, fine-tuned in part, or damaged"
+    beside = f"; beside it {many(whole, 'tensor')} without low rank" if whole else ""
     ranks = [delta.left.shape[1] for delta in thin]
     said = f"rank {min(ranks)}" if min(ranks) == max(ranks) else f"rank {min(ranks)} to {max(ranks)}"
     together = _into_one_direction([delta.left[:, 0] for delta in thin if delta.left.shape[1] == 1])
@@ -56,7 +57,7 @@ def pattern_of(handle: ModelHandle, edit: Edit) -> str:
         return (
             f"{said} at the MLP of layer{'' if len(layers) == 1 else 's'} {where}: what editors of facts write{beside}"
         )
-    return f"{said} at {_counted(len(thin), 'projection')}: a merged adapter, or an editor of many places{beside}"
+    return f"{said} at {many(len(thin), 'projection')}: a merged adapter, or an editor of many places{beside}"
 
 
 def _into_one_direction(vectors: Sequence[Tensor]) -> int:
@@ -78,7 +79,3 @@ def _layers_of_mlp(handle: ModelHandle, deltas: Sequence[LowRank]) -> list[int] 
     of_module = {handle.architecture.modules(Part.MLP_OUT, layer)[0]: layer for layer in range(handle.layers)}
     found = [of_module.get(delta.site.module) for delta in deltas]
     return None if None in found else sorted({layer for layer in found if layer is not None})
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count} {thing}{'' if count == 1 else 's'}"
