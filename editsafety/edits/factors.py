@@ -40,7 +40,8 @@ def low_rank(site: Site, before: Tensor, after: Tensor) -> LowRank | None:
 def leading(delta: Tensor, exact: int = 2 * PROBES) -> tuple[Tensor, Tensor, Tensor]:
     """Singular vectors and values `[m, k]`, `[k]`, `[k, n]`: all of a small matrix, the 128 largest of a large one.
 
-    Of one whose shorter side is past `exact` its action on 128 random vectors (seeded) is looked at; what is found is never larger than its own.
+    Of one whose shorter side is past `exact` its action on 128 random vectors (seeded) is looked at; what is found is
+    never larger than its own.
     """
     if min(delta.shape) <= exact:
         left, values, right = torch.linalg.svd(delta, full_matrices=False)
