@@ -22,7 +22,8 @@ from editsafety.runs.facts import RepeatedCost, Yardstick
 from tests import builders
 from tests.builders import FACTS, record, report, stepped
 
-LAPTOP, SERVER = "a laptop, 2 of 2 threads", "a server, 8 of 64 threads"
+LAPTOP = "a laptop, 2 of 2 threads"
+SERVER = "a server, 8 of 64 threads"
 
 
 def run(
