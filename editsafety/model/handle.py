@@ -60,7 +60,7 @@ class ModelHandle:
         self.spec = spec
         _refuse_odd_memory(self.model, self.name)
         refuse_quantised(model.config)
-        self.found, self.not_found = _found(self.model)
+        self._architecture, self._unknown = _architecture(self.model)
         self.identity = self.fingerprint()
         self.dropped: tuple[str, ...] = ()  # tensors of its checkpoint that the model has no place for
         self.reloadable = False  # only what `load` found under a name can be loaded again
@@ -92,7 +92,7 @@ class ModelHandle:
 
         Raises ModelError for a family whose parts are not known: only who asks for the parts of a block needs them.
         """
-        return self.found or Architecture.of(self.model.config, self.not_found)
+        return self._architecture or Architecture.of(self.model.config, self._unknown)
 
     @property
     def kind(self) -> str:
@@ -102,10 +102,7 @@ class ModelHandle:
     @property
     def has_row(self) -> bool:
         """Whether the parts of its blocks are known."""
-        try:
-            return bool(self.architecture)
-        except ModelError:
-            return False
+        return self._architecture is not None
 
     @property
     def name(self) -> str:
@@ -265,12 +262,12 @@ class ModelHandle:
         return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
 
 
-def _found(model: Any) -> tuple[Architecture | None, str]:
-    """The parts of a family without a row, as far as they prove themselves on the model, or why they do not."""
-    if has_row(model.config):
-        return None, ""
+def _architecture(model: Any) -> tuple[Architecture | None, str]:
+    """The row of a model's family, else its parts as far as they prove themselves on the model; or why they do not."""
     try:
-        return finder.find(model), ""
+        return (Architecture.of(model.config) if has_row(model.config) else finder.find(model)), ""
+    except ModelError:
+        return None, ""  # whoever asks for it is told why
     except finder.NotFoundError as error:
         return None, str(error)
 
