@@ -75,23 +75,25 @@ def bench(
 
 
 def _table(jobs: tuple[Job, ...], found: dict[str, Race], shares: dict[str, float]) -> Table:
-    table = Table(title="times as fast (median, smallest to largest)", title_justify="left", box=None, pad_edge=False)
+    title = "how many times as fast: the median of the pairs, smallest to largest; * below target"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for heading in ("job", "against"):
         table.add_column(heading)
-    for heading in ("slow s", "fast s", "times as fast", "target", "apart", "rate"):
-        table.add_column(heading, justify="right")
+    for heading in ("slow s", "fast s", "faster", "from-to", "target", "apart", "rate"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for job in jobs:
         race = found[job.name]
         slow, fast = race.seconds
-        missed = "" if race.median >= job.target else " missed"
+        missed = "" if race.median >= job.target else "*"
         table.add_row(
             job.name,
             job.against,
             f"{slow:.2f}",
             f"{fast:.2f}",
-            f"{race.median:.2f} ({min(race.ratios):.2f}-{max(race.ratios):.2f})",
+            f"{race.median:.2f}",
+            f"{min(race.ratios):.1f}-{max(race.ratios):.1f}",
             f"{job.target:g}{missed}",
-            f"{race.apart:.0e}" if race.apart else "same bits",
+            f"{race.apart:.0e}" if race.apart else "0",
             f"{100 * shares[job.name]:.0f} %",
         )
     return table

@@ -3,10 +3,12 @@
 import json
 
 
-def test_a_job_is_timed_both_ways_and_every_pair_is_kept(command, tmp_path):
+def test_a_job_is_timed_both_ways_and_every_pair_is_kept(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     done = command("bench", "ppl-third", "--pairs", 2, "--model=pocket-neo", "--device=cpu", "-o", "bench.json")
     assert done.code == 0, done.err
     assert "ppl-third" in done.out
+    assert "…" not in done.out  # nothing is cut off on a narrow terminal
     (row,) = json.loads((tmp_path / "bench.json").read_text())
     assert (row["job"], row["model"], row["against"]) == ("ppl-third", "pocket-neo", "plain")
     assert len(row["slow_seconds"]) == len(row["fast_seconds"]) == 2
