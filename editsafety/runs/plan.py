@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from editsafety import __version__, datasets, discovery, hyperparameters
+from editsafety.command_line import CommandLine, is_command
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import UsageError
 from editsafety.hyperparameters.carried import published
@@ -22,6 +23,7 @@ from editsafety.runs.schedule import Schedule
 from editsafety.runs.settings import Settings
 from editsafety.runs.store import Store
 from editsafety.shipped import shipped
+from editsafety.source_files import sources_of, sources_of_script
 
 Item = TypeVar("Item")
 CONTROLS = {"rome": "COLLAPSE", "c_rome": "PASS", "noop": "NO-OP"}
@@ -259,14 +261,18 @@ def text_digest(texts: Sequence[str]) -> str:
 
 
 def _code_digest(editor: str) -> str:
-    """Of the user's own files in an editor's name: `path.py:Class`, alone or in an expression."""
+    """Of the user's own files in an editor's name: `path.py:Class`, alone or in an expression; those of a command."""
     around, inner = parts(editor)
+    if is_command(inner):
+        scripts = (one for path in CommandLine.of(inner).files for one in sources_of_script(path))
+        own = "".join(hashlib.sha256(one.read_bytes()).hexdigest() for one in scripts)
+        return "".join(map(_code_digest, around)) + own
     return "".join(_file_digest(one.rpartition(":")[0]) for one in (*around, inner) if ".py:" in one)
 
 
 def _file_digest(name: str) -> str:
     path = Path(name)
-    files = discovery.sources_of(path) if path.is_file() else ()
+    files = sources_of(path) if path.is_file() else ()
     return "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
 
 
