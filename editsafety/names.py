@@ -82,6 +82,14 @@ def method(editor: str) -> tuple[str, str]:
     return name.strip(), folder.strip()
 
 
+def with_folder(editor: str, folder: str) -> str:
+    """An editor's name with the folder of EasyEdit, where it is one of its methods and has none yet."""
+    around, inner = parts(editor)
+    if not inner.startswith(METHOD) or not folder or method(inner)[1]:
+        return editor
+    return "(".join([*around, f"{inner}@{folder}"]) + ")" * len(around)
+
+
 def _short(editor: str) -> str:
     if command_line.is_command(editor):
         return CommandLine.of(editor).label
