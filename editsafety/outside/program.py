@@ -79,17 +79,17 @@ class ProgramEditor(Editor):
             written = self._models.refresh(self.handle)
             said = f"its last lines: {ended.said}" if ended.said else "it printed nothing"
             if ended.late or ended.status != 0:
-                raise EditorError(f"{self.name}: the program {ended.how}; {said}")
+                raise EditorError(f"the program {ended.how}; {said}")
             if written:
                 raise EditorError(
-                    f"{self.name}: the program wrote into the model that it was given ({', '.join(written)}) and not "
+                    f"the program wrote into the model that it was given ({', '.join(written)}) and not "
                     f"into a copy. Let it save to {{out}}; {said}"
                 )
             try:
                 found = read_left(self.handle, out)
             except EditSafetyError as error:
                 wrong = sentence_of(error).replace(str(out), "{out}")  # of whose path nothing is left
-                raise EditorError(f"{self.name}: {wrong} ({said})") from error
+                raise EditorError(f"{wrong} ({said})") from error
         ids = tuple(request.id for request in requests)
         edit = nothing(self.name, ids, self.handle.identity) if found is None else found
         return Edit(self.name, ids, self.handle.identity, edit.deltas, notes=_notes(ended, edit, empty=found is None))
