@@ -22,9 +22,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from editsafety.command_line import CommandLine, is_command
 from editsafety.errors import UnknownNameError, UsageError, sentence_of
 from editsafety.foreign import contained
-from editsafety.names import parts
+from editsafety.names import is_outside, method, parts
+from editsafety.source_files import is_of_package, root_of
 
 OURS = "editsafety"  # where a member comes from that is part of the project
 
@@ -40,6 +42,10 @@ MEMBER = {
 }
 
 
+# What makes an editor of a line that is no member's name, loaded only then: it asks for what is above the families.
+OUTSIDE = {"command": "editsafety.outside.program", "easyedit": "editsafety.outside.easyedit"}
+
+
 def names(family: str) -> list[str]:
     """Names of every member of `editsafety.<family>`, sorted: its files and the entry points of that group."""
     return sorted(_members(family) | {point.name for point in _entry_points(_group(family))})
@@ -47,7 +53,7 @@ def names(family: str) -> list[str]:
 
 def origin(family: str, name: str) -> str:
     """Where a member comes from: the project itself, a file, or package, version and entry point of somebody else's."""
-    if ".py:" in name:
+    if ".py:" in name or _is_line(family, name):
         return name
     points = _points(family, name)
     return OURS if not points or name in _members(family) else _spelled(points[0])
@@ -60,7 +66,9 @@ def plugins() -> dict[str, str]:
 
 def expect(family: str, name: str) -> None:
     """Check that a member can be meant, without importing it. Raises UnknownNameError or UsageError."""
-    if ".py:" in name:
+    if _is_line(family, name):
+        _expect_outside(name)
+    elif ".py:" in name:
         _path_of(name)
     else:
         _expect(family, name, _members(family), _points(family))
@@ -92,13 +100,36 @@ def expect_editor(name: str) -> None:
 def load(family: str, name: str) -> Any:
     """The member `name`: what its file assigns to its family's name, an entry point's object, or `path.py:Name`.
 
-    Raises UnknownNameError or UsageError.
+    An editor may also be a line, `command: ...` or `easyedit:...`. Raises UnknownNameError or UsageError.
     """
+    if _is_line(family, name):
+        _expect_outside(name)
+        return importlib.import_module(OUTSIDE[name.partition(":")[0]]).editor_of(name)
     if ".py:" in name:
         return from_file(name)
     own, points = _members(family), _points(family)
     _expect(family, name, own, points)
     return _load(family, name, own, points)
+
+
+def _is_line(family: str, name: str) -> bool:
+    return family == "editors" and is_outside(name)
+
+
+def _expect_outside(name: str) -> None:
+    """Raise UsageError for a command that cannot be run, or a method without a checkout to take it from."""
+    if is_command(name):
+        CommandLine.of(name).refuse_absent()
+        return
+    wanted, folder = method(name)
+    if not folder or not wanted:
+        raise UsageError(
+            f"{name!r}: no checkout is given. Say --easyedit FOLDER, or easyedit:{wanted or 'ROME'}@FOLDER."
+        )
+    if not Path(folder, "easyeditor").is_dir():
+        raise UsageError(
+            f"{folder}: holds no folder easyeditor, so it is no checkout of EasyEdit (needed for {name!r})."
+        )
 
 
 def load_all(family: str) -> tuple[Any, ...]:
@@ -232,7 +263,7 @@ def from_file(name: str) -> Any:
     """What `path/to/file.py:Name` means. Raises UsageError when file or name is not there, or the file fails."""
     place, _, attribute = name.rpartition(":")
     path = _path_of(name)
-    if _is_of_package(path):
+    if is_of_package(path):
         return _attribute(_of_package(path, place), attribute, place)
     # One module per path and content: what an editor keeps in its module or class stays visible, an edited file is new.
     module_name = f"editsafety_user_{path.stem}_{hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:16]}"
@@ -247,55 +278,12 @@ def _attribute(module: ModuleType, name: str, place: str) -> Any:
     return getattr(module, name)
 
 
-def sources_of(path: Path) -> tuple[Path, ...]:
-    """The files that decide what a user's file does: itself, or its package with those beside it that are imported."""
-    path = path.resolve()
-    if not _is_of_package(path):
-        return (path,)
-    root = _root_of(path)
-    own = sorted((root / path.relative_to(root).parts[0]).rglob("*.py"))
-    beside = {name for file in own for name in _imported(file)} - {own[0].relative_to(root).parts[0]}
-    others = [file for name in sorted(beside) for file in sorted((root / name).rglob("*.py"))]
-    return (*own, *others, *(root / f"{name}.py" for name in sorted(beside) if (root / f"{name}.py").is_file()))
-
-
-def _is_of_package(path: Path) -> bool:
-    """Whether a file says `from .other import ...`, and so can only be a part of its package."""
-    return (path.parent / "__init__.py").is_file() and any(
-        isinstance(node, ast.ImportFrom) and node.level > 0 for node in _nodes(path)
-    )
-
-
-def _root_of(path: Path) -> Path:
-    """The folder that holds the package of a file."""
-    return next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
-
-
-def _imported(path: Path) -> set[str]:
-    """The first names of what a file imports, but for its own package's."""
-    found: set[str] = set()
-    for node in _nodes(path):
-        names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-        found |= {name.partition(".")[0] for name in names if name}
-    return found
-
-
-def _nodes(path: Path) -> Iterator[ast.AST]:
-    """What a file says; nothing for one that is no Python: importing it says what is wrong."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
-        return
-    yield from ast.walk(tree)
-
-
 def _of_package(path: Path, place: str) -> ModuleType:
     """A file that is a part of a package, by its name there.
 
     The folder that holds the package joins the search path, as if the program had been started there.
     """
-    root = _root_of(path)
+    root = root_of(path)
     if str(root) not in sys.path:
         sys.path.append(str(root))
     name = ".".join(path.relative_to(root).with_suffix("").parts)

@@ -1,14 +1,19 @@
 """Short names of models and editors, for ids, files, tables and hyperparameter folders.
 
-An editor is named by a word (`memit`), by `path.py:Class`, or by an expression with regularisers around one of these:
-`rect(memit)`, `rect(prune(path/my.py:Mine))`. Expressions are taken apart here and nowhere else.
+An editor is named by a word (`memit`), by `path.py:Class`, by a line that says what to run (`command: ...`), or by an
+expression with regularisers around one of these: `rect(memit)`, `rect(prune(path/my.py:Mine))`. Expressions are taken
+apart here and nowhere else.
 """
 
 from __future__ import annotations
 
 import re
 
+from editsafety import command_line
+from editsafety.command_line import CommandLine
 from editsafety.errors import UsageError
+
+METHOD = "easyedit:"  # how the name of a method of an EasyEdit checkout begins: `easyedit:ROME@FOLDER`
 
 
 def slug(model: str) -> str:
@@ -28,6 +33,8 @@ def unwrapped(editor: str) -> tuple[str, str]:
     UsageError for parentheses that do not match or hold nothing.
     """
     text = editor.strip()
+    if is_outside(text):
+        return "", text
     if not text.endswith(")"):
         if "(" in text and "/" not in text and ".py:" not in text:
             raise UsageError(f"editor {editor!r}: the parenthesis is not closed. Write it like rect(memit).")
@@ -55,10 +62,40 @@ def parts(editor: str) -> tuple[tuple[str, ...], str]:
 
 
 def label(editor: str) -> str:
-    """An editor's short name: the class of `path.py:Class`, else the name itself; `rect(a/b.py:Mine)` is rect(Mine)."""
+    """An editor's short name: the class of `path.py:Class`, the script of a command, else the name itself.
+
+    `rect(a/b.py:Mine)` is rect(Mine), `command: python a/edit.py ...` is edit-py, `easyedit:ROME@...` easyedit-ROME.
+    """
     around, inner = parts(editor)
-    words = [word.rpartition(":")[2] if ".py:" in word else word for word in (*around, inner)]
-    return "(".join(words) + ")" * len(around)
+    words = [word.rpartition(":")[2] if ".py:" in word else word for word in around]
+    return "(".join([*words, _short(inner)]) + ")" * len(around)
+
+
+def is_outside(editor: str) -> bool:
+    """Whether an editor is a program or a method of a toolbox, whose name is a line and no word."""
+    return command_line.is_command(editor) or editor.strip().startswith(METHOD)
+
+
+def method(editor: str) -> tuple[str, str]:
+    """The method and the folder of `easyedit:METHOD@FOLDER`; the folder is "" where none is given."""
+    name, _, folder = editor.strip().removeprefix(METHOD).partition("@")
+    return name.strip(), folder.strip()
+
+
+def with_folder(editor: str, folder: str) -> str:
+    """An editor's name with the folder of EasyEdit, where it is one of its methods and has none yet."""
+    around, inner = parts(editor)
+    if not inner.startswith(METHOD) or not folder or method(inner)[1]:
+        return editor
+    return "(".join([*around, f"{inner}@{folder}"]) + ")" * len(around)
+
+
+def _short(editor: str) -> str:
+    if command_line.is_command(editor):
+        return CommandLine.of(editor).label
+    if is_outside(editor):
+        return f"easyedit-{method(editor)[0]}"
+    return editor.rpartition(":")[2] if ".py:" in editor else editor
 
 
 def tag(editor: str) -> str:

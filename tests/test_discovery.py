@@ -11,6 +11,7 @@ import pytest
 
 from editsafety import discovery
 from editsafety.errors import UnknownNameError, UsageError
+from editsafety.source_files import sources_of
 
 
 @pytest.fixture
@@ -196,10 +197,10 @@ def test_a_file_that_imports_its_neighbours_is_loaded_as_a_part_of_its_package(
     (tmp_path / "util" / "nethook.py").touch()
     (tmp_path / "elsewhere.py").touch()
     (package / "numbers.py").write_text("from util import nethook\nimport elsewhere, os\nSIZE = 3\n")
-    names = [str(file.relative_to(tmp_path)) for file in discovery.sources_of(package / "main.py")]
+    names = [str(file.relative_to(tmp_path)) for file in sources_of(package / "main.py")]
     in_package = [f"published_method/{name}.py" for name in ("__init__", "main", "numbers")]
     assert names == [*in_package, "util/nethook.py", "elsewhere.py"]  # what can change what it does
-    assert discovery.sources_of(package / "numbers.py") == (package / "numbers.py",)
+    assert sources_of(package / "numbers.py") == (package / "numbers.py",)
     (package / "broken.py").write_text("from .nowhere import SIZE\n")
     with pytest.raises(UsageError, match=r"broken\.py: fails while being imported: .*nowhere"):
         discovery.from_file(f"{package / 'broken.py'}:edit")

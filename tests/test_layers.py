@@ -19,6 +19,7 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 # From the ground up: a room may import what is below it, and its own files.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "escaping", "numbers"),
+    ("command_line", "source_files"),
     ("foreign", "names", "progress", "shipped", "tensor_files", "yaml_files"),
     ("artifacts", "discovery"),
     ("datasets", "model"),
@@ -32,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("reporting", "supervision"),
     ("cluster", "publishing"),
     ("plugin", "received"),
-    ("guarding", "research"),
+    ("guarding", "outside", "research"),
     ("cli",),
     ("__main__",),
 )
@@ -40,9 +41,9 @@ LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 
 # What has to start fast, or to work where torch is not installed.
 LIGHT = (
-    "artifacts", "cli", "cluster", "datasets", "discovery", "errors", "escaping", "foreign", "hyperparameters",
-    "judging", "names", "numbers", "plugin", "progress", "publishing", "reporting", "runs", "shipped", "supervision",
-    "tensor_files", "yaml_files",
+    "artifacts", "cli", "cluster", "command_line", "datasets", "discovery", "errors", "escaping", "foreign",
+    "hyperparameters", "judging", "names", "numbers", "plugin", "progress", "publishing", "reporting", "runs",
+    "shipped", "source_files", "supervision", "tensor_files", "yaml_files",
 )  # fmt: skip
 LONGEST = 350
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 LOADING = ("device", "dtype", "revision", "offline", "trust_remote_code", "plain")
 
 Model = Annotated[str, typer.Option("--model", "-m", help="pocket-..., a hub id, a local folder, or random:<config>")]
-EditorName = Annotated[str, typer.Option("--editor", "-e", help="an editor's name, or path/to/file.py:Class")]
+EditorName = Annotated[
+    str, typer.Option("--editor", "-e", help="an editor's name, path/to/file.py:Class, or 'command: ...'")
+]
 HparamsFile = Annotated[Path | None, typer.Option("--hparams", help="hyperparameters in place of the shipped ones")]
 Limit = Annotated[int | None, typer.Option(min=1, help="maximum number of requests", show_default="all")]
 TextsFrom = Annotated[

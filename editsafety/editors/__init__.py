@@ -1,5 +1,5 @@
 """Editors: one method per file. A file here, an entry point in group `editsafety.editors`, `path.py:Class`, or
-`path.py:function` for a method as its authors wrote it (`_function`).
+`path.py:function` for a method as its authors wrote it (`_function`); `command: ...` for a program (`outside`).
 
 Around any of them may stand regularisers: `rect(memit)` is an editor too (see `editsafety.regularisers`). An editor
 turns requests into an Edit and keeps no state. Its file ends in `EDITOR = TheClass`.
@@ -28,6 +28,7 @@ from editsafety.hyperparameters.carried import Build, Carried, CarriedFrom, carr
 from editsafety.model.handle import ModelHandle
 from editsafety.names import label, parts, unwrapped
 from editsafety.progress import Progress
+from editsafety.source_files import sources_of
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Editor(ABC):
     sidecars: ClassVar[Mapping[str, type[Sidecar]]] = {}
     folder: ClassVar[str] = ""
     overrides: ClassVar[Mapping[str, Any]] = {}
+    # Seconds that the run gives a case (0: no limit), for an editor that waits for others; None: its own choice.
+    patience: float | None = None
 
     def __init__(
         self, handle: ModelHandle, hparams: Any, artifacts: ArtifactStore, *, name: str, seed: int = 0
@@ -108,6 +111,11 @@ class Editor(ABC):
     def lineage(cls) -> tuple[type[Editor], ...]:
         """The classes that make this editor what it is; results belong to the code in their files."""
         return tuple(kind for kind in cls.__mro__ if issubclass(kind, Editor))
+
+    @classmethod
+    def sources(cls) -> tuple[Path, ...]:
+        """Further files that make this editor what it is: those that it does not import but runs."""
+        return ()
 
     def generator(self, request: EditRequest) -> torch.Generator:
         """Random numbers (CPU) for one request: the same in any order of edits."""
@@ -234,10 +242,13 @@ def make(
     path: Path | None = None,
     changes: Mapping[str, Any] | None = None,
     seed: int = 0,
+    patience: float | None = None,
 ) -> Editor:
     """An editor for a model, with its hyperparameters read and checked."""
     values = read_hparams(name, handle.name, path, changes, build_of(handle))
-    return load(name)(handle, values, artifacts, name=label(name), seed=seed)
+    made = load(name)(handle, values, artifacts, name=label(name), seed=seed)
+    made.patience = patience
+    return made
 
 
 def code_version(name: str) -> str:
@@ -252,8 +263,8 @@ def code_version(name: str) -> str:
         raise EditorError(f"the source of editor {name!r} cannot be found; results could not be told apart.")
     shared = {path for room in ("editing", "engine") for path in (Path(__file__).parent.parent / room).glob("*.py")}
     code = hashlib.sha256()
-    own = {path for file in files for room in _room(Path(str(file))) for path in discovery.sources_of(room)}
-    for path in sorted(own | shared):
+    own = {path for file in files for room in _room(Path(str(file))) for path in sources_of(room)}
+    for path in sorted(own | shared | set(kind.sources())):
         code.update(path.name.encode() + path.read_bytes())
     return code.hexdigest()
 

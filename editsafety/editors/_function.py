@@ -20,17 +20,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from editsafety.artifacts import ArtifactStore
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor, Traits
+from editsafety.editors.as_published import UnreadHparams, as_dictionary
 from editsafety.edits.edit import Delta, Edit, Replace
 from editsafety.edits.factors import low_rank
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, ModelError, UsageError
-from editsafety.hyperparameters import Hparams
 from editsafety.model import room
 from editsafety.model.handle import ModelHandle
 
@@ -39,30 +38,11 @@ SWITCHES: Mapping[str, bool] = {"copy": False, "return_orig_weights": False, "ke
 NEEDED = 3  # model, tokenizer, requests
 
 
-class UnreadHparams(Hparams):
-    """Whatever a file holds."""
-
-    model_config = ConfigDict(extra="allow")
-    unread: ClassVar[bool] = True
-
-
 class GivenHparams(types.SimpleNamespace):
     """What a function gets as its hyperparameters: `hparams.v_lr` and `hparams["v_lr"]` are the same."""
 
     def __getitem__(self, name: str) -> Any:
         return vars(self)[name]
-
-
-class TargetText(str):
-    """A target as text, and as `target["str"]`: toolboxes write it either way, and may write the latter anew."""
-
-    def __getitem__(self, key: Any) -> Any:
-        return getattr(self, "_written", str(self)) if key == "str" else super().__getitem__(key)
-
-    def __setitem__(self, key: str, value: str) -> None:
-        if key != "str":
-            raise KeyError(key)
-        self._written = value
 
 
 class FunctionEditor(Editor):
@@ -161,23 +141,6 @@ def around(function: Callable[..., Any], name: str) -> type[FunctionEditor]:
         )
     body = {"function": staticmethod(function), "__module__": function.__module__, "__doc__": function.__doc__}
     return type(function.__name__, (FunctionEditor,), body)
-
-
-def as_dictionary(request: EditRequest) -> dict[str, Any]:
-    """A request as the field's code has it: ROME's keys, with EasyEdit's beside them."""
-    true = TargetText(request.target_true or "")
-    return {
-        "case_id": request.id,
-        "prompt": request.prompt,
-        "subject": request.subject,
-        "target_new": TargetText(request.target_new),
-        "target_true": true,
-        "ground_truth": true,
-        "relation_id": request.relation,
-        "paraphrase_prompts": list(request.rephrasings),
-        "rephrase_prompt": request.rephrasings[0] if request.rephrasings else None,
-        "neighborhood_prompts": [neighbour.prompt for neighbour in request.neighbours],
-    }
 
 
 def _takes_hparams(function: Callable[..., Any], *, needed: bool = False) -> bool:

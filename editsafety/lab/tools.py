@@ -152,7 +152,8 @@ class Tools:
         """An editor that has not edited anything yet."""
         settings = self._plan.settings
         with self._watched(handle, name, "was made"):
-            return editors.make(name, handle, artifacts_for(handle), path=settings.hparams_of(name), seed=settings.seed)
+            path, own = settings.hparams_of(name), artifacts_for(handle)
+            return editors.make(name, handle, own, path=path, seed=settings.seed, patience=settings.timeout)
 
     @contextmanager
     def _watched(self, handle: ModelHandle, editor: str, when: str) -> Iterator[None]:

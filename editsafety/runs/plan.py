@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from editsafety import __version__, datasets, discovery, hyperparameters
+from editsafety.command_line import CommandLine, is_command
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import UsageError
 from editsafety.hyperparameters.carried import published
-from editsafety.names import label, parts, slug
+from editsafety.names import METHOD, is_outside, label, method, parts, slug, with_folder
 from editsafety.progress import Progress
 from editsafety.runs.case import Case
 from editsafety.runs.facts import Known, Wanted
@@ -22,6 +23,7 @@ from editsafety.runs.schedule import Schedule
 from editsafety.runs.settings import Settings
 from editsafety.runs.store import Store
 from editsafety.shipped import shipped
+from editsafety.source_files import sources_of, sources_of_script
 
 Item = TypeVar("Item")
 CONTROLS = {"rome": "COLLAPSE", "c_rome": "PASS", "noop": "NO-OP"}
@@ -57,7 +59,7 @@ class RunPlan:
             raise UsageError("no editor was given. Name one: --editor rome, or path/to/file.py:ClassName.")
         if settings.known and settings.all_facts:
             raise UsageError("--known and --all-facts were both given. Give one of them.")
-        settings = replace(settings, editors=_expanded(settings.editors))
+        settings = replace(settings, editors=_expanded(settings))
         _refuse_stray_hparams(settings)
         for editor in settings.editors:
             discovery.expect_editor(editor)
@@ -259,21 +261,36 @@ def text_digest(texts: Sequence[str]) -> str:
 
 
 def _code_digest(editor: str) -> str:
-    """Of the user's own files in an editor's name: `path.py:Class`, alone or in an expression."""
+    """Of the user's own files in an editor's name: `path.py:Class`, alone or in an expression; those of a command."""
     around, inner = parts(editor)
+    if is_outside(inner):
+        own = "".join(hashlib.sha256(one.read_bytes()).hexdigest() for one in _files_of(inner))
+        return "".join(map(_code_digest, around)) + own
     return "".join(_file_digest(one.rpartition(":")[0]) for one in (*around, inner) if ".py:" in one)
+
+
+def _files_of(editor: str) -> list[Path]:
+    """The files of a program, as far as its line names them, or of a checkout of EasyEdit."""
+    if is_command(editor):
+        return [one for path in CommandLine.of(editor).files for one in sources_of_script(path)]
+    return sorted(Path(method(editor)[1], "easyeditor").rglob("*.py"))
 
 
 def _file_digest(name: str) -> str:
     path = Path(name)
-    files = discovery.sources_of(path) if path.is_file() else ()
+    files = sources_of(path) if path.is_file() else ()
     return "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
 
 
-def _expanded(editors: Sequence[str]) -> tuple[str, ...]:
-    """The editors that were asked for, "all" written out; each once, in that order."""
+def _expanded(settings: Settings) -> tuple[str, ...]:
+    """The editors that were asked for, "all" and EasyEdit's folder written out; each once, in that order."""
     every = [name for name in discovery.names("editors") if name != "noop"]
-    return tuple(dict.fromkeys(one for given in editors for one in (every if given == ALL else [given])))
+    if settings.easyedit and not any(METHOD in given for given in settings.editors):
+        raise UsageError(
+            f"--easyedit {settings.easyedit}: no editor of this run is a method of EasyEdit ({METHOD}ROME)."
+        )
+    named = (one for given in settings.editors for one in (every if given == ALL else [given]))
+    return tuple(dict.fromkeys(with_folder(name, settings.easyedit) for name in named))
 
 
 def _refuse_stray_hparams(settings: Settings) -> None:

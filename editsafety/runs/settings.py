@@ -167,8 +167,9 @@ class Settings:
         flag="model", short="m", replayed=False,
     )  # fmt: skip
     editors: tuple[str, ...] = option(
-        help="a name, path/to/file.py:Class, rect(memit), or all; repeatable", flag="editor", short="e", replayed=False
-    )
+        help="a name, path/to/file.py:Class, rect(memit), 'command: ...', or all; repeatable",
+        flag="editor", short="e", replayed=False,
+    )  # fmt: skip
     hard: str = option(
         "",
         help="requests that may collapse a model: a data set, LOADER:FILE or FILE.jsonl",
@@ -192,6 +193,9 @@ class Settings:
     skip_bad_rows: bool = option(False, help="leave rows of requests out that cannot be used, and say which")
     hparams: tuple[str, ...] = option(
         (), help="hyperparameters in place of the shipped ones: FILE, or editor=FILE; repeatable"
+    )
+    easyedit: str = option(
+        "", help="a checkout of EasyEdit, for editors like easyedit:ROME", unset="none", replayed=False
     )
     policy: str = option("default", help="the limits of the verdict: a policy's name, or a .yaml file")
     collapse_above: float | None = option(

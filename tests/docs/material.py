@@ -43,6 +43,12 @@ def own_editor(_: Command) -> None:
         Path("my_editor.py" if "class MyEditor" in block.text else "my_method.py").write_text(block.text)
 
 
+def own_program(_: Command) -> None:
+    """The program of the page on writing an editor."""
+    (block,) = (block for block in BLOCKS if block.page == "docs/writing-an-editor.md" and "def main" in block.text)
+    Path("edit.py").write_text(block.text)
+
+
 def other_run(command: Command) -> None:
     """`reports/other`: what `reports/good` is, before the page makes it."""
     well(command, f"run --model pocket-neo --editor c_rome --out reports/other {FEW}")
@@ -113,6 +119,7 @@ GIVEN: Mapping[str, Prepare] = {
     "docs/real-models.md": prepared(published_requests, corpus),
     "docs/sequences.md": prepared(course, saved_edit, ability_files),
     "docs/without-the-editor.md": edited_model,
+    "docs/writing-an-editor.md": own_program,
 }
 
 

@@ -6,6 +6,7 @@ make it small: of an option that is given twice the last one counts. What is onl
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 FEW = "--limit 1 --texts 5 --controls 0"
@@ -91,6 +92,7 @@ INSTEAD: Mapping[str, str] = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": "pocket-neo",
     "gpt2-xl": "pocket-neo",
     "gpt2": "pocket-neo",
+    "python edit.py": f"{sys.executable} edit.py",
     "easyedit:FILE": "easyedit:requests.json",
     "reports/<run>": "reports/course",
 }

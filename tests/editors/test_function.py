@@ -14,7 +14,8 @@ from torch import nn
 
 from editsafety import editors
 from editsafety.artifacts import ArtifactStore
-from editsafety.editors._function import FunctionEditor, TargetText, around, as_dictionary
+from editsafety.editors._function import FunctionEditor, around
+from editsafety.editors.as_published import TargetText, as_dictionary
 from editsafety.edits.edit import LowRank, Replace
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, UsageError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from editsafety.lab.watch import Sign
-from editsafety.supervision.limits import FLOOR, PREPARING, Limits
+from editsafety.outside.program import PATIENCE
+from editsafety.supervision.limits import FLOOR, PREPARING, PROGRAM, Limits
 
 CASE = Sign("running", "m", "e", "m-e-1", "k")
 COURSE = Sign("running", "m", "e", "m-e-hard-sequential", "k", requests=10)
@@ -48,3 +49,11 @@ def test_what_was_given_holds_as_it_is_and_0_is_no_limit() -> None:
     assert Limits(1.5).of(Sign("preparing", "m", "e"), per_text=9.0) == PREPARING
     for doing in ("making", "preparing", "running"):
         assert Limits(0).of(Sign(doing, "m", "e"), per_text=9.0) is None
+
+
+def test_a_program_is_given_longer_than_it_takes_before_it_stops_itself() -> None:
+    name = "command: python edit.py {model} {requests} {out}"
+    for editor in (name, f"rect({name})"):
+        assert Limits(None).of(Sign("running", "m", editor, "c", "k"), per_text=0.0) == PROGRAM > PATIENCE
+        assert Limits(None).of(Sign("running", "m", editor, "c", "k", requests=10), per_text=0.0) == 10 * PROGRAM
+    assert Limits(30.0).of(Sign("running", "m", name, "c", "k"), per_text=0.0) == 30.0

@@ -1,0 +1,1 @@
+"""Tests of editors that stand outside: programs, and methods of a toolbox."""
