@@ -21,6 +21,7 @@ from editsafety.edits.seal import Seal
 from editsafety.edits.session import EditSession, Proof
 from editsafety.errors import EditorError, MeasureError, UndoError, sentence_of
 from editsafety.foreign import contained
+from editsafety.lab.asking import as_asked
 from editsafety.lab.bench import Bench, Found
 from editsafety.measures import AbilityProbe
 from editsafety.model.handle import ModelHandle
@@ -65,11 +66,12 @@ def compute(
     `baseline` and `prove` are the session's. Raises EditorError when it returns something else than an Edit, UndoError
     when it changed weights by itself.
     """
+    asked = as_asked(handle, requests)
     session = EditSession(handle, baseline=baseline, prove=prove)
     reading = metered(handle.device, memory=True)
     # Contained inside the session: it must find an error to report, and not an end of the program.
     with session as guard, contained(editor.name), reading as effort, handle.engine.charging(effort):
-        edit = editor.edit(requests) if carry is None else editor.edit(requests, carry)
+        edit = editor.edit(asked) if carry is None else editor.edit(asked, carry)
     if not isinstance(edit, Edit):
         raise EditorError(f"{editor.name}.edit() returned {type(edit).__name__}, expected an editsafety Edit.")
     cost = Cost(edit=effort.seconds, edit_bytes=effort.peak_bytes, reused=effort.charged)
