@@ -23,6 +23,7 @@ from editsafety.errors import EditorError, MeasureError, UndoError, sentence_of
 from editsafety.foreign import contained
 from editsafety.lab.asking import as_asked
 from editsafety.lab.bench import Bench, Found
+from editsafety.lab.weights_look import look_at, thin_changes
 from editsafety.measures import AbilityProbe
 from editsafety.model.handle import ModelHandle
 from editsafety.model.meter import metered
@@ -118,6 +119,7 @@ def observe(
     edit = made.edit
     asked = [request for question in questions for request in question.requests]
     found = dict(bench.measure("edit", asked, edit=edit) if weights is None else weights)
+    thin = thin_changes(bench.handle, edit, found)
     with metered(bench.handle.device) as applying:
         session.apply(edit)
     look(session)
@@ -128,6 +130,7 @@ def observe(
     for answer in answers:
         found |= answer
     changed = session.changed() if since is None else since.changed(Seal.of(bench.handle))  # a sidecar writes when run
+    rounded = only_rounded(session)
     step = Step(
         edits=len(made.requests),
         block=tuple(request.id for request in made.requests),
@@ -137,7 +140,8 @@ def observe(
         edit_id=edit.id,
         declared=session.declared(),
         changed=changed,
-        rounded=tuple(name for name in only_rounded(session) if name in changed),
+        rounded=tuple(name for name in rounded if name in changed),
+        look=look_at(session, edit, found, thin, rounded),
         leftovers=made.leftovers,
     )
     return step, answers
