@@ -59,8 +59,8 @@ class Weights:
     - `delta_per_entry`: ||dW||_F / number of entries, the largest over parameters
     - `delta_large_share`: share of the entries of all changed parameters with |dW| > 0.077 |W|
     - `spectral_norm`: largest singular value of dW, the largest over parameters
-    - `delta_rank`: how many directions dW has, the largest over parameters: of factors those that are written, of a whole
-      matrix those that no rounding of W + dW can have made (above u ||W + dW||_F, u the unit roundoff)
+    - `delta_rank`: how many directions dW has, the largest over parameters: of factors those that are written, of a
+      whole matrix those that no rounding of W + dW can have made (above u ||W + dW||_F, u the unit roundoff)
     - `numerator`, `denominator`, `key_cosine`, `first_token`: what the editor noted about itself
     - `weights_finite`: 1, or 0 (and broken) when the edit would leave a weight that is not finite in the model's dtype
 

@@ -132,7 +132,8 @@ class ModelHandle:
     def context(self) -> int:
         """The longest text, in tokens, that the model takes."""
         config = self.model.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or getattr(config, "seq_length", None) or 2048)
+        told = [getattr(config, name, None) for name in ("max_position_embeddings", "seq_length")]
+        return next((int(one) for one in told if one and one > 0), 2048)  # -1: as long as you like (XLNet)
 
     def block(self, layer: int) -> str:
         """Module name of a decoder block. Raises ModelError for a layer the model does not have."""

@@ -1,4 +1,4 @@
-"""Patterns: what the edits of an editor look like in the weights, counted over its cases, in the same words everywhere."""
+"""Patterns: what the edits of an editor look like in the weights, counted over its cases."""
 
 from __future__ import annotations
 

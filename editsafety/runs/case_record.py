@@ -57,7 +57,9 @@ class Step:
     rounded: tuple[str, ...] = ()  # those of them whose numbers are the old ones, rounded to a narrower type at most
     leftovers: tuple[str, ...] = ()  # what the editor left behind; it was put back
     restored: bool | None = None  # whether every byte came back afterwards; None where the edit stays for the next one
-    look: WeightsLook = WeightsLook()  # what the edit does to weights; nothing of a step of several edits
+    look: WeightsLook = field(
+        default_factory=WeightsLook
+    )  # what the edit does to weights; nothing of a step of several edits
 
     @property
     def undeclared(self) -> tuple[str, ...]:
