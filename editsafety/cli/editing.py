@@ -29,18 +29,20 @@ def edit(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="save the edit as safetensors")] = None,
     texts_from: options.TextsFrom = "",
     hparams: options.HparamsFile = None,
+    chat: options.Chat = False,
     loading: options.Loading,
     seed: options.Seed = 0,
 ) -> None:
     """Write one fact into a model and show text and probabilities before and after."""
     from editsafety.edits.seal import Keepsake
+    from editsafety.lab.asking import as_asked
     from editsafety.lab.attempt import Questions, attempt, compute
     from editsafety.lab.bench import Bench
     from editsafety.model import scoring
 
     request = EditRequest("typed-by-hand", prompt, subject, target, true, source="the command line")
     options.refuse_unwritable(out)
-    handle = loading.load(model)
+    handle = loading.load(model, chat=chat)
     chosen = options.make_editor(handle, editor, hparams, seed)
     with options.editors_own(editor):
         missing = chosen.missing()
@@ -51,8 +53,10 @@ def edit(
     )
     says: list[str] = []
 
+    (asked,) = as_asked(handle, (request,))
+
     def listen(_session: object = None) -> None:
-        says.append(handle.text(scoring.continuations(handle, [handle.ids(request.filled)], [20])[0]))
+        says.append(handle.text(scoring.continuations(handle, [handle.ids(asked.filled)], [20])[0]))
 
     listen()
     before = {**bench.measure("model"), **bench.unedited((request,))}

@@ -49,6 +49,7 @@ CollapseAbove = Annotated[
         show_default="the policy's limit",
     ),
 ]
+Chat = Annotated[bool, typer.Option("--chat", help="edit and ask through the chat template of the model's tokenizer")]
 Offline = Annotated[bool, typer.Option("--offline", help="never ask the network")]
 Seed = Annotated[int, typer.Option(help="seed of everything random")]
 SkipBadRows = Annotated[
@@ -75,21 +76,24 @@ class Loading:
     offline: bool = redeclared(Settings, "offline")
     trust_remote_code: bool = redeclared(Settings, "trust_remote_code")
 
-    def spec(self, model: str) -> ModelSpec:
+    def spec(self, model: str, *, chat: bool = False) -> ModelSpec:
         """What is loaded for the name of a model. Imports torch."""
         from editsafety.model.loading import ModelSpec
 
-        return ModelSpec(model, self.device, self.dtype, self.revision, self.offline, self.trust_remote_code)
+        trusted = self.trust_remote_code
+        return ModelSpec(model, self.device, self.dtype, self.revision, self.offline, trusted, chat=chat)
 
-    def load(self, model: str) -> ModelHandle:
+    def load(self, model: str, *, chat: bool = False) -> ModelHandle:
         """The model of that name; in which dtype is told where that is a choice. Imports torch.
+
+        With `chat` it is asked through the chat template of its tokenizer.
 
         Raises ModelError (not available) or UsageError.
         """
         from editsafety.model import room
         from editsafety.model.handle import ModelHandle
 
-        asked = self.spec(model)
+        asked = self.spec(model, chat=chat)
         handle = ModelHandle.load(asked)
         if (said := room.announcement(asked, handle.spec, handle.device)) is not None:
             typer.echo(said, err=True)

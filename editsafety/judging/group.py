@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -120,6 +121,12 @@ class Group:
         stays = [case.record for case in self.cases if case.verdict is not Verdict.COLLAPSE]
         fallen = [case.record for case in self.cases if case.verdict is Verdict.COLLAPSE]
         return {record.case: causes.of_case(record, stays) for record in fallen}
+
+    @cached_property
+    def patterns(self) -> Mapping[str, int]:
+        """In how many of its cases the edit looks like what in the weights, the most frequent first."""
+        looks = Counter(case.record.step.look.pattern for case in self.cases)
+        return {said: count for said, count in sorted(looks.items(), key=lambda one: (-one[1], one[0])) if said}
 
     def ratios(self, stream: str | None = None) -> list[float]:
         """Perplexity ratios of the judged cases, infinite for broken models."""

@@ -21,7 +21,9 @@ from editsafety.edits.seal import Seal
 from editsafety.edits.session import EditSession, Proof
 from editsafety.errors import EditorError, MeasureError, UndoError, sentence_of
 from editsafety.foreign import contained
+from editsafety.lab.asking import as_asked
 from editsafety.lab.bench import Bench, Found
+from editsafety.lab.weights_look import look_at, thin_changes
 from editsafety.measures import AbilityProbe
 from editsafety.model.handle import ModelHandle
 from editsafety.model.meter import metered
@@ -65,11 +67,12 @@ def compute(
     `baseline` and `prove` are the session's. Raises EditorError when it returns something else than an Edit, UndoError
     when it changed weights by itself.
     """
+    asked = as_asked(handle, requests)
     session = EditSession(handle, baseline=baseline, prove=prove)
     reading = metered(handle.device, memory=True)
     # Contained inside the session: it must find an error to report, and not an end of the program.
     with session as guard, contained(editor.name), reading as effort, handle.engine.charging(effort):
-        edit = editor.edit(requests) if carry is None else editor.edit(requests, carry)
+        edit = editor.edit(asked) if carry is None else editor.edit(asked, carry)
     if not isinstance(edit, Edit):
         raise EditorError(f"{editor.name}.edit() returned {type(edit).__name__}, expected an editsafety Edit.")
     cost = Cost(edit=effort.seconds, edit_bytes=effort.peak_bytes, reused=effort.charged)
@@ -116,6 +119,7 @@ def observe(
     edit = made.edit
     asked = [request for question in questions for request in question.requests]
     found = dict(bench.measure("edit", asked, edit=edit) if weights is None else weights)
+    thin = thin_changes(bench.handle, edit, found)
     with metered(bench.handle.device) as applying:
         session.apply(edit)
     look(session)
@@ -126,6 +130,7 @@ def observe(
     for answer in answers:
         found |= answer
     changed = session.changed() if since is None else since.changed(Seal.of(bench.handle))  # a sidecar writes when run
+    rounded = only_rounded(session)
     step = Step(
         edits=len(made.requests),
         block=tuple(request.id for request in made.requests),
@@ -135,7 +140,8 @@ def observe(
         edit_id=edit.id,
         declared=session.declared(),
         changed=changed,
-        rounded=tuple(name for name in only_rounded(session) if name in changed),
+        rounded=tuple(name for name in rounded if name in changed),
+        look=look_at(session, edit, found, thin, rounded),
         leftovers=made.leftovers,
     )
     return step, answers

@@ -15,6 +15,7 @@ from editsafety.edits.baseline import Baseline
 from editsafety.edits.seal import Keepsake, Seal
 from editsafety.errors import MeasureError, UndoError
 from editsafety.judging.policy import Policy
+from editsafety.lab.asking import as_asked
 from editsafety.lab.provenance import of_model, of_software
 from editsafety.measures import AbilityProbe, Inputs, Measure
 from editsafety.measures.questions import asked_together
@@ -83,7 +84,8 @@ class Bench:
     def inputs(self, requests: Sequence[EditRequest] = (), **more: Any) -> Inputs:
         """What measures may look at. The prefix of a request is drawn by the request alone, in any order the same."""
         prefixes = [self.prefixes[int(r.digest()[:8], 16) % len(self.prefixes)] for r in requests if self.prefixes]
-        return Inputs(requests, self.texts, prefixes, batch_size=self.batch_size, **more)
+        asked = as_asked(self.handle, requests)
+        return Inputs(asked, self.texts, prefixes, batch_size=self.batch_size, **more)
 
     def measure(self, scope: str, requests: Sequence[EditRequest] = (), **more: Any) -> Found:
         """What those measures find that have this scope ("model", "case" or "edit"), on the model as it is."""

@@ -49,7 +49,7 @@ def crash_test(
     plan = RunPlan.of(Settings((name,), tuple(editors), **settings))
     policy = Policy.of(plan.settings)
     refuse_unmeasured(policy)
-    handle = ModelHandle.of(model, tokenizer, name=name)
+    handle = ModelHandle.of(model, tokenizer, name=name, chat=plan.settings.chat)
     with tempfile.TemporaryDirectory() as temporary:
         store = Store((folder or Path(temporary)) / STORE)
         shown, handles = progress or Progress.quiet(), {name: handle}

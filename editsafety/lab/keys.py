@@ -73,6 +73,7 @@ class CaseKeys:
             "seed": settings.seed,
             "batch": settings.batch_size,
             "plain": settings.plain,  # what is computed in another batch is rounded in another way
+            **({"chat": facts.chat} if facts.chat else {}),
             "measures": {one.name: one.version for one in measures.needed(Policy.of(settings).measured)},
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

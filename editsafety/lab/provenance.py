@@ -25,6 +25,7 @@ def of_model(handle: ModelHandle) -> ModelFacts:
         source=spec.name,
         revision=spec.revision,
         trust_remote_code=spec.trust_remote_code,
+        chat="" if handle.chat is None else str(handle.chat),
         threads=torch.get_num_threads(),
         layers=handle.layers,
     )

@@ -174,7 +174,8 @@ class Tools:
     def _load(self, model: str) -> Bench:
         settings = self._plan.settings
         spec = ModelSpec(
-            model, settings.device, settings.dtype, settings.revision, settings.offline, settings.trust_remote_code
+            *(model, settings.device, settings.dtype, settings.revision, settings.offline, settings.trust_remote_code),
+            chat=settings.chat,
         )
         self._watch(Sign("loading", model))
         files = ModelFiles(slug(model), state_of_files(model))  # as they were before they were read

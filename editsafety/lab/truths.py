@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import ModelError
+from editsafety.lab.asking import as_asked
 from editsafety.measures.answers import says
 from editsafety.measures.questions import Question, ask, expecting
 from editsafety.model.handle import ModelHandle
@@ -17,6 +18,7 @@ def gives_true_answers(handle: ModelHandle, requests: Sequence[EditRequest], bat
     False where the model's logits are not finite, and for a request without a true target, or with one that the
     tokenizer cannot write. Raises DataError for a prompt that does not fit into the model's context.
     """
+    requests = as_asked(handle, requests)
     questions = [_question(handle, request) for request in requests]
     answers = iter(ask(handle, [one for one in questions if one is not None], batch_size=batch_size))
     found = [None if question is None else next(answers) for question in questions]

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from editsafety.datasets.request import EditRequest
 from editsafety.edits.session import EditSession, Mark
+from editsafety.lab.asking import as_asked
 from editsafety.lab.bench import Bench, measure
 from editsafety.measures import Inputs
 from editsafety.measures.answers import grade, with_gaps
@@ -41,6 +42,7 @@ def perplexity(bench: Bench) -> dict[str, Measurement]:
 def _said(bench: Bench, inside: Sequence[EditRequest], last: Sequence[EditRequest]) -> tuple[Measurement, ...]:
     """`recent` and `kept`, from the answers to one question a request, and what the last ones' rephrasings come to."""
     handle, size, generalisation = bench.handle, bench.batch_size, bench.measure_called("generalisation")
+    inside, last = as_asked(handle, inside), as_asked(handle, last)
     inputs = Inputs(last, batch_size=size)
     asked = [expecting(handle, one.filled, one.target_new, f"request {one.id!r}") for one in inside]
     with asked_together(handle, [generalisation], inputs, asked):

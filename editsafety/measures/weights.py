@@ -24,7 +24,8 @@ from editsafety.runs.signals import DELTA, NOTED
 LARGE = 0.077  # |dW / W|: a single ROME edit has a fifth of its entries above it (arXiv 2401.04700)
 NORMS = {signal.name: signal.unit for signal in DELTA}
 NOTES = {signal.name: signal.unit for signal in NOTED if signal.measured}
-FINITE = "weights_finite"
+FINITE, RANK = "weights_finite", "delta_rank"
+SAME = 1e-6  # of the largest singular value: what is smaller beside it is rounding of the factors or of their product
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class WeightChange:
     growth: float | None
     # Share of the entries with |dW| > `LARGE` |W|.
     large: float
+    # Of dW; None for what is no matrix, or not finite.
+    rank: int | None
     # Of the parameter.
     entries: int
     # Whether W + dW is, in the model's dtype.
@@ -56,6 +59,8 @@ class Weights:
     - `delta_per_entry`: ||dW||_F / number of entries, the largest over parameters
     - `delta_large_share`: share of the entries of all changed parameters with |dW| > 0.077 |W|
     - `spectral_norm`: largest singular value of dW, the largest over parameters
+    - `delta_rank`: how many directions dW has, the largest over parameters: of factors those that are written, of a
+      whole matrix those that no rounding of W + dW can have made (above u ||W + dW||_F, u the unit roundoff)
     - `numerator`, `denominator`, `key_cosine`, `first_token`: what the editor noted about itself
     - `weights_finite`: 1, or 0 (and broken) when the edit would leave a weight that is not finite in the model's dtype
 
@@ -67,7 +72,7 @@ class Weights:
     scope: ClassVar[Literal["model", "case", "edit"]] = "edit"
     gives: ClassVar[tuple[str, ...]] = (
         "delta_norm", "delta_relative", "delta_per_entry", "delta_large_share", "spectral_norm", "norm_growth",
-        "numerator", "first_token", "denominator", "key_cosine", "weights_finite",
+        "delta_rank", "numerator", "first_token", "denominator", "key_cosine", "weights_finite",
     )  # fmt: skip
     columns: ClassVar[tuple[Column, ...]] = (
         Column("delta_relative", "|dW|/|W|", "update", "dW/W", over="median", order=10, dispensable=True),
@@ -77,7 +82,7 @@ class Weights:
         """The figures of the edit, always all of them."""
         edit = inputs.edit
         if edit is None:
-            every = {**NORMS, **NOTES, FINITE: "bool"}
+            every = {**NORMS, RANK: "rank", **NOTES, FINITE: "bool"}
             return tuple(Measurement.missing(name, 1, unit, "no edit was given") for name, unit in every.items())
         changes = [_change(handle, name, deltas) for name, deltas in _by_parameter(edit).items()]
         finite = [float(change.finite) for change in changes]
@@ -85,6 +90,7 @@ class Weights:
         whole = min(finite, default=1.0)
         return (
             *_norms(changes),
+            _rank([change.rank for change in changes]),
             *(_note(edit, name, unit) for name, unit in NOTES.items()),
             Measurement(FINITE, 1, "bool", whole, n=len(finite), broken=whole == 0.0, items=tuple(finite)),
         )
@@ -103,6 +109,16 @@ def _norms(changes: Sequence[WeightChange]) -> list[Measurement]:
         _figure("spectral_norm", [change.spectral for change in changes], max),
         _figure("norm_growth", [change.growth for change in changes], max) if changes else _no_growth(),
     ]
+
+
+def _rank(items: Sequence[int | None]) -> Measurement:
+    present = [item for item in items if item is not None]
+    if not present:
+        reason = "no changed weight is a matrix of finite numbers" if items else "the edit changes no weight"
+        return Measurement.missing(RANK, 1, "rank", reason, n=len(items))
+    return Measurement(
+        RANK, 1, "rank", float(max(present)), n=len(items), items=tuple(None if x is None else float(x) for x in items)
+    )
 
 
 def _no_growth() -> Measurement:
@@ -152,37 +168,40 @@ def _change(handle: ModelHandle, name: str, deltas: Sequence[Delta]) -> WeightCh
     low = [delta for delta in deltas if isinstance(delta, LowRank)]
     if len(low) == len(deltas):  # several deltas of one weight are one delta of a larger rank
         left, right = torch.cat([d.left for d in low], 1), torch.cat([d.right for d in low], 0)
-        norm, spectral = _norms_of_factors(_wide(left), _wide(right))
+        values = _values_of_factors(_wide(left), _wide(right))
+        norm, noise = float(torch.linalg.vector_norm(values)), 0.0
         dense = low[0].site.stored(left @ right).to(weight.device).float()
     else:
         dense = _wide(after) - _wide(weight)
-        norm, spectral = float(torch.linalg.vector_norm(dense)), _largest_singular_value(dense)
+        norm, values = float(torch.linalg.vector_norm(dense)), _singular_values(dense)
+        noise = torch.finfo(weight.dtype).eps / 2 * float(torch.linalg.vector_norm(_wide(after)))
+    spectral = float(values.max())
+    rank = int((values > max(noise, SAME * spectral)).sum()) if weight.ndim == 2 and math.isfinite(norm) else None
     base = float(torch.linalg.vector_norm(_wide(weight)))
     if not math.isfinite(norm) or not math.isfinite(base):
-        return WeightChange(norm, spectral, math.nan, math.nan, math.nan, entries, finite)
+        return WeightChange(norm, spectral, math.nan, math.nan, math.nan, rank, entries, finite)
     large = dense.abs() > LARGE * weight.to(dense.device, dense.dtype).abs()
     growth = float(torch.linalg.vector_norm(_wide(after))) / base if base else None
     return WeightChange(
-        norm, spectral, norm / base if base else None, growth, float(large.double().mean()), entries, finite
+        norm, spectral, norm / base if base else None, growth, float(large.double().mean()), rank, entries, finite
     )
 
 
-def _norms_of_factors(left: Tensor, right: Tensor) -> tuple[float, float]:
-    """Frobenius and spectral norm of left @ right from the small factors: QR leaves an r x r core of equal norms."""
+def _values_of_factors(left: Tensor, right: Tensor) -> Tensor:
+    """Singular values of left @ right from the small factors: QR leaves an r x r core that has the same ones."""
     if not (_is_finite(left) and _is_finite(right)):
-        return math.nan, math.nan
+        return left.new_tensor([math.nan])
     core = torch.linalg.qr(left).R @ torch.linalg.qr(right.T).R.T
-    values = torch.linalg.svdvals(core)
-    return float(torch.linalg.vector_norm(values)), float(values.max())
+    return torch.linalg.svdvals(core)
 
 
-def _largest_singular_value(dense: Tensor) -> float:
-    """From the Gram matrix of the shorter side, in float64: far cheaper than an SVD, exact to about 1e-8."""
+def _singular_values(dense: Tensor) -> Tensor:
+    """From the Gram matrix of the shorter side, in float64: far cheaper than an SVD, exact to 1e-8 of the largest."""
     if not _is_finite(dense):
-        return math.nan
+        return dense.new_tensor([math.nan])
     matrix = dense.reshape(1, -1) if dense.ndim < 2 else dense.reshape(dense.shape[0], -1)
     matrix = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    return math.sqrt(max(float(torch.linalg.eigvalsh(matrix @ matrix.T)[-1]), 0.0))
+    return torch.linalg.eigvalsh(matrix @ matrix.T).clamp(min=0.0).sqrt()
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class _Passed:
 
     def note(self, name: str) -> Any:
         def after(_module: nn.Module, _args: Any, output: Any) -> None:
-            self.given[name] = (output[0] if isinstance(output, tuple) else output).detach().float().clone()
+            self.given[name] = (output[0] if isinstance(output, tuple | list) else output).detach().float().clone()
 
         return after
 

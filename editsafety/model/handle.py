@@ -16,6 +16,7 @@ from editsafety import tensor_files
 from editsafety.errors import ModelError
 from editsafety.model import finder, kv_cache, loading, room, tokens
 from editsafety.model.architectures import Architecture, Part, has_row, refuse_quantised
+from editsafety.model.chat import ChatTemplate
 from editsafety.model.engine import Engine
 from editsafety.model.loading import ModelSpec
 from editsafety.model.sites import Layout, Site
@@ -60,6 +61,7 @@ class ModelHandle:
         self.spec = spec
         _refuse_odd_memory(self.model, self.name)
         refuse_quantised(model.config)
+        self.chat = ChatTemplate.of(tokenizer, self.name) if spec.chat else None
         self._architecture, self._unknown = _architecture(self.model)
         self.identity = self.fingerprint()
         self.dropped: tuple[str, ...] = ()  # tensors of its checkpoint that the model has no place for
@@ -82,9 +84,10 @@ class ModelHandle:
         return handle
 
     @classmethod
-    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str) -> Self:
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str, chat: bool = False) -> Self:
         """Take over a model that is already in memory. Only its mode is touched (evaluation)."""
-        return cls(model, tokenizer, ModelSpec(name, str(model.device), str(model.dtype).removeprefix("torch.")))
+        dtype = str(model.dtype).removeprefix("torch.")
+        return cls(model, tokenizer, ModelSpec(name, str(model.device), dtype, chat=chat))
 
     @property
     def architecture(self) -> Architecture:
@@ -129,7 +132,8 @@ class ModelHandle:
     def context(self) -> int:
         """The longest text, in tokens, that the model takes."""
         config = self.model.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or getattr(config, "seq_length", None) or 2048)
+        told = [getattr(config, name, None) for name in ("max_position_embeddings", "seq_length")]
+        return next((int(one) for one in told if one and one > 0), 2048)  # -1: as long as you like (XLNet)
 
     def block(self, layer: int) -> str:
         """Module name of a decoder block. Raises ModelError for a layer the model does not have."""
@@ -197,8 +201,12 @@ class ModelHandle:
         return ids
 
     def write_before(self, text: str, prompt: str) -> str:
-        """The prompt behind a text; a BOS that the prompt begins with stays in first place."""
-        return tokens.write_before(self.tokenizer, text, prompt)
+        """The prompt behind a text; a BOS that the prompt begins with stays in first place.
+
+        Of a prompt inside the chat template the text comes before the message, into the user's turn.
+        """
+        inside = self.chat.write_before(text, prompt) if self.chat is not None else None
+        return tokens.write_before(self.tokenizer, text, prompt) if inside is None else inside
 
     def text(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""

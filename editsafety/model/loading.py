@@ -53,6 +53,8 @@ class ModelSpec:
     offline: bool = False
     # Whether a model may bring code of its own.
     trust_remote_code: bool = False
+    # Whether requests are put to it through the chat template of its tokenizer.
+    chat: bool = False
 
     @property
     def slug(self) -> str:

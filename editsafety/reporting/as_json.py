@@ -91,6 +91,7 @@ def _group(group: Group, columns: Sequence[Column]) -> dict[str, Any]:
         "figures": [row(group, columns, stream).as_json() for stream in (None, *group.planned)],
         "checks": {stream: [check.as_json() for check in checks] for stream, checks in group.checks.items()},
         "missing": list(group.missing),
+        "patterns": dict(group.patterns),
         "cases": [{**_case(case), "causes": _causes(group, case)} for case in group.worst_first()],
     }
 
@@ -119,6 +120,7 @@ def _case(case: CaseVerdict) -> dict[str, Any]:
         "notes": {name: _plain(note, spell=True) for name, note in step.notes.items()},
         **{name: list(getattr(step, name)) for name in ("declared", "changed", "leftovers")},
         "undeclared": list(record.undeclared),
+        "weights": step.look.as_json(),
         "restored": step.restored,
         "cost": asdict(step.cost),
         "failure": None if record.failure is None else asdict(record.failure),

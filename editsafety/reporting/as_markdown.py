@@ -15,7 +15,7 @@ from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import slug
 from editsafety.numbers import rate, times
-from editsafety.reporting import ReportPlace, against, courses, story
+from editsafety.reporting import ReportPlace, against, courses, patterns, story
 from editsafety.reporting.rows import headings, rows
 from editsafety.runs.measurement import Measurement
 
@@ -39,6 +39,7 @@ def text(report: RunReport, *, suites: str = ReportPlace().suites) -> str:
         walked(report),
         what_it_can_do(report),
         controls(report),
+        in_the_weights(report),
         worst_cases(report),
         replay(report, suites),
         provenance(report),
@@ -178,6 +179,12 @@ def controls(report: RunReport) -> str:
     """What came of the control editors."""
     said = [control.sentence for control in report.controls]
     return f"## Controls\n\n{bullets(said) or story.NO_CONTROL}"
+
+
+def in_the_weights(report: RunReport) -> str:
+    """What sort of changes the editors make."""
+    said = bullets(patterns.sentences(report))
+    return f"## {patterns.TITLE}\n\n{said}" if said else ""
 
 
 def worst_cases(report: RunReport) -> str:

@@ -47,7 +47,8 @@ def about_model(report: RunReport, name: str) -> str:
     if facts is None:
         return f"{name} (never loaded)"
     code = "code from its repository was run" if facts.trust_remote_code else ""
-    known = (_size(facts.parameters), facts.dtype, facts.device, code)
+    chat = "asked through its chat template" if facts.chat else ""
+    known = (_size(facts.parameters), facts.dtype, facts.device, code, chat)
     return f"{name} ({', '.join(part for part in known if part)})"
 
 

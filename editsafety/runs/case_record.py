@@ -13,6 +13,7 @@ from editsafety.errors import DataError, UsageError
 from editsafety.runs.case import Case
 from editsafety.runs.measurement import Measurement
 from editsafety.runs.schedule import SINGLE, Schedule
+from editsafety.runs.weights_look import WeightsLook
 
 SCHEMA = 3
 Notes = Mapping[str, float | str | bool]
@@ -56,6 +57,9 @@ class Step:
     rounded: tuple[str, ...] = ()  # those of them whose numbers are the old ones, rounded to a narrower type at most
     leftovers: tuple[str, ...] = ()  # what the editor left behind; it was put back
     restored: bool | None = None  # whether every byte came back afterwards; None where the edit stays for the next one
+    look: WeightsLook = field(
+        default_factory=WeightsLook
+    )  # what the edit does to weights; nothing of a step of several edits
 
     @property
     def undeclared(self) -> tuple[str, ...]:
@@ -258,7 +262,8 @@ def _step_row(step: Step) -> dict[str, Any]:
 
 def _step(row: Mapping[str, Any]) -> Step:
     names = {name: tuple(row[name]) for name in ("block", "declared", "changed", "rounded", "leftovers")}
-    return Step(**{**row, **names, "found": _measurements(row["found"]), "cost": Cost(**row["cost"])})
+    more = {"cost": Cost(**row["cost"]), "look": WeightsLook.from_json(row.get("look", {}))}
+    return Step(**{**row, **names, **more, "found": _measurements(row["found"])})
 
 
 def _breaking_row(breaking: Breaking) -> dict[str, Any]:

@@ -111,6 +111,9 @@ class ModelFacts(OfModel):
     threads: int = 1
     noise: float = 0.0  # the most by which the perplexity of a text differs when it is measured again
     layers: int = 0  # decoder blocks; 0 where nobody counted them
+    chat: str = (
+        ""  # the chat template around every prompt, `{}` in place of the prompt; empty where it was asked plainly
+    )
 
 
 @dataclass(frozen=True)

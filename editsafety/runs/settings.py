@@ -206,6 +206,7 @@ class Settings:
     revision: str | None = option(None, help="revision of the model on the hub")
     offline: bool = option(False, help="never ask the network")
     trust_remote_code: bool = option(False, help="run code from the model's repository (the report says so)")
+    chat: bool = option(False, help="edit and ask through the chat template of the model's tokenizer")
     seed: int = option(0, help="seed of everything random")
     batch_size: int = option(64, help="texts per forward pass", at_least=1)
     plain: bool = option(False, help="compute everything anew and one by one, without any shortcut (slower)")

@@ -21,7 +21,7 @@ from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import number, rate, times
-from editsafety.reporting import ReportPlace, against, courses, story
+from editsafety.reporting import ReportPlace, against, courses, patterns, story
 from editsafety.reporting.as_html import _cases, _matrix, _singles, _walks
 
 PARTS = Path(__file__).parent / "page"
@@ -87,6 +87,8 @@ def _content(report: RunReport, place: ReportPlace) -> dict[str, Any]:
         "cost_plot": _singles.cost_plot(report),
         "cost_rows": _singles.cost_rows(report),
         "costs": _singles.COSTS,
+        "pattern_rows": list(patterns.rows(report)),
+        "pattern_title": patterns.TITLE,
         "standing": against.standing(report.against) if report.against is not None else "",
         "against": against.sentences(report.against),
         "samples": _cases.samples(report, place.suites),
