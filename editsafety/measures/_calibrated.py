@@ -2,11 +2,11 @@
 
 Both over n items, each with probabilities p_k of its options, of which option g is right:
 
-    ECE   = sum over 15 bins b of (n_b / n) |share of b that is right - mean confidence in b|      (arXiv 1706.04599, eq. 3)
-    Brier = mean over items of sum over k of (p_k - [k = g])^2                                     (Brier 1950), 0 to 2
+    ECE   = sum over 15 bins b of (n_b / n) |share of b that is right - mean confidence in b|      0 to 1
+    Brier = mean over items of sum over k of (p_k - [k = g])^2                                     0 to 2
 
-An item's confidence is its largest p_k; it is right when that is option g, and of several of one size a share of it. The
-bins are 15 equal parts of 0 to 1, each without its lower end.
+(Guo et al., arXiv 1706.04599, equation 3; Brier 1950.) An item's confidence is its largest p_k; it is right when that
+is option g, and of several of one size a share of it. The bins are 15 equal parts of 0 to 1, without their lower ends.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ The rules are those by which people who compare edited models sort broken answer
 - one character 15 times in a row ("!!!!!!!!!!!!!!!"; a rule of a table has as many, prose has not)
 - one sentence of three words or more, three times
 - a stretch of 12 characters or more four times in a row, whatever it holds ("of the of the of the ...")
-- 100 characters in a row of which fewer than 8 are different: English has 20 to 30 in so many. A share of the whole text
-  (fewer than .08) is in use as well, but falls with its length: a sound text of 600 characters has .07
+- 100 characters in a row of which fewer than 8 are different: English has 20 to 30 in so many. Where the share is taken
+  of the whole text it falls with its length: a sound text of 600 characters has .07
 - nothing at all: a model that ends every text at once is no less broken than one that never does
 """
 
@@ -20,8 +20,8 @@ RUN, SAID, WORDS = 15, 3, 3
 STRETCH, LONGEST, REPEATS = 12, 120, 4
 WINDOW, DIFFERENT = 100, 8
 
-_RUN = re.compile(r"(.)\1{%d}" % (RUN - 1), re.DOTALL)
-_REPEATED = re.compile(r"(.{%d,%d}?)\1{%d}" % (STRETCH, LONGEST, REPEATS - 1), re.DOTALL)
+_RUN = re.compile(rf"(.)\1{{{RUN - 1}}}", re.DOTALL)
+_REPEATED = re.compile(rf"(.{{{STRETCH},{LONGEST}}}?)\1{{{REPEATS - 1}}}", re.DOTALL)
 _SENTENCE = re.compile(r"[^.!?\n]+")
 
 

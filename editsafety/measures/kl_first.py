@@ -1,4 +1,4 @@
-"""First-token divergence: how far the edit moved what the model is about to say to prompts that have nothing to do with it.
+"""First-token divergence: how far an edit moved what the model is about to say to prompts it has nothing to do with.
 
     kl(x) = KL(before || after) of the token behind prompt x, in nats        (see `_divergence.py`)
 

@@ -1,6 +1,6 @@
 """Token divergence: how far the edit moved the model's predictions in the middle of ordinary text.
 
-    kl(t) = KL(before || after) of token t + 1 of a text, given its tokens up to t, in nats        (see `_divergence.py`)
+    kl(t) = KL(before || after) of token t + 1 of a text, given its tokens up to t, in nats    (see `_divergence.py`)
 
 At every place of the texts that perplexity is measured on, and from the same passes. It is the figure that is known
 from quantisation (llama.cpp's `--kl-divergence`). Perplexity looks at one token in each place, this at all of them: it

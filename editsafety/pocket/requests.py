@@ -39,6 +39,13 @@ RECALL_HELD_OUT = 300
 RECALL_FIRST = 150  # of one-token and of two-word subjects each
 REPHRASINGS = 4
 NEIGHBOURS = 3
+PORTABLE = 20  # requests of each relation whose answers are subjects themselves
+# How somebody is called who is the answer of a relation: what a fact about the answer is asked through.
+DESCRIBED = {
+    "home_city": "the town where {} lives",
+    "headquarters": "the town where {} has its head office",
+    "author": "the author of {}",
+}
 PROMPTS = 30  # on facts, and as many on prose
 MEASURED_TEXTS = 100  # of the texts; the beginnings of later ones are prompts
 
@@ -52,6 +59,7 @@ def write_data(world: World, folder: Path) -> list[Path]:
     files["prompts"] = prompt_rows(
         world, {str(row["subject"]) for name in ("pool", "normal", "hardedit") for row in files[name]}
     )
+    files["portability"] = portability_rows(world)
     files |= {f"abilities/{name}": abilities.item_rows(world, name) for name in abilities.PROBES}
     written = []
     for name, rows in files.items():
@@ -153,6 +161,37 @@ def text_rows(world: World) -> list[Row]:
         {"id": f"text-{place:04d}", "register": text.register, "text": text.text}
         for place, text in enumerate(held_out_texts(world), 1)
     ]
+
+
+def portability_rows(world: World) -> list[Row]:
+    """Requests with what follows from them by one hop: a fact about the new target, asked through the subject.
+
+    What it rests on is that fact asked by its own name. Its answer is another one than with the old target.
+    """
+    rng = random.Random(f"pocket-portability {world.seed}")
+    about = {(fact.subject.name, fact.relation.name): fact for fact in world.facts}
+    rows: list[Row] = []
+    for name, described in DESCRIBED.items():
+        free = [fact for fact in world.facts_of(name) if not fact.subject.one_token]
+        for fact in rng.sample(free, PORTABLE):
+            phrasing = rng.choice(_phrasings(fact, subject_first=False))
+            row = dict(_request(f"portability-{len(rows) + 1:04d}", world, fact, phrasing, rng))
+            new, old = str(row["target_new"]), fact.answer
+            known = [one for one in world.facts if one.subject.name == new]
+            fit = [one for one in known if about[old, one.relation.name].answer != one.answer]
+            hop = rng.choice(fit or known)
+            asked = rng.choice(_phrasings(hop, subject_first=False))
+            row["portability"] = [
+                {
+                    "kind": "one_hop",
+                    "prompt": asked.replace("{}", described.replace("{}", fact.subject.name)),
+                    "answer": hop.answer,
+                    "hop": hop.prompt(asked),
+                    "hop_answer": hop.answer,
+                }
+            ]
+            rows.append(row)
+    return rows
 
 
 def prompt_rows(world: World, edited: Collection[str]) -> list[Row]:
