@@ -20,7 +20,7 @@ from editsafety.measures import Inputs, _divergence
 from editsafety.measures._prompts import neutral_prompts
 from editsafety.model.handle import ModelHandle
 from editsafety.model.scoring import by_length, next_logits
-from editsafety.runs.measurement import Measurement
+from editsafety.runs.measurement import Column, Measurement
 
 FIGURES = (("kl_first", "nat"), ("kl_first_p99", "nat"), ("kl_first_worst", "nat"), ("kl_first_agreement", "rate"))
 
@@ -47,6 +47,10 @@ class FirstToken:
     scope: ClassVar[Literal["model", "case", "edit"]] = "model"
     default: ClassVar[bool] = False
     gives: ClassVar[tuple[str, ...]] = ("kl_first", "kl_first_p99", "kl_first_worst", "kl_first_agreement")
+
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("kl_first", "KL first", "answers", "KL 1st", over="median", order=60, dispensable=True),
+    )
 
     def refer(self, handle: ModelHandle, inputs: Inputs) -> object:
         """Sixty rows of logits: 12 MB for a vocabulary of 49,152."""

@@ -21,7 +21,7 @@ from editsafety.engine import passes
 from editsafety.measures import Inputs, _divergence
 from editsafety.model.handle import Batch, ModelHandle
 from editsafety.model.scoring import token_nll
-from editsafety.runs.measurement import Measurement
+from editsafety.runs.measurement import Column, Measurement
 
 FIGURES = (("kl_tokens", "nat"), ("kl_tokens_p99", "nat"), ("kl_tokens_agreement", "rate"))
 # Bytes that are kept of the unedited model's logits, on the CPU. Fifty texts of 74 tokens take 728 MB for a vocabulary
@@ -92,6 +92,10 @@ class Tokens:
     scope: ClassVar[Literal["model", "case", "edit"]] = "model"
     default: ClassVar[bool] = False
     gives: ClassVar[tuple[str, ...]] = ("kl_tokens", "kl_tokens_p99", "kl_tokens_agreement")
+
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("kl_tokens", "KL tokens", "answers", "KL tok", over="median", order=61, dispensable=True),
+    )
 
     def refer(self, handle: ModelHandle, inputs: Inputs) -> object:
         """The logits at every place, as far as there is room."""
