@@ -51,7 +51,7 @@ def test_compression_is_that_of_zlib_and_a_text_without_a_byte_has_none() -> Non
 
 @pytest.fixture
 def in_circles(handle: ModelHandle) -> Edit:
-    """An edit after which every token is followed by the same one: the last norm gives one vector, whatever comes in."""
+    """An edit after which one token follows every other: the last norm gives one vector, whatever comes in."""
     weight = handle.model.get_parameter("transformer.ln_f.weight")
     bias = handle.model.get_parameter("transformer.ln_f.bias")
     token = handle.ids("a", special=False)[0]
