@@ -76,7 +76,7 @@ def test_an_edit_that_makes_a_model_too_sure_is_found(handle: ModelHandle) -> No
     assert (found["calibration_brier_added"].value or 0) > 0.1
 
 
-def test_without_a_choice_it_does_not_apply_and_a_dead_unedited_model_is_a_reason(handle: ModelHandle) -> None:
+def test_without_a_choice_it_does_not_apply_and_a_dead_model_is_broken(handle: ModelHandle) -> None:
     for one in measured(handle, asking(handle, FREE)).values():
         assert not one.applies
         assert one.reason is not None

@@ -11,10 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from editsafety import datasets
 from editsafety.edits.edit import Edit, LowRank
 from editsafety.edits.session import EditSession
 from editsafety.engine.continuing import unchanged
+from editsafety.judging.policy import Policy
+from editsafety.judging.verdict import Verdict
 from editsafety.measures import Inputs, _divergence, kl_first, kl_tokens, perplexity
+from editsafety.model.architectures import Part
 from editsafety.model.handle import Batch, ModelHandle
 from editsafety.runs.measurement import Measurement
 from tests import tiny
@@ -142,6 +146,48 @@ def test_perplexity_and_divergence_of_tokens_take_one_pass_and_perplexity_is_wha
             kl_tokens.MEASURE(handle, inputs)
             session.apply(edit_of(handle, layer=0))
             assert perplexity.MEASURE(handle, inputs) != alone, "another model is asked anew"
+
+
+def without_direction(handle: ModelHandle, direction: Tensor) -> Edit:
+    """Every matrix that writes the residual stream, without what it writes along one direction."""
+    unit = direction / direction.norm()
+    sites = [site for layer in range(handle.layers) for part in WRITING for site in handle.sites(part, layer)]
+    deltas = tuple(LowRank(site, -unit[:, None], (unit @ handle.weight(site))[None]) for site in sites)
+    return Edit("without a direction", (), handle.identity, deltas)
+
+
+WRITING = (Part.MLP_OUT, Part.ATTENTION_OUT)
+
+
+def state(handle: ModelHandle, prompts: tuple[str, ...]) -> Tensor:
+    """The mean of what the first block gives at the last token of each prompt."""
+    with torch.no_grad():
+        runs = [handle.model(torch.tensor([handle.ids(text)]), output_hidden_states=True) for text in prompts]
+    return torch.stack([run.hidden_states[1][0, -1] for run in runs]).mean(0)
+
+
+def test_a_removed_direction_that_perplexity_lets_pass_is_found_by_the_first_token() -> None:
+    handle = ModelHandle.load("pocket-neo")
+    inputs = Inputs(texts=datasets.texts("pocket-world/texts", 50))
+    kept = {"kl_first": kl_first.MEASURE.refer(handle, inputs)}
+    inputs = Inputs(texts=inputs.texts, references=kept)
+    prompts = datasets.texts("pocket-world/prompts")
+    direction = state(handle, prompts[::2]) - state(handle, prompts[1::2])  # facts less prose
+    before = perplexity.MEASURE(handle, inputs)[0].value
+    with EditSession(handle, prove="never") as session:
+        session.apply(without_direction(handle, direction))
+        after = perplexity.MEASURE(handle, inputs)[0].value
+        found = kl_first.MEASURE(handle, inputs)[0].value
+    limits = Policy.read("ship").case
+    assert before is not None
+    assert after is not None
+    assert limits["perplexity"].verdict(after / before) is Verdict.PASS
+    assert limits["kl_first"].verdict(found) is not Verdict.PASS
+    assert found is not None
+    assert found > 20 * BENIGN
+
+
+BENIGN = 0.0016  # the most that ROME and fine-tuning come to on three ordinary requests
 
 
 def test_a_limit_of_memory_leaves_the_longest_texts_out_and_too_small_a_one_gives_a_reason(
