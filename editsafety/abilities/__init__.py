@@ -139,6 +139,18 @@ class Probe:
         more = (Measurement.mean_of(f"{self.name}_{key}", 1, "rate", rates) for key, rates in found.more.items())
         return own, *more
 
+    def option_shares(self, handle: ModelHandle, batch_size: int = 64) -> list[tuple[list[float], int]] | None:
+        """Of every item the probability of each option among all of its own, and the index of the right one.
+
+        By plain likelihood, whatever the scorer. NaN where the model's numbers are not finite; None where the model
+        speaks freely.
+        """
+        if not self.scorer.startswith("choice"):
+            return None
+        scorer = importlib.import_module("editsafety.abilities._choice")
+        found: list[list[float]] = scorer.shares(handle, self.items, batch_size)
+        return [(row, item.gold or 0) for row, item in zip(found, self.items, strict=True)]
+
     def limited(self, limit: int | None) -> Probe:
         """The probe on so many of its items, evenly spread over all of them. Raises UsageError for less than one."""
         if limit is not None and limit < 1:

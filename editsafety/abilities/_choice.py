@@ -17,6 +17,7 @@ from torch import Tensor
 
 from editsafety.abilities import Item, Scores
 from editsafety.abilities._prompts import fit_prompt
+from editsafety.engine import passes
 from editsafety.model.handle import ModelHandle
 from editsafety.model.scoring import by_length as dealt
 from editsafety.model.scoring import log_likelihoods
@@ -38,13 +39,27 @@ def score(handle: ModelHandle, items: Sequence[Item], batch_size: int = 64, *, b
     return Scores(plain, said)
 
 
-@torch.no_grad()
 def likelihoods(handle: ModelHandle, items: Sequence[Item], batch_size: int = 64) -> list[list[float]]:
-    """Natural log-likelihood of every option of every item.
+    """Natural log-likelihood of every option of every item; found once for all who ask of an edited model.
 
     The last token of an option is predicted, never read, so options of one token share a single row: a yes or no
     question costs one pass.
     """
+    key = ("likelihoods of options", tuple(items), batch_size)
+    return passes.keep_of_state(handle, key, lambda: _likelihoods(handle, items, batch_size))
+
+
+def shares(handle: ModelHandle, items: Sequence[Item], batch_size: int = 64) -> list[list[float]]:
+    """The probability of every option among those of its item: the softmax of their log-likelihoods.
+
+    NaN where one of those is not finite.
+    """
+    logs = [torch.tensor(row, dtype=torch.float64) for row in likelihoods(handle, items, batch_size)]
+    return [row.softmax(-1).tolist() if bool(row.isfinite().all()) else [math.nan] * len(row) for row in logs]
+
+
+@torch.no_grad()
+def _likelihoods(handle: ModelHandle, items: Sequence[Item], batch_size: int) -> list[list[float]]:
     wanted: dict[tuple[int, ...], list[tuple[int, int, list[int]]]] = defaultdict(list)
     found = [[0.0] * len(item.options) for item in items]
     for i, item in enumerate(items):

@@ -249,7 +249,8 @@ def _figures(found: Examined) -> Table:
     from editsafety.received import REQUESTS
 
     whole, *asked = found.records
-    for name in ("me_ppl", "ppl_median", "ppl_worst"):
+    limited = (limit.measure for limit in found.report.policy.case.values())
+    for name in dict.fromkeys(("me_ppl", "ppl_median", "ppl_worst", *limited)):
         if name in whole.before and name in whole.after:
             was, now = whole.before[name], whole.after[name]
             ratio = f"  ({times(found.group.ratios()[0])})" if name == "me_ppl" and found.group.ratios() else ""

@@ -26,7 +26,9 @@ def rows_of(whole: DataRow) -> Iterator[DataRow]:
         kind: [_column(pairs, name, pairs.values.get(name), count) for name in ("prompt", "ground_truth")]
         for kind, pairs in _kinds(whole)
     }
-    unused = {key: value for key, value in whole.values.items() if key not in (*PARALLEL, LOCALITY)}
+    follows = _following(whole, count)
+    read = (*PARALLEL, LOCALITY, *([PORTABILITY] if follows else []))
+    unused = {key: value for key, value in whole.values.items() if key not in read}
     for i in range(count):
         values: dict[str, Any] = {field: column[i] for field, column in columns.items() if column[i] is not None}
         values["locality"] = {
@@ -34,6 +36,10 @@ def rows_of(whole: DataRow) -> Iterator[DataRow]:
             for kind, (asked, told) in kinds.items()
             if asked[i] is not None
         }
+        if follows:
+            values["portability"] = {
+                kind: {name: told[i] for name, told in lists.items()} for kind, lists in follows.items()
+            }
         yield DataRow(f"{whole.where}: prompts[{i}]", i + 1, {**unused, **values})
 
 
@@ -43,6 +49,22 @@ def _kinds(row: DataRow) -> Iterator[tuple[str, DataRow]]:
     inputs = row.inner(LOCALITY)
     for kind in inputs.values:
         yield kind, inputs.inner(kind)
+
+
+def _following(whole: DataRow, count: int) -> dict[str, dict[str, list[Any]]]:
+    """By kind the prompts about what follows, and their answers; nothing where they are not an entry for each prompt.
+
+    A field that decides nothing is not a reason to refuse a file.
+    """
+    given = whole.values.get(PORTABILITY)
+    kinds = given if isinstance(given, dict) else {}
+    lists = {
+        kind: {name: pairs.get(name) for name in ("prompt", "ground_truth")}
+        for kind, pairs in kinds.items()
+        if isinstance(pairs, dict)
+    }
+    whole_lists = all(isinstance(one, list) and len(one) == count for pairs in lists.values() for one in pairs.values())
+    return lists if whole_lists and len(lists) == len(kinds) else {}  # type: ignore[return-value]
 
 
 def _column(row: DataRow, field: str, value: Any, count: int) -> list[Any]:

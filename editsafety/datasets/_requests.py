@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from editsafety.datasets import _fields
+from editsafety.datasets._consequences import FOLLOWS, consequences
 from editsafety.datasets.request import EditRequest
 from editsafety.datasets.rows import DataRow, tidied
 
-FLAT = frozenset({"case_id", "prompt", "subject", "target_new", "ground_truth", *_fields.SHARED})
-FRAME = frozenset({"case_id", "requested_rewrite", *_fields.SHARED})
+FLAT = frozenset({"case_id", "prompt", "subject", "target_new", "ground_truth", FOLLOWS, *_fields.SHARED})
+FRAME = frozenset({"case_id", "requested_rewrite", FOLLOWS, *_fields.SHARED})
 REWRITE = frozenset({"prompt", "subject", "target_new", "target_true", "relation_id", "question"})
 
 
@@ -25,6 +26,7 @@ def flat(row: DataRow, name: str) -> EditRequest:
             relation=row.maybe("relation_id"),
             rephrasings=_fields.rephrasings(row),
             neighbours=_fields.neighbours(row),
+            portability=consequences(row),
             source=row.where,
         )
     )
@@ -49,6 +51,7 @@ def rewrite(asked: DataRow, row: DataRow, name: str) -> EditRequest:
             relation=asked.maybe("relation_id"),
             rephrasings=(*((question,) if question.strip() else ()), *_fields.rephrasings(row)),
             neighbours=_fields.neighbours(row, true),
+            portability=consequences(row),
             source=row.where,
         )
     )

@@ -9,7 +9,8 @@
 
 Prompts are filled, or have one `{}`. Of several new targets or answers the first is taken, and the ground truth
 "<|endoftext|>" is none: EasyEdit puts it where nothing is known. All kinds of locality become neighbours. Portability
-is set aside, whatever it looks like: requests have no place for questions whose answers follow from an edit.
+(a question under `New Question`, or lists of {prompt, ground_truth} for each kind; `portability_inputs`) says what
+should change along with the fact; in any other shape it is set aside.
 """
 
 from __future__ import annotations

@@ -35,6 +35,11 @@ class Consequence:
     prompt: str
     # What continues it once the edit is made.
     answer: str
+    # What has to be known beforehand for it to follow, a filled prompt ("The river that flows through Prague is the");
+    # "" where the data does not say.
+    hop: str = ""
+    # What continues that.
+    hop_answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ class EditRequest:
         for neighbour in self.neighbours:
             _check(neighbour.prompt, "neighbours", where)
         for one in self.portability:
-            for text in (one.kind, one.prompt, one.answer):
+            for text in (one.kind, one.prompt, one.answer, *((one.hop, one.hop_answer) if one.hop else ())):
                 _check(text, "portability", where)
 
     def _trim_subject(self) -> None:
@@ -118,7 +123,10 @@ class EditRequest:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a JSON line; empty fields are left out."""
-        return {key: value for key, value in asdict(self).items() if value not in ("", (), None) and key != "source"}
+        row = {key: value for key, value in asdict(self).items() if value not in ("", (), None) and key != "source"}
+        if self.portability:
+            row["portability"] = tuple(_filled(one) for one in row["portability"])
+        return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any], source: str = "") -> Self:
@@ -181,12 +189,18 @@ def _neighbours(value: Any, where: str) -> tuple[Neighbour, ...]:
     return tuple(result)
 
 
+def _filled(consequence: Mapping[str, str]) -> dict[str, str]:
+    """The fields of a consequence that hold something."""
+    return {key: text for key, text in consequence.items() if text}
+
+
 def _consequences(value: Any, where: str) -> tuple[Consequence, ...]:
     if not isinstance(value, list | tuple):
         raise DataError(f"{where}: field 'portability' must be a list, found {type(value).__name__}.")
-    names = {one.name for one in fields(Consequence)}
+    known, needed = {one.name for one in fields(Consequence)}, {"kind", "prompt", "answer"}
     for entry in value:
-        if not isinstance(entry, Mapping) or set(entry) != names or not all(isinstance(x, str) for x in entry.values()):
-            needs = "objects with 'kind', 'prompt' and 'answer', all of them texts"
+        texts = isinstance(entry, Mapping) and all(isinstance(text, str) for text in entry.values())
+        if not texts or not needed <= set(entry) <= known or bool(entry.get("hop")) != bool(entry.get("hop_answer")):
+            needs = "objects with 'kind', 'prompt' and 'answer' (perhaps 'hop' and 'hop_answer'), all of them texts"
             raise DataError(f"{where}: field 'portability' needs {needs}, found {entry!r:.80}.")
     return tuple(Consequence(**entry) for entry in value)

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from editsafety.datasets import _fields
+from editsafety.datasets._consequences import is_text, kind_of
 from editsafety.datasets._published import PublishedRows
-from editsafety.datasets.request import SLOT, EditRequest, Neighbour
-from editsafety.datasets.rows import DataRow, tidied
+from editsafety.datasets.request import SLOT, Consequence, EditRequest, Neighbour
+from editsafety.datasets.rows import EMPTY, DataRow, tidied
 
 STAY = ("Relation_Specificity", "Forgetfulness")  # kinds of tests about what an edit must not change
-KINDS = (*STAY, "Logical_Generalization", "Subject_Aliasing", "Compositionality_I", "Compositionality_II")
-READ = frozenset({"case_id", "edit", *STAY})
+FOLLOW = ("Logical_Generalization", "Subject_Aliasing", "Compositionality_I", "Compositionality_II")
+KINDS = (*STAY, *FOLLOW)
+READ = frozenset({"case_id", "edit", *KINDS})
 VERB = re.compile(r" (?:is|are) ")
 # Words of the templates that stand beside a name: they begin and end no name.
 BESIDE = frozenset({"of", "in", "by", "to", "for", "from", "which", "where", "the", "is", "are", "was", "were", "with"})
@@ -24,7 +26,8 @@ class RippleEdits(PublishedRows):
 
     The sentence is divided as the set's templates make it: the target stands behind its verb, and the subject is the
     name that the sentence shares with the row's other questions about the same `subject_id`. What an edit must not
-    change (Relation_Specificity, Forgetfulness) becomes neighbours; what follows from an edit is set aside.
+    change (Relation_Specificity, Forgetfulness) becomes neighbours; the other four kinds say what should change along
+    with the fact, each with the first of the conditions under which the set counts it.
     """
 
     name: ClassVar[str] = "ripple_edits"
@@ -57,6 +60,7 @@ class RippleEdits(PublishedRows):
                     relation=edit.maybe("relation"),
                     rephrasings=_fields.rephrasings(row),
                     neighbours=tuple(one for kind in STAY for one in _stay(row, kind)),
+                    portability=tuple(one for kind in FOLLOW for one in _following(row, kind)),
                     source=row.where,
                 )
             ),
@@ -118,6 +122,37 @@ def _stay(row: DataRow, kind: str) -> Iterator[Neighbour]:
             if len(answers) > 1:
                 row.aside.add(f"{kind}: answers but the first")
             yield Neighbour(query.text("prompt"), answers[0].maybe("value") if answers else "")
+
+
+def _following(row: DataRow, kind: str) -> Iterator[Consequence]:
+    """The questions of a kind with the first of their answers; what is none is set aside, and decides nothing."""
+    tests = row.values.get(kind)
+    if tests in EMPTY:
+        return
+    for test in tests if isinstance(tests, list) else [tests]:
+        asked = _answered(test, "test_queries")
+        if not asked:
+            row.aside.add(kind)
+        conditions = _answered(test, "condition_queries")
+        if len(conditions) > 1:
+            row.aside.add(f"{kind}: conditions but the first")
+        hop, known = conditions[0] if conditions else ("", "")
+        yield from (Consequence(kind_of(kind), prompt, answer, hop, known) for prompt, answer in asked)
+
+
+def _answered(test: Any, field: str) -> list[tuple[str, str]]:
+    """The prompts under a field of a test that have an answer, with the first one."""
+    queries = test.get(field) if isinstance(test, dict) else None
+    found = []
+    for query in queries if isinstance(queries, list) else []:
+        prompt = query.get("prompt") if isinstance(query, dict) else None
+        answers = query.get("answers") if isinstance(query, dict) else None
+        first = (
+            answers[0].get("value") if isinstance(answers, list) and answers and isinstance(answers[0], dict) else None
+        )
+        if is_text(prompt) and is_text(first):
+            found.append((str(prompt), str(first)))
+    return found
 
 
 LOADER = RippleEdits()

@@ -179,7 +179,9 @@ def tidied(request: EditRequest) -> EditRequest:
         target_new=request.target_new.strip(),
         target_true=(request.target_true or "").strip() or None,
         neighbours=tuple(Neighbour(n.prompt, n.answer.strip()) for n in request.neighbours),
-        portability=tuple(replace(one, answer=one.answer.strip()) for one in request.portability),
+        portability=tuple(
+            replace(one, answer=one.answer.strip(), hop_answer=one.hop_answer.strip()) for one in request.portability
+        ),
     )
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from editsafety.datasets import _fields
+from editsafety.datasets._consequences import FOLLOWS, consequences
 from editsafety.datasets._published import PublishedRows
 from editsafety.datasets.request import EditRequest
 from editsafety.datasets.rows import DataRow, tidied
 
-READ = frozenset({"case_id", "subject", "src", "alt", "answers", *_fields.SHARED})
+READ = frozenset({"case_id", "subject", "src", "alt", "answers", FOLLOWS, *_fields.SHARED})
 
 
 class ZsRE(PublishedRows):
@@ -42,6 +43,7 @@ class ZsRE(PublishedRows):
                     relation=row.maybe("relation_id"),
                     rephrasings=_fields.rephrasings(row),
                     neighbours=_fields.neighbours(row),
+                    portability=consequences(row),
                     source=row.where,
                 )
             ),

@@ -15,8 +15,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from editsafety.engine.layers import Entrance, LowerLayers, enter, record
-from editsafety.engine.passes import same_bits, stands_alone
+from editsafety.engine.layers import Entrance, LowerLayers, enter, record, stands_alone
+from editsafety.engine.passes import same_bits
 from editsafety.model.handle import ModelHandle
 
 

@@ -23,9 +23,15 @@ import torch
 from torch import Tensor, nn
 
 from editsafety.model.architectures import Part
+from editsafety.model.generation import has_hooks
 from editsafety.model.handle import ModelHandle
 
 Forward = Callable[..., Any]
+
+
+def stands_alone(handle: ModelHandle) -> bool:
+    """Whether a model answers by its weights alone: nothing is hooked to it, and its handle asks nothing else."""
+    return not (handle.model.training or {"logits", "run"} & vars(handle).keys() or has_hooks(handle.model))
 
 
 @dataclass(frozen=True, slots=True)

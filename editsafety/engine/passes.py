@@ -19,16 +19,24 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from editsafety.engine.layers import Entrance, LowerLayers, enter, record
+from editsafety.engine.continuing import made_once
+from editsafety.engine.layers import Entrance, LowerLayers, enter, record, stands_alone
 from editsafety.model import scoring
-from editsafety.model.generation import has_hooks
 from editsafety.model.handle import Batch, ModelHandle
 from editsafety.model.logits import only_at
-from editsafety.model.scoring import log_likelihoods
+from editsafety.model.scoring import Look, log_likelihoods
 
 # Bytes that are kept of one model. Fifty texts of 30 tokens take 13 MB on pocket-neo and 60 MB on llama-2-7b in
 # float16; ten times that is a share of any machine that holds the model itself, and more is rarely read often enough.
 MOST = 512 << 20
+_SHOWN = "batches that were run for their logits"
+
+
+@dataclass(frozen=True, slots=True)
+class _OfState:
+    """Something was found out about the model as a session has made it."""
+
+    key: Hashable
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,39 +77,73 @@ def keep(handle: ModelHandle, key: Hashable, make: Callable[[], Value]) -> Value
     return value
 
 
-@torch.no_grad()
+def keep_of_state(handle: ModelHandle, key: Hashable, make: Callable[[], Value]) -> Value:
+    """What `make` finds out about the model as it is, once as long as the session around it does not change it."""
+    engine = handle.engine
+    if engine.plain or engine.touched is None:
+        return make()
+    changes, value = engine.kept.get(_OfState(key), (None, None))
+    if changes != engine.changes:
+        changes, value = engine.kept[_OfState(key)] = engine.changes, make()
+    found: Value = value
+    return found
+
+
 def batch_nll(handle: ModelHandle, batch: Batch) -> Tensor:
-    """`scoring.batch_nll`, entered at the first edited layer; where a row has ended, there may be anything."""
+    """`scoring.batch_nll`, entered at the first edited layer; where a row has ended, there may be anything.
+
+    A batch that was run already for its logits, by a model that has not changed since, is not run again.
+    """
+    known = _shown(handle)
+    found = known.get(digest(batch)) if known else None
+    return _run(handle, batch, None) if found is None else found
+
+
+def show_batch(handle: ModelHandle, batch: Batch, look: Look) -> Tensor:
+    """What `batch_nll` gives, and its logits are shown to `look`: one pass serves whoever asks for either."""
+    nll = _shown(handle)[digest(batch)] = _run(handle, batch, look)
+    return nll
+
+
+def digest(batch: Batch) -> str:
+    """sha256 of the tokens of a batch."""
+    rows = torch.stack([batch.ids, batch.mask]).cpu().contiguous()
+    return hashlib.sha256(f"{tuple(rows.shape)}".encode() + rows.numpy().tobytes()).hexdigest()
+
+
+def _shown(handle: ModelHandle) -> dict[str, Tensor]:
+    """What batches came to that were run for their logits, since the model changed."""
+    known: dict[str, Tensor] = made_once(handle, _SHOWN, dict)
+    return known
+
+
+@torch.no_grad()
+def _run(handle: ModelHandle, batch: Batch, look: Look | None) -> Tensor:
     engine = handle.engine
     if engine.plain or engine.touched is None or not stands_alone(handle):
-        return scoring.batch_nll(handle, batch)
-    came = _Came(_digest(batch))
+        return scoring.batch_nll(handle, batch, look)
+    came = _Came(digest(batch))
     entrance = Entrance.below(handle, engine.touched)
     if entrance is None or came not in engine.kept:
         engine.kept[came] = True
-        return scoring.batch_nll(handle, batch)
+        return scoring.batch_nll(handle, batch, look)
     place = _Entered(came.batch, entrance)
     if place not in engine.kept:
-        return _keep(handle, batch, place)
+        return _keep(handle, batch, place, look)
     states: _States | None = engine.kept[place]
-    return scoring.batch_nll(handle, batch) if states is None else _enter(handle, batch, states)
+    return scoring.batch_nll(handle, batch, look) if states is None else _enter(handle, batch, states, look)
 
 
-def stands_alone(handle: ModelHandle) -> bool:
-    """Whether a model answers by its weights alone: nothing is hooked to it, and its handle asks nothing else."""
-    return not (handle.model.training or {"logits", "run"} & vars(handle).keys() or has_hooks(handle.model))
-
-
-def _keep(handle: ModelHandle, batch: Batch, place: _Entered) -> Tensor:
+def _keep(handle: ModelHandle, batch: Batch, place: _Entered, look: Look | None) -> Tensor:
     """Run the whole pass and keep what enters the edited layers, if there is room for it and it proves to be enough."""
     entrance = next((one for one in _choices(place.entrance) if _make_room(handle, batch, one)), None)
     if entrance is None:
-        return scoring.batch_nll(handle, batch)
+        return scoring.batch_nll(handle, batch, look)
     with record(handle, entrance) as recording:
-        whole = scoring.batch_nll(handle, batch)
+        whole = scoring.batch_nll(handle, batch, look)
     handle.engine.kept[place] = None
     if recording.lower is not None:
-        states = _States(recording.lower, *batch.mask[:, 1:].nonzero(as_tuple=True))
+        states = _States(recording.lower, *scoring.followed(batch))
         rows, places = states.rows.cpu(), states.places.cpu()
         again = _enter(handle, batch, states)
         if states.lower.whole and same_bits(again[rows, places], whole[rows, places]):
@@ -109,10 +151,12 @@ def _keep(handle: ModelHandle, batch: Batch, place: _Entered) -> Tensor:
     return whole
 
 
-def _enter(handle: ModelHandle, batch: Batch, states: _States) -> Tensor:
+def _enter(handle: ModelHandle, batch: Batch, states: _States, look: Look | None = None) -> Tensor:
     """The rest of the pass; logits are taken where another token follows, and not behind the end of a row."""
     with enter(handle, states.lower), only_at(handle, states.rows, states.places):
         read = handle.logits(batch)[0]
+    if look is not None:
+        look(len(read), lambda chosen: read[chosen])
     nll = torch.zeros(batch.ids.shape[0], batch.ids.shape[1] - 1)
     following = batch.ids[:, 1:][states.rows, states.places]
     nll[states.rows.cpu(), states.places.cpu()] = -log_likelihoods(read, following).float()
@@ -150,8 +194,3 @@ def _size(handle: ModelHandle, batch: Batch, entrance: Entrance) -> int:
     site = handle.mlp_out(min(entrance.layer, handle.layers - 1))
     width = site.d_out * (entrance.layer > 0) + (site.d_out + site.d_in) * entrance.inside
     return batch.ids.numel() * width * handle.weight(site).element_size()
-
-
-def _digest(batch: Batch) -> str:
-    rows = torch.stack([batch.ids, batch.mask]).cpu().contiguous()
-    return hashlib.sha256(f"{tuple(rows.shape)}".encode() + rows.numpy().tobytes()).hexdigest()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from editsafety.engine.passes import stands_alone
+from editsafety.engine.layers import stands_alone
 from editsafety.model import kv_cache
 from editsafety.model.handle import ModelHandle
 from editsafety.model.logits import only_at

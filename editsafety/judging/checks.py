@@ -18,7 +18,7 @@ from editsafety.judging.policy import COLLAPSE, AbilityLimit, Policy, Threshold
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import counting, exact, rate, times
 from editsafety.runs.case_record import CaseRecord, Step
-from editsafety.runs.measurement import Measurement, wilson
+from editsafety.runs.measurement import Measurement, inapplicable, wilson
 
 ABILITIES = "abilities"  # the check over all abilities
 WALKED = "walked"  # the check that a course came to its end
@@ -227,6 +227,8 @@ def _judge_limit(name: str, threshold: Threshold, record: CaseRecord) -> Check:
     threshold = threshold.within_even(None if even is None else even.value)
     figures = [_figure(threshold, before, step.found.get(threshold.measure)) for step in record.steps]
     missing = [figure for figure in figures if figure.value is None]
+    if (unfit := inapplicable([step.found.get(threshold.measure) for step in record.steps])) is not None:
+        return Check(name, Verdict.PASS, f"{name} does not apply: {unfit}")
     if missing:
         verdict = Verdict.ERROR if missing[0].before else threshold.unjudged
         of = f"{len(missing)} steps" if record.is_course else f"the {'un' if missing[0].before else ''}edited model"

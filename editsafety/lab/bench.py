@@ -17,7 +17,7 @@ from editsafety.errors import MeasureError, UndoError
 from editsafety.judging.policy import Policy
 from editsafety.lab.asking import as_asked
 from editsafety.lab.provenance import of_model, of_software
-from editsafety.measures import AbilityProbe, Inputs, Measure
+from editsafety.measures import AbilityProbe, Inputs, Measure, ReferringMeasure
 from editsafety.measures.questions import asked_together
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.facts import ModelFacts, RunFacts
@@ -41,6 +41,8 @@ class Bench:
     base: Found = field(default_factory=dict)  # the measures of the unedited model alone
     along: Sequence[Measure] = ()  # measured at every step of a course because the policy has a limit on them
     noise: float = 0.0  # the most by which the perplexity of a text differs when it is measured again
+    probes: Sequence[AbilityProbe] = ()  # abilities that measures may ask
+    references: dict[str, Any] = field(default_factory=dict)  # what measures keep of the unedited model, by measure
     baseline: Baseline | None = None  # what the model did before anybody edited it
     broken: str = ""  # why nothing can be measured on this model any more: it has to be loaded anew
     spoilt: str = ""  # why that does not help either: nothing can be judged in this process any more
@@ -69,6 +71,7 @@ class Bench:
         along = [name for one in self.measures if one.scope == "model" or one in self.along for name in given[one]]
         along += [*STEP, *(probe.name for probe in probes or ())]
         policy.refuse_unknown(names, None if probes is None else along)
+        self.refer()
         if base is None:
             self.measure_base()
         else:
@@ -84,8 +87,13 @@ class Bench:
     def inputs(self, requests: Sequence[EditRequest] = (), **more: Any) -> Inputs:
         """What measures may look at. The prefix of a request is drawn by the request alone, in any order the same."""
         prefixes = [self.prefixes[int(r.digest()[:8], 16) % len(self.prefixes)] for r in requests if self.prefixes]
-        asked = as_asked(self.handle, requests)
-        return Inputs(asked, self.texts, prefixes, batch_size=self.batch_size, **more)
+        return Inputs(
+            *(as_asked(self.handle, requests), self.texts, prefixes),
+            references=self.references,
+            probes=self.probes,
+            batch_size=self.batch_size,
+            **more,
+        )
 
     def measure(self, scope: str, requests: Sequence[EditRequest] = (), **more: Any) -> Found:
         """What those measures find that have this scope ("model", "case" or "edit"), on the model as it is."""
@@ -109,11 +117,19 @@ class Bench:
                 raise MeasureError(_two_owners(name, owner, one))
         return names
 
+    def refer(self) -> None:
+        """Let measures keep what they compare edited models with: the model is unedited now, wherever it comes from."""
+        inputs = self.inputs()
+        asking = [one for one in self.measures if isinstance(one, ReferringMeasure)]
+        with asked_together(self.handle, [], inputs):
+            self.references = {one.name: one.refer(self.handle, inputs) for one in asking}
+
     def measure_base(self) -> None:
         """Measure the unedited model, and some texts once more one by one: what differs is the noise floor."""
         self.base = self.measure("model")
         few = Inputs(texts=self.texts[:NOISE_TEXTS], batch_size=1)
-        again = measure(self.measures, self.handle, few, "model")["me_ppl"].items
+        usual = [one for one in self.measures if getattr(one, "default", True)]
+        again = measure(usual, self.handle, few, "model")["me_ppl"].items
         pairs = [(a, b) for a, b in zip(self.base["me_ppl"].items, again, strict=False) if a and b]
         self.noise = max((abs(a - b) / a for a, b in pairs), default=0.0)
 

@@ -61,6 +61,7 @@ class CaseKeys:
         facts = self._facts(model)
         build = Build(facts.family, facts.layers, facts.parameters) if facts.layers else None
         hparams = editors.read_hparams(editor, slug(model), settings.hparams_of(editor), build=build)
+        measured = measures.needed(Policy.of(settings).measured)
         body = {
             "version": __version__,
             "model": facts.fingerprint,
@@ -74,8 +75,10 @@ class CaseKeys:
             "batch": settings.batch_size,
             "plain": settings.plain,  # what is computed in another batch is rounded in another way
             **({"chat": facts.chat} if facts.chat else {}),
-            "measures": {one.name: one.version for one in measures.needed(Policy.of(settings).measured)},
+            "measures": {one.name: one.version for one in measured},
         }
+        if any(getattr(one, "asks_abilities", False) for one in measured):
+            body["probes"] = [repr(probe) for probe in self.terms(model).probes]
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
     def _facts(self, model: str) -> ModelFacts:

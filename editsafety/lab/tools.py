@@ -189,7 +189,7 @@ class Tools:
         policy = Policy.of(settings)
         chosen = measures.needed(policy.measured)
         bench = Bench(handle, self._plan.texts[model], prefixes, settings.batch_size, Keepsake.of(handle), chosen)
-        probes = self.keys.terms(model).probes
+        probes = bench.probes = self.keys.terms(model).probes
         unedited = Unedited(facts.model, facts.fingerprint, text_digest(bench.texts), 0.0, {})
         base = self._store.fact(Unedited, unedited.name)
         if base is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from editsafety import discovery
 from editsafety.datasets.request import EditRequest
@@ -31,6 +31,10 @@ class Inputs:
     edit: Edit | None = None
     # The same measure's results on the unedited model, by name.
     before: Mapping[str, Measurement] = field(default_factory=dict)
+    # What a measure keeps of the unedited model beside its results (see `ReferringMeasure`), by the measure's name.
+    references: Mapping[str, Any] = field(default_factory=dict)
+    # Abilities whose items may be asked.
+    probes: Sequence[AbilityProbe] = ()
     # How many rows the model is given at once.
     batch_size: int = 64
 
@@ -42,7 +46,7 @@ class Measure(Protocol):
     nobody measures is refused before a model is loaded. `columns` show in the tables of every report; `default = False`
     is for a measure that takes long and is run only when a policy has a limit on what it `gives`. A measure that asks
     the model for answers may say beforehand which `questions` it has (`measures/questions.py`): those of all measures
-    are asked together then, in a third of the time.
+    are asked together then, in a third of the time. `asks_abilities = True` says that its figures depend on `probes`.
     """
 
     name: ClassVar[str]
@@ -52,6 +56,21 @@ class Measure(Protocol):
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
         """What was found; always the same names, whether there are values or reasons."""
         ...
+
+
+@runtime_checkable
+class ReferringMeasure(Protocol):
+    """A measure of scope "model" that compares with more of the unedited model than a measurement can hold.
+
+    What it keeps is in memory only, with the model that it was found on, and comes back to it as
+    `inputs.references[name]`: it is found anew wherever that model is loaded, be it in another process or in a run that
+    goes on. How much memory that may take is the measure's own business: it must have a limit.
+    """
+
+    name: ClassVar[str]
+
+    def refer(self, handle: ModelHandle, inputs: Inputs) -> object:
+        """What is kept of the model, which is unedited now."""
 
 
 class AbilityProbe(Protocol):
@@ -64,6 +83,15 @@ class AbilityProbe(Protocol):
 
     def __call__(self, handle: ModelHandle, batch_size: int) -> Measurement:
         """The mean score of the items on the model as it is."""
+        ...
+
+
+@runtime_checkable
+class ChoiceProbe(Protocol):
+    """An ability that may be a choice between options."""
+
+    def option_shares(self, handle: ModelHandle, batch_size: int) -> list[tuple[list[float], int]] | None:
+        """Of every item the probability of each option and the index of the right one; None where it is no choice."""
         ...
 
 

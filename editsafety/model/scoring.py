@@ -19,10 +19,25 @@ AT_ONCE = {"cpu": 1 << 19}
 AT_ONCE_ELSEWHERE = 1 << 26
 
 
+# Is shown the logits of a batch at the places that hold a token which another one follows: how many there are, and what
+# gives the float32 logits `[chosen, vocab]` of some of them, by their numbers.
+Look = Callable[[int, Callable[[Tensor], Tensor]], None]
+
+
 @torch.no_grad()
-def batch_nll(handle: ModelHandle, batch: Batch) -> Tensor:
+def batch_nll(handle: ModelHandle, batch: Batch, look: Look | None = None) -> Tensor:
     """On the CPU, float32 `[batch, seq - 1]`: position t holds the negative log-likelihood of token t + 1."""
-    return -log_likelihoods(handle.logits(batch)[:, :-1], batch.ids[:, 1:]).float()
+    logits = handle.logits(batch)
+    if look is not None:
+        rows, places = followed(batch)
+        look(len(rows), lambda chosen: logits[rows[chosen], places[chosen]])
+    return -log_likelihoods(logits[:, :-1], batch.ids[:, 1:]).float()
+
+
+def followed(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Rows and places at which a token stands that another one follows, row after row."""
+    rows, places = batch.mask[:, 1:].nonzero(as_tuple=True)
+    return rows, places
 
 
 @torch.no_grad()

@@ -5,13 +5,14 @@ Written by `write_data`; every row is drawn from the world's seed, so the files 
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from editsafety.pocket import abilities
 from editsafety.pocket.corpus import held_out_texts
 from editsafety.pocket.hardedit import hardedit_rows
+from editsafety.pocket.prose import sentences
 from editsafety.pocket.relations import RELATIONS, is_subject_first
 from editsafety.pocket.world import Fact, World
 
@@ -38,6 +39,15 @@ RECALL_HELD_OUT = 300
 RECALL_FIRST = 150  # of one-token and of two-word subjects each
 REPHRASINGS = 4
 NEIGHBOURS = 3
+PORTABLE = 20  # requests of each relation whose answers are subjects themselves
+# How somebody is called who is the answer of a relation: what a fact about the answer is asked through.
+DESCRIBED = {
+    "home_city": "the town where {} lives",
+    "headquarters": "the town where {} has its head office",
+    "author": "the author of {}",
+}
+PROMPTS = 30  # on facts, and as many on prose
+MEASURED_TEXTS = 100  # of the texts; the beginnings of later ones are prompts
 
 
 def write_data(world: World, folder: Path) -> list[Path]:
@@ -46,6 +56,10 @@ def write_data(world: World, folder: Path) -> list[Path]:
     files: dict[str, Sequence[Row]] = {"pool": pool, "normal": normal}
     files |= {"texts": text_rows(world), "recall": recall_rows(world)}
     files["hardedit"] = hardedit_rows(world, {(str(row["subject"]), str(row["relation"])) for row in (*pool, *normal)})
+    files["prompts"] = prompt_rows(
+        world, {str(row["subject"]) for name in ("pool", "normal", "hardedit") for row in files[name]}
+    )
+    files["portability"] = portability_rows(world)
     files |= {f"abilities/{name}": abilities.item_rows(world, name) for name in abilities.PROBES}
     written = []
     for name, rows in files.items():
@@ -147,6 +161,57 @@ def text_rows(world: World) -> list[Row]:
         {"id": f"text-{place:04d}", "register": text.register, "text": text.text}
         for place, text in enumerate(held_out_texts(world), 1)
     ]
+
+
+def portability_rows(world: World) -> list[Row]:
+    """Requests with what follows from them by one hop: a fact about the new target, asked through the subject.
+
+    What it rests on is that fact asked by its own name. Its answer is another one than with the old target.
+    """
+    rng = random.Random(f"pocket-portability {world.seed}")
+    about = {(fact.subject.name, fact.relation.name): fact for fact in world.facts}
+    rows: list[Row] = []
+    for name, described in DESCRIBED.items():
+        free = [fact for fact in world.facts_of(name) if not fact.subject.one_token]
+        for fact in rng.sample(free, PORTABLE):
+            phrasing = rng.choice(_phrasings(fact, subject_first=False))
+            row = dict(_request(f"portability-{len(rows) + 1:04d}", world, fact, phrasing, rng))
+            new, old = str(row["target_new"]), fact.answer
+            known = [one for one in world.facts if one.subject.name == new]
+            fit = [one for one in known if about[old, one.relation.name].answer != one.answer]
+            hop = rng.choice(fit or known)
+            asked = rng.choice(_phrasings(hop, subject_first=False))
+            row["portability"] = [
+                {
+                    "kind": "one_hop",
+                    "prompt": asked.replace("{}", described.replace("{}", fact.subject.name)),
+                    "answer": hop.answer,
+                    "hop": hop.prompt(asked),
+                    "hop_answer": hop.answer,
+                }
+            ]
+            rows.append(row)
+    return rows
+
+
+def prompt_rows(world: World, edited: Collection[str]) -> list[Row]:
+    """Prompts that no edit has anything to do with, facts and prose by turns.
+
+    The facts are trained ones, asked mid-sentence, about subjects that nobody edits; the prose begins as texts for
+    perplexity do that a run does not measure, up to the middle of their first sentence.
+    """
+    rng = random.Random(f"pocket-prompts {world.seed}")
+    free = [fact for fact in world.facts if fact.subject.name not in edited]
+    facts = [fact.prompt(rng.choice(_phrasings(fact, subject_first=False))) for fact in rng.sample(free, PROMPTS)]
+    prose = [_beginning(text.text) for text in rng.sample(held_out_texts(world)[MEASURED_TEXTS:], PROMPTS)]
+    turns = [pair for both in zip(facts, prose, strict=True) for pair in zip(("fact", "prose"), both, strict=True)]
+    return [{"id": f"prompt-{place:04d}", "kind": kind, "text": text} for place, (kind, text) in enumerate(turns, 1)]
+
+
+def _beginning(text: str) -> str:
+    """The first half of the words of a text's first sentence, three at least."""
+    words = sentences(text)[0].split()
+    return " ".join(words[: max(3, len(words) // 2)])
 
 
 def recall_rows(world: World) -> list[Row]:

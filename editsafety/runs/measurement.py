@@ -15,6 +15,8 @@ class Measurement:
     `items` are the per-item values in data order (`None` where an item has none), so that mean, median, worst and
     weighted figures can be recomputed; `answers` are the texts behind them where a model was asked something.
     `broken` says that the *model* gave non-finite numbers: a finding that judges as collapse, not a failed measurement.
+    `applies` is false where this model has nothing to measure (it never could what an edit may cost): a limit on that
+    has nothing to judge, as the reason says.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Measurement:
     broken: bool = False
     items: tuple[float | None, ...] = ()
     answers: tuple[str, ...] = ()
+    applies: bool = True
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.reason is None):
@@ -37,6 +40,8 @@ class Measurement:
             )
         if not all(item is None or math.isfinite(item) for item in (*self.items, self.stderr)):
             raise ValueError(f"measurement {self.name!r}: an item or the error is not finite; give None instead")
+        if not self.applies and (self.value is not None or self.broken):
+            raise ValueError(f"measurement {self.name!r} applies: it has a value, or found a broken model")
 
     @classmethod
     def missing(
@@ -44,6 +49,11 @@ class Measurement:
     ) -> Self:
         """A measurement without a value. `broken` when the model's own numbers are the reason."""
         return cls(name, version, unit, None, reason, n=n, broken=broken, **more)
+
+    @classmethod
+    def inapplicable(cls, name: str, version: int, unit: str, reason: str, *, n: int = 0) -> Self:
+        """A measurement that this model has nothing for: no failure, and no value either."""
+        return cls(name, version, unit, None, reason, n=n, applies=False)
 
     @classmethod
     def mean_of(
@@ -88,6 +98,12 @@ class Column:
     over: Literal["rate", "median"] = "rate"  # how cases come together: failed and broken ones count as 0, or a median
     order: int = 50  # from left to right; the built-in ones have 10 to 40
     dispensable: bool = False  # whether it is left out where there is very little room
+
+
+def inapplicable(found: Sequence[Measurement | None]) -> str | None:
+    """Why a figure does not apply, where all of these say so; None where one has it, or says nothing of the kind."""
+    reasons = [one.reason for one in found if one is not None and not one.applies]
+    return reasons[0] if reasons and len(reasons) == len(found) else None
 
 
 def _mean(items: Sequence[float]) -> float:

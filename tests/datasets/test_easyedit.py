@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from editsafety import datasets
-from editsafety.datasets.request import EditRequest, Neighbour
+from editsafety.datasets.request import Consequence, EditRequest, Neighbour
 from editsafety.errors import DataError
 from tests.datasets.conftest import Write
 
@@ -86,6 +86,7 @@ def test_rows_of_knowedit(write: Write) -> None:
             Neighbour("Mirel works as a", "baker"),
             Neighbour("Another tongue of Mirel is"),
         ),
+        portability=(Consequence("one_hop", "Mirel comes from", "Dorvan"),),
     )
     assert request.source == "rows.json[0]"
 
@@ -108,6 +109,7 @@ def test_parallel_lists(indent: int, write: Write) -> None:
         target_true="Velish",
         rephrasings=("Mirel, a native",),
         neighbours=(Neighbour("Toren speaks", "Velish"), Neighbour("a b", "e"), Neighbour("c d", "f")),
+        portability=(Consequence("alias", "x", "1"),),
     )
     assert second == EditRequest(
         id="easyedit-0002",
@@ -116,6 +118,7 @@ def test_parallel_lists(indent: int, write: Write) -> None:
         target_new="farmer",
         rephrasings=("Ashurn is a", "The work of Ashurn:"),
         neighbours=(Neighbour("Mirel works as a", "baker"),),
+        portability=(Consequence("alias", "y", "2"),),
     )
     assert second.source == "lists.json: prompts[1]"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from editsafety import datasets
-from editsafety.datasets.request import EditRequest, Neighbour
+from editsafety.datasets.request import Consequence, EditRequest, Neighbour
 from editsafety.errors import DataError
 from tests.datasets.conftest import Write
 
@@ -51,7 +51,10 @@ RIPPLE = {
     "Forgetfulness": [asking(query("The home of Mirel of Old Dorvan which is not Kelmar is", "Q1", "HOME"))],
     "Logical_Generalization": [asking(query("The name of the head of Kelmar is", "Q2", "HEAD", "Toren"))],
     "Subject_Aliasing": [],
-    "Compositionality_I": [],
+    "Compositionality_I": [{
+        **asking(query("The sea at the home of Mirel of Old Dorvan is", "Q1", "SEA", "Velsee")),
+        "condition_queries": [query("The sea at Kelmar is", "Q2", "SEA", "Velsee")],
+    }],
     "Compositionality_II": [],
 }  # fmt: skip
 
@@ -76,8 +79,9 @@ LAYOUTS: dict[str, tuple[dict[str, Any], list[EditRequest], dict[str, int]]] = {
     "easyedit": (
         KNOWEDIT,
         [EditRequest("easyedit-0001", "{} speaks", "Mirel", "Tarnic", None, "", ("The tongue of Mirel is",),
-                     (Neighbour("Mirel works as a", "baker"),))],
-        {"cond": 1, "ground_truth but the first": 1, "portability": 1},
+                     (Neighbour("Mirel works as a", "baker"),),
+                     (Consequence("one_hop", "Mirel comes from", "Dorvan"),))],
+        {"cond": 1, "ground_truth but the first": 1},
     ),
     "easyedit, its results": (
         {"case_id": 4, "requested_rewrite": {**FLAT, "ground_truth": "Velish", "portability": {"a": 1},
@@ -91,6 +95,13 @@ LAYOUTS: dict[str, tuple[dict[str, Any], list[EditRequest], dict[str, int]]] = {
         {**FLAT, "portability": {"Recalled Relation": "(Tarnic, spoken in, Dorvan)", "New Question": "Where?"}},
         [EditRequest("easyedit-0001", "{} speaks", "Mirel", "Tarnic")],
         {"portability": 1},
+    ),
+    "easyedit, one hop and its answer": (
+        {**FLAT, "portability": {"Recalled Relation": "(Tarnic, is spoken in, Dorvan)", "New Question": "Where?",
+                                 "New Answer": "Dorvan"}},
+        [EditRequest("easyedit-0001", "{} speaks", "Mirel", "Tarnic",
+                     portability=(Consequence("one_hop", "Where?", "Dorvan", "Tarnic is spoken in", "Dorvan"),))],
+        {},
     ),
     "wikibio": (
         {"text": "A passage about Mirel of Dorvan.", "concept": "mirel of dorvan", "labels": "She bakes.",
@@ -135,8 +146,11 @@ LAYOUTS: dict[str, tuple[dict[str, Any], list[EditRequest], dict[str, int]]] = {
         [EditRequest("ripple_edits-0001", "The name of the home of {} is", "Mirel of Old Dorvan", "Kelmar", "Ostrin",
                      "HOME", (), (Neighbour("The name of the mother of Mirel of Old Dorvan is", "Ashurn"),
                                   Neighbour("The occupation of Mirel of Old Dorvan is", "baker"),
-                                  Neighbour("The home of Mirel of Old Dorvan which is not Kelmar is")))],
-        {"Logical_Generalization": 1, "Relation_Specificity: answers but the first": 1, "example_type": 1},
+                                  Neighbour("The home of Mirel of Old Dorvan which is not Kelmar is")),
+                     (Consequence("logical", "The name of the head of Kelmar is", "Toren"),
+                      Consequence("one_hop", "The sea at the home of Mirel of Old Dorvan is", "Velsee",
+                                  "The sea at Kelmar is", "Velsee")))],
+        {"Relation_Specificity: answers but the first": 1, "example_type": 1},
     ),
 }  # fmt: skip
 
@@ -159,8 +173,8 @@ def test_a_layout_is_told_by_its_fields_and_the_name_begins_the_ids(case: str, g
     found = datasets.read_requests(f"{given}:{write(row)}")
     prefix = case.partition(",")[0] if given == "published" else given
     assert [request.id.partition("-")[0] for request in found.requests] == [prefix] * len(expected)
-    assert [(r.filled, r.target_new, r.neighbours) for r in found.requests] == [
-        (r.filled, r.target_new, r.neighbours) for r in expected
+    assert [(r.filled, r.target_new, r.neighbours, r.portability) for r in found.requests] == [
+        (r.filled, r.target_new, r.neighbours, r.portability) for r in expected
     ]
     assert found.aside == aside
 
@@ -199,6 +213,35 @@ def test_a_field_that_is_not_used_never_decides_whether_a_row_is_read(
     found = datasets.read_requests(f"{given}:{write({**FLAT, 'portability': portability, 'extra': portability})}")
     assert len(found.requests) == 1
     assert found.aside == {"extra": 1, "portability": 1}
+
+
+@pytest.mark.parametrize(
+    ("portability", "expected"),
+    [
+        ({"Subject_Aliasing": [{"prompt": "M. speaks", "ground_truth": [["Tarnic", "x"]]}]},
+         [Consequence("alias", "M. speaks", "Tarnic")]),
+        ({"inverse_relation": {"prompt": "Tarnic is spoken by", "ground_truth": "Mirel"}},
+         [Consequence("inverse", "Tarnic is spoken by", "Mirel")]),
+        ({"one_hop": {"prompt": ["a", "b"], "ground_truth": ["c", ["d", "e"]]}},
+         [Consequence("one_hop", "a", "c"), Consequence("one_hop", "b", "d")]),
+        ({"Some kind": [{"prompt": "a", "answer": "b"}], "other": []}, [Consequence("some_kind", "a", "b")]),
+        ({"New Question": "a", "New Answer": ["b"], "Recalled Relation": "none"}, [Consequence("one_hop", "a", "b")]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("given", ["easyedit", "counterfact", "zsre"])
+def test_what_follows_from_a_fact_is_read_whatever_it_is_called(
+    portability: Any, expected: list[Consequence], given: str, write: Write
+) -> None:
+    found = datasets.read_requests(f"{given}:{write({**FLAT, 'portability': portability})}")
+    assert list(found.requests[0].portability) == expected
+    assert found.aside == {}
+
+
+def test_of_what_follows_only_what_cannot_be_read_is_set_aside(write: Write) -> None:
+    half = {"Reasoning": [{"prompt": "a", "ground_truth": "b"}, {"prompt": "", "ground_truth": "c"}, 7]}
+    found = datasets.read_requests(f"easyedit:{write({**FLAT, 'portability': half})}")
+    assert found.requests[0].portability == (Consequence("one_hop", "a", "b"),)
+    assert found.aside == {"portability": 1}
 
 
 @pytest.mark.parametrize(

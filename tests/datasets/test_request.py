@@ -51,6 +51,8 @@ def read(**changes: Any) -> EditRequest:
         ("portability", [{"prompt": "a", "answer": "b"}], "needs objects with 'kind', 'prompt' and 'answer'"),
         ("portability", [{"kind": "alias", "prompt": "a", "answer": 1}], "needs objects with 'kind'"),
         ("portability", [{"kind": "alias", "prompt": "a", "answer": " "}], "is empty"),
+        ("portability", [{"kind": "one_hop", "prompt": "a", "answer": "b", "hop": "c"}], "perhaps 'hop' and 'hop_ans"),
+        ("portability", [{"kind": "one_hop", "prompt": "a", "answer": "b", "hops": "c"}], "needs objects with 'kind'"),
         ("traget", "x", "unknown field 'traget'. Known fields: id, neighbours"),
     ],
 )
@@ -144,6 +146,7 @@ def test_a_request_survives_a_json_line() -> None:
         neighbours=["Mirel works as a", {"prompt": "Toren works as a", "answer": "miner"}],
         portability=[{"kind": "one_hop", "prompt": "Ashurn works in a", "answer": "bakery"}],
     )  # fmt: skip
+    assert request.as_json()["portability"] == ({"kind": "one_hop", "prompt": "Ashurn works in a", "answer": "bakery"},)
     again = EditRequest.from_json(json.loads(json.dumps(request.as_json())), "elsewhere:1")
     assert again == request
     assert again.digest() == request.digest()
@@ -162,6 +165,7 @@ def test_the_digest_changes_with_every_field_but_the_source() -> None:
         {"relation": "e"}, {"rephrasings": ["f"]}, {"neighbours": ["g"]},
         {"neighbours": [{"prompt": "g", "answer": "h"}]},
         {"portability": [{"kind": "alias", "prompt": "i", "answer": "j"}]},
+        {"portability": [{"kind": "alias", "prompt": "i", "answer": "j", "hop": "k", "hop_answer": "l"}]},
     ]  # fmt: skip
     digests = {read(**change).digest() for change in changes}
     assert len(digests) == len(changes)

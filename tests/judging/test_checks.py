@@ -1,6 +1,7 @@
 """Checks of single edits and of groups of them: what fails, fails by name, and what was not measured never passes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,22 @@ def test_a_perplexity_that_halves_is_an_error():
 
 def test_weights_that_are_not_finite_collapse():
     assert judged(finite=0.0).check("weights_finite").verdict is Verdict.COLLAPSE
+
+
+def test_what_does_not_apply_to_a_model_is_said_and_what_was_not_measured_still_fails():
+    limit = Threshold(measure="format_kept", figure="after", pass_at_least=0.9, fails_as="DAMAGED", why="because")
+    policy = DEFAULT.model_copy(update={"case": {"format": limit}})
+    record = builders.record("rome", "hard", 0)
+
+    def check(found):
+        step = replace(record.step, found={**record.step.found, "format_kept": found})
+        return judge_case(policy, replace(record, steps=(step,))).check("format")
+
+    fine = check(Measurement.inapplicable("format_kept", 1, "rate", "it never wrote JSON"))
+    assert (fine.verdict, fine.sentence) == (Verdict.PASS, "format does not apply: it never wrote JSON")
+    assert check(Measurement.missing("format_kept", 1, "rate", "no reason")).verdict is Verdict.ERROR
+    assert judge_case(policy, record).check("format").verdict is Verdict.ERROR
+    assert check(Measurement.missing("format_kept", 1, "rate", "NaN", broken=True)).verdict is Verdict.DAMAGED
 
 
 @pytest.mark.parametrize("direction", [{"pass_at_most": 1.0}, {"pass_at_least": 0.0}])

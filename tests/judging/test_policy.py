@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from editsafety import measures
 from editsafety.errors import UnknownNameError, UsageError
+from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy, Threshold
 from editsafety.judging.verdict import Verdict
 from editsafety.runs.settings import Settings
@@ -31,6 +33,28 @@ def test_the_shipped_policy_is_read_by_name_and_gives_a_reason_for_every_limit()
     policy = Policy.read("default")
     assert all(len(threshold.why) > 20 for threshold in (*policy.case.values(), *policy.group.values()))
     assert policy.case["perplexity"].fails_as is Verdict.COLLAPSE
+
+
+@pytest.mark.parametrize("name", ["ship", "research"])
+def test_every_shipped_policy_gives_a_reason_for_every_limit_and_is_on_what_is_measured(name):
+    policy = Policy.read(name)
+    assert policy.name == name
+    limits = [*policy.case.values(), *policy.group.values(), *policy.course.values()]
+    assert all(len(threshold.why) > 20 for threshold in limits)
+    refuse_unmeasured(policy)
+
+
+def test_the_policy_for_shipping_has_every_limit_of_the_default_policy_and_more():
+    usual, ship = Policy.read("default"), Policy.read("ship")
+    for part in ("case", "group", "course"):
+        mine, theirs = getattr(ship, part), getattr(usual, part)
+        assert {name: mine.get(name) for name in theirs} == theirs
+        assert len(mine) > len(theirs)
+    assert (ship.abilities, ship.baseline, ship.collapse) == (usual.abilities, usual.baseline, usual.collapse)
+
+
+def test_the_default_policy_asks_for_no_measure_that_takes_long():
+    assert all(getattr(one, "default", True) for one in measures.needed(Policy.read("default").measured))
 
 
 @pytest.mark.parametrize(

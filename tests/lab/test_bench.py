@@ -154,6 +154,23 @@ def test_every_byte_is_brought_back_or_it_is_said_that_it_cannot_be(bench: Bench
         bench.repair()
 
 
+def test_measures_keep_what_they_need_of_the_unedited_model_wherever_its_figures_come_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    strict = policy(case={"tokens": limit("kl_tokens", pass_at_most=0.05)})
+    bench = Bench(tiny.handle("gpt2"), TEXTS, (), 8, Keepsake.of(tiny.handle("gpt2")), measures.needed(["kl_tokens"]))
+    bench.open(strict)
+    assert bench.base["kl_tokens"].value == 0.0
+    monkeypatch.setattr(Bench, "measure_base", never)
+    again = Bench(tiny.handle("gpt2"), TEXTS, (), 8, bench.keepsake, bench.measures)  # a run that goes on
+    again.open(strict, bench.base, bench.noise)
+    assert again.measure("model")["kl_tokens"].value == 0.0
+    with torch.no_grad():
+        again.handle.model.get_parameter("transformer.ln_f.weight").mul_(1.5)
+    assert (again.measure("model")["kl_tokens"].value or 0) > 0.0
+    assert list(Bench(bench.handle, TEXTS, (), 8, bench.keepsake).references) == []
+
+
 class Claims:
     """A measure of somebody else's that returns whatever figures it is told to, and that it says it gives."""
 

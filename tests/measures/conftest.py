@@ -10,12 +10,28 @@ import pytest
 import torch
 from torch import Tensor
 
+from editsafety.abilities import Item, Probe
 from editsafety.edits.edit import Edit
-from editsafety.measures import Inputs
+from editsafety.measures import Inputs, degenerate, format
 from editsafety.model.handle import Batch, ModelHandle
 from tests import tiny
 
+CHOICES = tuple(
+    Item(f"where-{i}", f"{name} lives in", ("Kelmar", "Ostrin"), i % 2)
+    for i, name in enumerate(("Ashurn", "Mirel", "Toren", "The baker"))
+)
 Script = Callable[[ModelHandle, Mapping[str, str]], ModelHandle]
+
+
+FOLLOWS = [{"kind": "alias", "prompt": "The son of Mirel works as a", "answer": "teacher"}]
+
+
+@pytest.fixture(autouse=True)
+def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts are a hundred tokens long: here a few of a few tokens show the same."""
+    monkeypatch.setattr(degenerate, "PROMPTS", 3)
+    monkeypatch.setattr(degenerate, "TOKENS", 12)
+    monkeypatch.setattr(format, "TOKENS", 5)
 
 
 @pytest.fixture
@@ -33,9 +49,10 @@ def edit(handle: ModelHandle) -> Edit:
 @pytest.fixture
 def inputs() -> Inputs:
     return Inputs(
-        requests=(tiny.request(), tiny.request("case-1", subject="Mirel")),
+        requests=(tiny.request(portability=FOLLOWS), tiny.request("case-1", subject="Mirel")),
         texts=tiny.SENTENCES[:4],
         prefixes=("A baker bakes bread. ", "A teacher teaches children. "),
+        probes=(Probe("where", "where", "choice", 0.5, CHOICES),),
     )
 
 

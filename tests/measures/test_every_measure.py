@@ -11,7 +11,7 @@ import torch
 
 from editsafety import discovery, measures
 from editsafety.edits.edit import Edit
-from editsafety.measures import Inputs, Measure
+from editsafety.measures import Inputs, Measure, ReferringMeasure
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Measurement
 
@@ -21,9 +21,16 @@ def measure(request: pytest.FixtureRequest) -> Measure:
     return measures.load(request.param)
 
 
+def referring(measure: Measure, handle: ModelHandle, inputs: Inputs) -> Inputs:
+    """The inputs, with what the measure keeps of the model as it is."""
+    kept = {measure.name: measure.refer(handle, inputs)} if isinstance(measure, ReferringMeasure) else {}
+    return replace(inputs, references=kept)
+
+
 def unedited_then_edited(
     measure: Measure, handle: ModelHandle, inputs: Inputs, edit: Edit
 ) -> tuple[tuple[Measurement, ...], tuple[Measurement, ...]]:
+    inputs = referring(measure, handle, inputs)
     before = measure(handle, inputs)
     later = replace(inputs, edit=edit, before={found.name: found for found in before})
     return before, measure(handle, later)
@@ -42,6 +49,9 @@ def test_a_measure_gives_numbers_on_a_working_model(
     assert after
     assert len({found.name for found in after}) == len(after)
     for found in after:
+        if not found.applies:  # a random model writes no JSON, and knows nothing that a fact could rest on
+            assert measure.name in ("degenerate", "format", "portability")
+            continue
         assert found.value is not None, f"{found.name}: {found.reason}"
         assert math.isfinite(found.value)
         assert found.version == measure.version
@@ -68,12 +78,16 @@ def test_without_anything_to_look_at_there_is_a_reason_and_no_number(measure: Me
 def test_a_dead_model_is_a_finding_and_never_a_number_that_passes(
     measure: Measure, handle: ModelHandle, inputs: Inputs, edit: Edit
 ) -> None:
+    if measure.name == "portability":
+        pytest.skip("it asks what the model knew, and a random one knows nothing: tests/measures/test_portability.py")
+    inputs = referring(measure, handle, inputs)
     before = {found.name: found for found in measure(handle, inputs)}
     with torch.no_grad():
         for parameter in handle.model.parameters():
             parameter.fill_(torch.nan)
     after = measure(handle, replace(inputs, edit=edit, before=before))
-    assert any(found.broken for found in after)
+    after = tuple(found for found in after if found.applies)
+    assert any(found.broken for found in after) or (not after and measure.name == "format")
     if measure.scope != "edit":  # an edit has a norm whatever the model is like
         for found in after:
             assert found.value is None
@@ -92,8 +106,12 @@ def test_the_same_question_gets_the_same_answer_in_any_batch_size(
     measure: Measure, handle: ModelHandle, inputs: Inputs, edit: Edit
 ) -> None:
     inputs = replace(inputs, edit=None if measure.scope == "case" else edit)
-    for one, many in zip(measure(handle, replace(inputs, batch_size=1)), measure(handle, inputs), strict=True):
-        assert one.value == pytest.approx(many.value, rel=1e-4)
+    alone, together = (
+        measure(handle, referring(measure, handle, one)) for one in (replace(inputs, batch_size=1), inputs)
+    )
+    for one, many in zip(alone, together, strict=True):
+        assert (one.value is None, one.applies) == (many.value is None, many.applies)
+        assert one.value is None or one.value == pytest.approx(many.value, rel=1e-4, abs=1e-6)
         assert one.answers == many.answers
 
 

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from editsafety.editing.keys import by_token
-from editsafety.engine.layers import Entrance, LowerLayers, enter, record
-from editsafety.engine.passes import stands_alone
+from editsafety.engine.layers import Entrance, LowerLayers, enter, record, stands_alone
 from editsafety.errors import UsageError
 from editsafety.model import logits, trace
 from editsafety.model.architectures import Part
