@@ -192,7 +192,8 @@ def _values_of_factors(left: Tensor, right: Tensor) -> Tensor:
     if not (_is_finite(left) and _is_finite(right)):
         return left.new_tensor([math.nan])
     core = torch.linalg.qr(left).R @ torch.linalg.qr(right.T).R.T
-    return torch.linalg.svdvals(core)
+    values: Tensor = torch.linalg.svdvals(core)
+    return values
 
 
 def _singular_values(dense: Tensor) -> Tensor:
@@ -201,7 +202,8 @@ def _singular_values(dense: Tensor) -> Tensor:
         return dense.new_tensor([math.nan])
     matrix = dense.reshape(1, -1) if dense.ndim < 2 else dense.reshape(dense.shape[0], -1)
     matrix = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    return torch.linalg.eigvalsh(matrix @ matrix.T).clamp(min=0.0).sqrt()
+    squares: Tensor = torch.linalg.eigvalsh(matrix @ matrix.T)
+    return squares.clamp(min=0.0).sqrt()
 
 
 def _wide(tensor: Tensor) -> Tensor:
