@@ -17,6 +17,7 @@ from torch import Tensor
 
 from editsafety.edits import factors
 from editsafety.edits.edit import Edit, LowRank
+from editsafety.edits.rounding import BLOCK
 from editsafety.errors import ModelError
 from editsafety.model.architectures import Part
 from editsafety.model.handle import ModelHandle
@@ -67,6 +68,12 @@ def only_rounded_to(types: Iterable[torch.dtype]) -> str:
     """The sentence on a model of which every number that differs was rounded to one of these."""
     said = ", ".join(sorted({str(one).removeprefix("torch.") for one in types}))
     return f"rounded to {said} only: saved in a narrower type, not edited"
+
+
+def only_quantised_to(bits: Iterable[int]) -> str:
+    """The sentence on a model of which every matrix that differs was rounded to so many bits in blocks."""
+    said = ", ".join(map(str, sorted(set(bits))))
+    return f"rounded to {said} bits in blocks of {BLOCK} only: quantised, not edited"
 
 
 def is_thin(rank: int | None, shape: Sequence[int]) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from editsafety.edits.edit import Edit, LowRank
-from editsafety.edits.pattern import BESIDE, ThinChange, only_rounded_to, sort_of_change
-from editsafety.edits.rounding import rounded_to
+from editsafety.edits.pattern import BESIDE, ThinChange, only_quantised_to, only_rounded_to, sort_of_change
+from editsafety.edits.rounding import quantised_to, rounded_to
 from editsafety.model.handle import ModelHandle
 from editsafety.received.receiving import with_factors
 
@@ -19,6 +19,10 @@ def pattern_of(handle: ModelHandle, edit: Edit) -> str:
     types = [one for one in narrow if one is not None]
     if len(types) == len(narrow):
         return only_rounded_to(types)
+    packed = [quantised_to(before[name].detach(), value) for name, value in values.items()]
+    bits = [one for one in packed if one is not None]
+    if bits and len(bits) == len(packed):
+        return only_quantised_to(bits)
     deltas = with_factors(handle, edit).deltas
     thin = [_thin(delta) for delta in deltas if isinstance(delta, LowRank)]
     return sort_of_change(handle, thin, len(deltas) - len(thin))

@@ -89,7 +89,7 @@ def test_a_black_box_is_run_and_edited_by_the_names_of_its_weights(reason: str, 
     assert handle.fingerprint() == handle.identity
 
 
-def test_the_page_says_what_the_lists_say(pytestconfig: pytest.Config) -> None:
+def test_the_page_says_what_the_lists_say() -> None:
     assert page() == PAGE.read_text(encoding="utf-8"), (
         f"{PAGE} is out of date: python -c 'from tests.model.test_causal import *; PAGE.write_text(page())'"
     )
@@ -108,17 +108,18 @@ REASONS = {
     causal.UNLIKE: "blocks are not all alike: some have a state, a convolution or another attention",
     causal.NOT_ONE: "not one projection of the MLP and one of attention: a state in its place, or a second attention",
     "no list of": "its blocks are in no one list",
+    "not run once each": "its blocks are not run once each with their hidden states first",
 }
-HEAD = """\
-# Architectures
-
-The {total} causal language models of transformers 5.24, by their `model_type`, and what works on each. An earlier version has fewer of
-them. `tests/model/test_causal.py` holds this page, tries a tiny random model of each kind where there is one, and fails when a newer
-transformers brings a name that is in no list.
-"""
-NOTE = """\
-A model is what its weights are, not what it is called: a member of a family whose blocks are built otherwise (a dense one of a family of
-mixtures, say) is looked at by itself."""
+HEAD = (
+    "# Architectures\n\nThe {total} causal language models of transformers 5.24, by their `model_type`, and "
+    "what works on each.\nAn earlier version has fewer of them. `tests/model/test_causal.py` holds this page, tries a "
+    "tiny random model of each\nkind where there is one, and fails when a newer transformers brings a name that is in "
+    "no list.\n"
+)
+NOTE = (
+    "A model is what its weights are, not what it is called: a member of a family whose blocks are built "
+    "otherwise (a\ndense one of a family of mixtures, say) is looked at by itself."
+)
 
 
 def page() -> str:
