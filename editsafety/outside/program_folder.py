@@ -82,15 +82,15 @@ class ProgramFolder:
         started = time.monotonic()
         try:
             process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
-            )
+                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0,
+                preexec_fn=self._enlist,
+            )  # fmt: skip
         except (OSError, ValueError) as error:
             raise EditorError(f"{words[0]} cannot be started: {error}.") from error
         assert process.stdout is not None
         tail, late = _Tail(process.stdout.fileno()), False
         with process.stdout:
             try:
-                self._tell(f"+{process.pid}")
                 while process.poll() is None and not late:
                     tail.read(LOOK)
                     late = limit is not None and time.monotonic() - started > limit
@@ -101,6 +101,12 @@ class ProgramFolder:
                 self._tell(f"-{process.pid}")
             tail.drain()
         return ProgramEnd(process.returncode, time.monotonic() - started, tail.lines(), late)
+
+    def _enlist(self) -> None:
+        """In the process that is to be the program: the owner could be interrupted between starting and noting it."""
+        assert self._keeper.stdin is not None
+        with suppress(OSError):
+            os.write(self._keeper.stdin.fileno(), f"+{os.getpid()}\n".encode())
 
     def _tell(self, line: str) -> None:
         assert self._keeper.stdin is not None

@@ -31,12 +31,14 @@ class Given:
     select: str = ""
     workers: int = 0
     options: tuple[str, ...] = ()  # as `editsafety run` takes them
+    lines: tuple[str, ...] = ()  # editors that are no class: `command: ...`
 
     def words(self, paths: dict[str, str], *, head: str = "--") -> list[str]:
         """As options; `head` is what stands before a name."""
         given = [f"{head}{name}={paths[name]}" for name in ("model", "hard", "normal")]
         given += [f"{head}texts-from={paths['texts']}", f"{head}device=cpu"]
         given += [f"{head}editor={EDITORS}:{editor.__name__}" for editor in self.editors]
+        given += [f"{head}editor={line}" for line in self.lines]
         return [*given, *(f"{head}{option}" for option in self.options)]
 
 
