@@ -66,7 +66,7 @@ class Calibration:
         before: _Sureness | None = inputs.references[self.name]
         items = _items(handle, inputs) if before is not None else []
         if before is None or not items:
-            reason = "no multiple-choice ability is asked in this run; name some (--probe english)"
+            reason = "no multiple-choice ability is asked here (a run asks those of --probe)"
             return tuple(Measurement.inapplicable(name, self.version, "score", reason) for name in FIGURES)
         now = _Sureness.of(items)
         values = (now.ece, now.brier, now.ece - before.ece, now.brier - before.brier)
