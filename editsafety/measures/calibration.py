@@ -32,7 +32,7 @@ class _Sureness:
         return cls(calibration_error(items), math.fsum(brier(item) for item in items) / len(items))
 
 
-class Calibration:
+class OptionCalibration:
     """Over the items of all multiple-choice abilities:
 
     - `calibration_ece`: expected calibration error in 15 bins, 0 to 1
@@ -87,4 +87,4 @@ def _items(handle: ModelHandle, inputs: Inputs) -> list[Item]:
     return [item for items in found if items is not None for item in items]
 
 
-MEASURE = Calibration()
+MEASURE = OptionCalibration()
