@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from editsafety.model.handle import ModelHandle
     from editsafety.received import Examined
     from editsafety.received.difference import Change
+    from editsafety.runs.measurement import Measurement
 
 Requests = Annotated[
     str, typer.Option(help="facts that were edited: data set, LOADER:FILE, FILE.jsonl", show_default="none are asked")
@@ -254,7 +255,7 @@ def _figures(found: Examined) -> Table:
         if name in whole.before and name in whole.after:
             was, now = whole.before[name], whole.after[name]
             ratio = f"  ({times(found.group.ratios()[0])})" if name == "me_ppl" and found.group.ratios() else ""
-            table.add_row(name, _value(was.value), f"{_value(now.value)}{ratio}")
+            table.add_row(name, _figure(was), f"{_figure(now)}{ratio}")
     for name in (column.measurement for column in found.report.facts.columns if column.over == "rate"):
         then = [value for one in asked if name in one.before and (value := one.before[name].value) is not None]
         after = found.group.rate(name, REQUESTS)
@@ -264,5 +265,8 @@ def _figures(found: Examined) -> Table:
     return table
 
 
-def _value(value: float | None) -> str:
-    return "not finite" if value is None else exact(value)
+def _figure(found: Measurement) -> str:
+    """A value; of what has none why, as far as there is room."""
+    if found.value is not None:
+        return exact(found.value)
+    return "not finite" if found.broken else "-" if found.applies else "does not apply"

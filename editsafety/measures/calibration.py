@@ -32,7 +32,7 @@ class _Sureness:
         return cls(calibration_error(items), math.fsum(brier(item) for item in items) / len(items))
 
 
-class Calibration:
+class OptionCalibration:
     """Over the items of all multiple-choice abilities:
 
     - `calibration_ece`: expected calibration error in 15 bins, 0 to 1
@@ -66,7 +66,7 @@ class Calibration:
         before: _Sureness | None = inputs.references[self.name]
         items = _items(handle, inputs) if before is not None else []
         if before is None or not items:
-            reason = "no multiple-choice ability is asked in this run; name some (--probe english)"
+            reason = "no multiple-choice ability is asked here (a run asks those of --probe)"
             return tuple(Measurement.inapplicable(name, self.version, "score", reason) for name in FIGURES)
         now = _Sureness.of(items)
         values = (now.ece, now.brier, now.ece - before.ece, now.brier - before.brier)
@@ -87,4 +87,4 @@ def _items(handle: ModelHandle, inputs: Inputs) -> list[Item]:
     return [item for items in found if items is not None for item in items]
 
 
-MEASURE = Calibration()
+MEASURE = OptionCalibration()

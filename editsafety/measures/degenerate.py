@@ -29,7 +29,7 @@ UNITS = {"degenerate": "rate", "degenerate_added": "rate", "compression": "ratio
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _FreeText:
     """What a model says behind a prompt."""
 
     # Ids of the prompt.
@@ -66,7 +66,7 @@ class Degenerate:
     def refer(self, handle: ModelHandle, inputs: Inputs) -> object:
         """What the unedited model says: 24 short texts."""
         prompts = [tuple(handle.ids(text)) for text in neutral_prompts(handle)[:PROMPTS]]
-        return _say(handle, [_Said(ids) for ids in prompts], inputs.batch_size)
+        return _say(handle, [_FreeText(ids) for ids in prompts], inputs.batch_size)
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
         """The three figures."""
@@ -95,7 +95,7 @@ def _added(marks: Sequence[float | None]) -> Measurement:
     return replace(with_gaps("degenerate_added", "rate", marks, "no prompts"), n=eligible)
 
 
-def _say(handle: ModelHandle, asked: Sequence[_Said], batch_size: int) -> tuple[_Said, ...]:
+def _say(handle: ModelHandle, asked: Sequence[_FreeText], batch_size: int) -> tuple[_FreeText, ...]:
     """What the model says behind the same prompts now."""
     ends = end_ids(handle)
 
@@ -110,7 +110,7 @@ def _say(handle: ModelHandle, asked: Sequence[_Said], batch_size: int) -> tuple[
         said = continuation.said[:TOKENS]
         ids = tuple(said[: next((at for at, token in enumerate(said) if token in ends), len(said))])
         broken = continuation.broken and wants(said) > len(said)
-        answers.append(_Said(one.prompt, ids, None if broken else handle.text(ids)))
+        answers.append(_FreeText(one.prompt, ids, None if broken else handle.text(ids)))
     return tuple(answers)
 
 

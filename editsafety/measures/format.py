@@ -27,7 +27,7 @@ UNITS = {"format": "rate", "format_kept": "rate"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _JsonPrompts:
     """What the unedited model makes of the prompts."""
 
     prompts: tuple[str, ...]
@@ -35,7 +35,7 @@ class _Asked:
     valid: tuple[bool, ...]
 
 
-class Format:
+class JsonFormat:
     """Per prompt, then the mean over prompts:
 
     - `format`: 1 for an answer that is JSON; answers: the texts
@@ -54,15 +54,15 @@ class Format:
     def refer(self, handle: ModelHandle, inputs: Inputs) -> object:
         """Which of the prompts are answered by JSON."""
         if is_pocket(handle):
-            return _Asked((), ())
+            return _JsonPrompts((), ())
         chat = getattr(handle, "chat", None)
         prompts = tuple(text if chat is None else chat.around(text) for text in datasets.texts(SOURCE))
-        return _Asked(prompts, tuple(opens_with_json(text or "") for text in _answers(handle, prompts, inputs)))
+        return _JsonPrompts(prompts, tuple(opens_with_json(text or "") for text in _answers(handle, prompts, inputs)))
 
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
         """Both figures."""
         before = inputs.references.get(self.name)
-        if not isinstance(before, _Asked):
+        if not isinstance(before, _JsonPrompts):
             reason = "the unedited model was not asked"
             return tuple(Measurement.missing(name, self.version, unit, reason) for name, unit in UNITS.items())
         if not any(before.valid):
@@ -92,4 +92,4 @@ def _until_whole(text: str, target: str) -> str | None:
     return text if opens_with_json(text) else None
 
 
-MEASURE = Format()
+MEASURE = JsonFormat()

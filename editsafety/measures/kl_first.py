@@ -35,7 +35,7 @@ class _Answered:
     logits: Tensor
 
 
-class FirstToken:
+class FirstTokenDivergence:
     """Mean (`kl_first`, items: one per prompt), 99th percentile and maximum of the divergence in nats, over prompts.
 
     `kl_first_agreement` is the share of prompts whose most probable next token is what it was. Paired with the unedited
@@ -85,4 +85,4 @@ def _next(handle: ModelHandle, prompts: Sequence[Sequence[int]], batch_size: int
     return torch.stack([rows[i] for i in range(len(prompts))])
 
 
-MEASURE = FirstToken()
+MEASURE = FirstTokenDivergence()

@@ -77,7 +77,7 @@ class _Compared:
             self.same += _divergence.same_tops(was, now).tolist()
 
 
-class Tokens:
+class TokenDivergence:
     """Mean (`kl_tokens`) and 99th percentile of the divergence in nats, over all places of the texts but the last ones.
 
     `kl_tokens_agreement` is the share of places whose most probable token is what it was. `n` counts places. Paired
@@ -150,4 +150,4 @@ def _pass(handle: ModelHandle, inputs: Inputs, looking: Looking) -> None:
     )
 
 
-MEASURE = Tokens()
+MEASURE = TokenDivergence()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from editsafety import datasets
+from editsafety import datasets, measures
 from editsafety.datasets.request import EditRequest
 from editsafety.editing import contexts
 from editsafety.edits.edit import Edit
@@ -109,7 +109,8 @@ def unedited(
     Raises UsageError for a policy with unknown measures, or limits finer than the noise.
     """
     prefixes = contexts.prefixes(handle, artifacts_for(handle)) if prefixed else ()
-    bench = Bench(handle, texts, prefixes, batch_size, Keepsake.of(handle, most_bytes=0))
+    chosen = measures.needed(policy.measured)
+    bench = Bench(handle, texts, prefixes, batch_size, Keepsake.of(handle, most_bytes=0), chosen)
     bench.open(policy)
     return bench
 

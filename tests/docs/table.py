@@ -68,6 +68,9 @@ NOT_RUN: Mapping[str, str] = {
         "needs a cluster; tests/cluster/test_on_ray.py has one"
     ),
     ".ci/lock": "rewrites the locks from a package index",
+    "editsafety run --model pocket-neo --editor rome --policy ship": (
+        "generates text for every case; tests/judging/test_policy.py has the policy, tests/measures its measures"
+    ),
     "editsafety run --model pocket-neo --model pocket-qwen --editor all --report-only -n 2": (
         "every editor on two models takes minutes even for one case; tests/test_every_editor.py runs each"
     ),

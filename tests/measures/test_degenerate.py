@@ -72,7 +72,7 @@ def test_an_edit_that_makes_a_model_run_in_circles_is_found_and_an_unchanged_mod
 ) -> None:
     monkeypatch.setattr(degenerate, "TOKENS", 40)
     # What the untrained model says is no text either; here its answers count as sound ones.
-    said = tuple(degenerate._Said(one.prompt, one.ids, SOUND) for one in MEASURE.refer(handle, Inputs()))  # type: ignore[attr-defined]
+    said = tuple(degenerate._FreeText(one.prompt, one.ids, SOUND) for one in MEASURE.refer(handle, Inputs()))  # type: ignore[attr-defined]
     with EditSession(handle, prove="never") as session:
         session.apply(in_circles)
         after = measured(handle, said)
@@ -84,7 +84,7 @@ def test_an_edit_that_makes_a_model_run_in_circles_is_found_and_an_unchanged_mod
 
 def test_what_was_broken_before_does_not_count_as_added(handle: ModelHandle) -> None:
     asked = MEASURE.refer(handle, Inputs())
-    before = tuple(degenerate._Said(one.prompt, one.ids, "") for one in asked)  # type: ignore[attr-defined]
+    before = tuple(degenerate._FreeText(one.prompt, one.ids, "") for one in asked)  # type: ignore[attr-defined]
     found = measured(handle, before)["degenerate_added"]
     assert not found.applies
     assert found.reason == "the unedited model answers 0 of 3 prompts soundly, too few to lose any"
@@ -92,6 +92,6 @@ def test_what_was_broken_before_does_not_count_as_added(handle: ModelHandle) -> 
 
 def test_the_answers_of_an_unchanged_model_are_the_same_whether_they_are_drafted_or_not(handle: ModelHandle) -> None:
     first = MEASURE.refer(handle, Inputs())
-    plain = tuple(degenerate._Said(one.prompt) for one in first)  # type: ignore[attr-defined]
+    plain = tuple(degenerate._FreeText(one.prompt) for one in first)  # type: ignore[attr-defined]
     drafted = measured(handle, first)["degenerate"].answers
     assert drafted == measured(handle, plain)["degenerate"].answers
