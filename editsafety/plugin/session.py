@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from editsafety.errors import EditSafetyError, SpoiltProcessError, StoreError, U
 from editsafety.judging.baselines.gate import Gate
 from editsafety.judging.checks import ABILITIES, Check, judge_case, judge_group
 from editsafety.judging.measurable import refuse_unmeasured
+from editsafety.judging.needed import needed_of_many
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import Control, RunReport
 from editsafety.names import label, slug
@@ -283,16 +283,16 @@ class SafetySession:
         asked = self.store.fact(Wanted) or Wanted()
         if not (asked.cases or timed):
             return
-        records = self.store.finished(planned := self.plan.wanted(asked))
         self.store.note(Ended(interrupted, stopped))
-        facts = self.store.facts()
+        planned, facts = self.plan.wanted(asked), self.store.facts()
+        records = self.store.finished(planned, needed_of_many(self.policy, facts.columns, len(planned)))
         if facts.refused:
             raise StoreError(f"{self.folder}: {facts.refused}")
-        judge = partial(RunReport.of, self.plan, self.policy, records, planned=planned, interrupted=interrupted)
-        first = judge(replace(facts, unexplained=())).verdict
-        explained = first is None or first.fails
+        facts = replace(facts, unexplained=())
+        judged = RunReport.of(self.plan, self.policy, records, facts, planned=planned, interrupted=interrupted)
+        explained = judged.verdict is None or judged.verdict.fails
         self.store.note(Unexplained(() if explained else tuple(f"{test}: {said}" for test, said in failed.items())))
-        found = judge(self.store.facts())
+        found = replace(judged, facts=self.store.facts())
         # Costs alone are kept, and judged by nothing but a baseline.
         self.report = self._gate.judged(found) if self._gate is not None else found if asked.cases else None
         try:

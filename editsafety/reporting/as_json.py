@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any, ClassVar
 
 from editsafety import __version__
@@ -20,10 +21,13 @@ from editsafety.judging.report import Control, RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.reporting import ReportPlace, against, courses, story
 from editsafety.reporting.rows import row
+from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.facts import RunFacts
-from editsafety.runs.measurement import Column
 
 SCHEMA = 2
+CASES_FILE = "cases.jsonl"  # of a large run, beside the document: every single edit, one a line
+WORST = 200  # of a large run: cases of an editor that are in the document, 17 kB each
+NAMED = 1000  # ids of cases that one list of a large run has at most
 
 
 def document(report: RunReport, *, suites: str = ReportPlace().suites) -> dict[str, Any]:
@@ -43,7 +47,7 @@ def document(report: RunReport, *, suites: str = ReportPlace().suites) -> dict[s
         "sound": report.sound,
         "interrupted": report.interrupted,
         "counts": _counts(report),
-        "groups": [_group(group, report.facts.columns) for group in report.worst_groups],
+        "groups": [_group(report, group) for group in report.worst_groups],
         "courses": [courses.as_json(course) for course in report.courses],
         "courses_missing": list(report.missing_courses),
         "controls": [_control(control) for control in report.controls],
@@ -55,6 +59,8 @@ def document(report: RunReport, *, suites: str = ReportPlace().suites) -> dict[s
         **_facts(report.facts),
         **report.more,
     }
+    if report.is_large:
+        body |= {"cases_file": CASES_FILE, "asked": _shortened(body["asked"])}
     found: dict[str, Any] = _plain(body)
     return found
 
@@ -80,8 +86,12 @@ def _counts(report: RunReport) -> dict[str, Any]:
     }
 
 
-def _group(group: Group, columns: Sequence[Column]) -> dict[str, Any]:
-    return {
+def _group(report: RunReport, group: Group) -> dict[str, Any]:
+    cases = group.worst_first()
+    shown = cases[:WORST] if report.is_large else cases
+    columns = report.facts.columns
+    row_of = partial(case_row, report, group)
+    found = {
         "model": group.model,
         "editor": group.editor,
         "verdict": group.verdict.value,
@@ -92,8 +102,19 @@ def _group(group: Group, columns: Sequence[Column]) -> dict[str, Any]:
         "checks": {stream: [check.as_json() for check in checks] for stream, checks in group.checks.items()},
         "missing": list(group.missing),
         "patterns": dict(group.patterns),
-        "cases": [{**_case(case), "causes": _causes(group, case)} for case in group.worst_first()],
+        "cases": [row_of(case) for case in shown],
     }
+    if report.is_large:
+        findings = [_shortened(one) for one in found["findings"]]
+        verdicts = {verdict.value: count for verdict, count in group.verdicts().items()}
+        found |= {"findings": findings, "verdicts": verdicts, "missing": list(group.missing[:NAMED])}
+        found |= {"cases_left_out": len(cases) - len(shown)}
+    return found
+
+
+def _shortened(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose list of cases is long: the first of them, and how many there are."""
+    return {**row, "cases": list(row["cases"][:NAMED]), "count": len(row["cases"])}
 
 
 def _causes(group: Group, case: CaseVerdict) -> list[dict[str, Any]]:
@@ -103,8 +124,13 @@ def _causes(group: Group, case: CaseVerdict) -> list[dict[str, Any]]:
     ]
 
 
-def _case(case: CaseVerdict) -> dict[str, Any]:
-    record, step = case.record, case.record.step
+def case_row(report: RunReport, group: Group, case: CaseVerdict, body: Mapping[str, Any] | None = None) -> Any:
+    """A single edit as JSON values, whole; `body` is its record as it is laid out in the store, where that is at hand.
+
+    A number of the record that is not finite is null there already.
+    """
+    record = case.record
+    parts = _parts(report.whole(case).record) if body is None else _stored_parts(body)
     ratio = case.ratio
     return {
         "case": record.case,
@@ -113,18 +139,39 @@ def _case(case: CaseVerdict) -> dict[str, Any]:
         "ratio": ratio if ratio is not None and math.isfinite(ratio) else None,
         "ratio_not_finite": ratio is not None and not math.isfinite(ratio),
         "checks": [check.as_json() for check in case.checks],
+        **{name: parts[name] for name in _BEFORE},
+        "undeclared": list(record.undeclared),
+        **{name: parts[name] for name in _BEHIND},
+        "failure": None if record.failure is None else asdict(record.failure),
+        "causes": _causes(group, case),
+    }
+
+
+_BEFORE = ("requests", "before", "after", "edit_id", "notes", "declared", "changed", "leftovers")
+_BEHIND = ("restored", "cost")
+
+
+def _parts(record: CaseRecord) -> dict[str, Any]:
+    step = record.step
+    return {
         "requests": [request.as_json() for request in record.requests],
         "before": {name: found.as_json() for name, found in record.before.items()},
         "after": {name: found.as_json() for name, found in record.after.items()},
         "edit_id": step.edit_id,
         "notes": {name: _plain(note, spell=True) for name, note in step.notes.items()},
         **{name: list(getattr(step, name)) for name in ("declared", "changed", "leftovers")},
-        "undeclared": list(record.undeclared),
         "weights": step.look.as_json(),
         "restored": step.restored,
         "cost": asdict(step.cost),
-        "failure": None if record.failure is None else asdict(record.failure),
     }
+
+
+def _stored_parts(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, of a record as it is laid out in the store."""
+    if not body["steps"]:
+        return {**_parts(CaseRecord("", "", "", "", ())), "requests": body["requests"], "before": body["before"]}
+    step = body["steps"][-1]
+    return {**step, "requests": body["requests"], "before": body["before"], "after": step["found"]}
 
 
 def _control(control: Control) -> dict[str, Any]:
