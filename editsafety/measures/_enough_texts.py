@@ -13,9 +13,7 @@ from editsafety.judging.stopping import EnoughTexts, RatioInterval
 from editsafety.model.handle import ModelHandle
 from editsafety.model.scoring import token_nll
 
-MOST_NATS = (
-    700.0  # per token of a text; past 709.8 its perplexity is no float64, so its ratio to another is none either
-)
+MOST_NATS = 700.0  # per token of a text; past 709.8 its perplexity is no float64
 
 
 @dataclass(frozen=True, slots=True)
