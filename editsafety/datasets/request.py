@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from editsafety.errors import DataError
@@ -127,7 +127,9 @@ class EditRequest:
         found = {name: value for name, value in plain if value not in ("", (), None)}
         for name in ("neighbours", "portability"):
             if name in found:
-                found[name] = tuple(_plain(one, name) for one in found[name])
+                found[name] = tuple({part: getattr(one, part) for part in one.__slots__} for one in found[name])
+        if self.portability:
+            found["portability"] = tuple(map(_filled, found["portability"]))
         return found
 
     @classmethod

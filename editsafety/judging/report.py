@@ -23,7 +23,7 @@ from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.facts import ModelFacts, RunFacts
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.settings import Settings
-from editsafety.runs.stored_records import StoredRecords
+from editsafety.runs.stored_records import StoredRecords, reading_many
 
 if TYPE_CHECKING:
     from editsafety.judging.baselines.comparison import Comparison
@@ -107,7 +107,8 @@ class RunReport:
         blocks: dict[Block, list[Case]] = {}
         for case in cases:
             blocks.setdefault(case.block, []).append(case)
-        groups = tuple(_group(policy, block, records, facts) for block in blocks.values())
+        with reading_many():
+            groups = tuple(_group(policy, block, records, facts) for block in blocks.values())
         told = _controls(plan, policy, records, controls, facts)
         walked = tuple(_judged(policy, records[case.id], facts) for case in courses if case.id in records)
         missing = tuple(case.id for case in courses if case.id not in records)
@@ -286,7 +287,7 @@ def _judged(policy: Policy, record: CaseRecord, facts: RunFacts) -> CaseVerdict:
         always = check.name == WALKED or (fundamental and check.verdict.fails)
         return always or facts.asks_for(f"{head}{check.name}")
 
-    return replace(case, checks=tuple(check for check in case.checks if counts(check)))
+    return CaseVerdict(case.record, tuple(check for check in case.checks if counts(check)), case.limit)
 
 
 def _whole(model: str, editor: str, facts: RunFacts, *, complete: bool) -> list[Check]:

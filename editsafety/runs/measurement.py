@@ -32,12 +32,9 @@ class Measurement:
     broken: bool = False
     items: tuple[float | None, ...] = ()
     answers: tuple[str, ...] = ()
-<<<<<<< HEAD
     applies: bool = True
-=======
     of: int = 0
     between: tuple[float, float] | None = None
->>>>>>> 6f407fa (reporting: a run of 100,000 cases is reported from what is read of it, with every case in a line file beside; measures: --adaptive reads only as many texts as it takes)
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.reason is None):
@@ -109,17 +106,16 @@ class Column:
     dispensable: bool = False  # whether it is left out where there is very little room
 
 
-<<<<<<< HEAD
 def inapplicable(found: Sequence[Measurement | None]) -> str | None:
     """Why a figure does not apply, where all of these say so; None where one has it, or says nothing of the kind."""
     reasons = [one.reason for one in found if one is not None and not one.applies]
     return reasons[0] if reasons and len(reasons) == len(found) else None
-=======
+
+
 @cache
 def _defaults() -> dict[str, Any]:
     """Every field of a measurement, and what it is where nothing is said."""
     return {each.name: each.default for each in fields(Measurement)}
->>>>>>> 6f407fa (reporting: a run of 100,000 cases is reported from what is read of it, with every case in a line file beside; measures: --adaptive reads only as many texts as it takes)
 
 
 def _mean(items: Sequence[float]) -> float:

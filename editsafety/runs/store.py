@@ -12,7 +12,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +25,7 @@ from editsafety.runs.case import Case
 from editsafety.runs.case_record import SCHEMA, CaseRecord
 from editsafety.runs.fact import RunFact
 from editsafety.runs.facts import KINDS, RunFacts
-from editsafety.runs.stored_records import StoredRecords
+from editsafety.runs.stored_records import ReadOf, StoredRecords
 
 Known = TypeVar("Known", bound=RunFact)
 
@@ -138,9 +138,7 @@ class Store:
         keys = self._read("SELECT key FROM cases ORDER BY id, key")
         return ((key, record) for (key,) in keys if (record := self.record(key)) is not None)
 
-    def finished(
-        self, cases: Iterable[Case], only: Collection[str] | None = None, *, begun: bool = False
-    ) -> StoredRecords:
+    def finished(self, cases: Iterable[Case], only: ReadOf | None = None, *, begun: bool = False) -> StoredRecords:
         """The records of those of these cases that were run to their end, by case id; no model is needed for that.
 
         `only` names the measurements that are read of single edits, where not all are; `begun` takes those cases, too,

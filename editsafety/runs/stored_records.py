@@ -7,9 +7,11 @@ a case up close asks for the `whole` record of it.
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
@@ -25,13 +27,21 @@ if TYPE_CHECKING:
 FEW = 16  # items that are kept of a measurement: of each edited tensor, and not of each text
 
 
+@dataclass(frozen=True, slots=True)
+class ReadOf:
+    """Which measurements are read of a single edit: of the unedited model, and of the edited one."""
+
+    before: frozenset[str]
+    after: frozenset[str]
+
+
 class StoredRecords(Mapping[str, CaseRecord]):
     """By case id. `keys` is what the record of each case is found by, `only` what is read of single edits.
 
     Without `only` every record is read whole.
     """
 
-    def __init__(self, store: Store, keys: Mapping[str, tuple[Case, str]], only: Collection[str] | None = None) -> None:
+    def __init__(self, store: Store, keys: Mapping[str, tuple[Case, str]], only: ReadOf | None = None) -> None:
         self._store, self._keys = store, keys
         self._lean = None if only is None else LeanReader(only)
 
@@ -76,8 +86,8 @@ class StoredRecords(Mapping[str, CaseRecord]):
 class LeanReader:
     """Reads single edits as far as something is judged by them; what many of them share is in memory once."""
 
-    def __init__(self, names: Collection[str]) -> None:
-        self._names = frozenset(names)
+    def __init__(self, only: ReadOf) -> None:
+        self._only = only
         self._shared: dict[tuple[object, ...], Measurement] = {}
 
     def read(self, text: str, case: Case) -> CaseRecord:
@@ -94,7 +104,7 @@ class LeanReader:
                 body["stream"],
                 case.requests,  # the same: a record is found by them
                 case.schedule,
-                before=self._measurements(body["before"], self._names, abilities),
+                before=self._measurements(body["before"], self._only.before, abilities),
                 abilities=abilities,
                 steps=tuple(self._step(row, abilities) for row in body["steps"]),
                 failure=None if failure is None else Failure.read(failure),
@@ -135,7 +145,7 @@ class LeanReader:
         return Step(
             row["edits"],
             tuple(row["block"]),
-            self._measurements(row["found"], self._names, abilities),
+            self._measurements(row["found"], self._only.after, abilities),
             row["notes"],
             Cost(**row["cost"]),
             row["edit_id"],
@@ -145,6 +155,21 @@ class LeanReader:
             tuple(row["leftovers"]),
             row["restored"],
         )
+
+
+@contextmanager
+def reading_many() -> Iterator[None]:
+    """While very many records are read: nothing in them goes in circles, and looking for that takes time.
+
+    What is done with the garbage collector is undone afterwards.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def parse(text: str) -> Any:
