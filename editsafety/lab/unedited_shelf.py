@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from editsafety import __version__
-from editsafety.measures import Measure
+from editsafety.measures import AbilityProbe, Measure
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Measurement
 from editsafety.runs.store import Store
@@ -38,7 +38,9 @@ class UneditedShelf:
         return {name: Measurement.from_json(row) for name, row in rows.items()}
 
 
-def conditions_of(handle: ModelHandle, chosen: Iterable[Measure], batch_size: int) -> dict[str, Any]:
+def conditions_of(
+    handle: ModelHandle, chat: str, chosen: Iterable[Measure], probes: Iterable[AbilityProbe], batch_size: int
+) -> dict[str, Any]:
     """All that can change what measures find of an unedited model, beside what they are asked."""
     return {
         "editsafety": __version__,
@@ -48,5 +50,7 @@ def conditions_of(handle: ModelHandle, chosen: Iterable[Measure], batch_size: in
         "attention": str(handle.model.config._attn_implementation),
         "plain": handle.engine.plain,
         "batch": batch_size,
+        "chat": chat,
+        "probes": [repr(probe) for probe in probes],  # some measures ask them
         "measures": {one.name: one.version for one in chosen},
     }

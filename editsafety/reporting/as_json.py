@@ -23,6 +23,7 @@ from editsafety.reporting import ReportPlace, against, courses, story
 from editsafety.reporting.rows import row
 from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.facts import RunFacts
+from editsafety.runs.weights_look import WeightsLook
 
 SCHEMA = 2
 CASES_FILE = "cases.jsonl"  # of a large run, beside the document: every single edit, one a line
@@ -148,7 +149,7 @@ def case_row(report: RunReport, group: Group, case: CaseVerdict, body: Mapping[s
 
 
 _BEFORE = ("requests", "before", "after", "edit_id", "notes", "declared", "changed", "leftovers")
-_BEHIND = ("restored", "cost")
+_BEHIND = ("weights", "restored", "cost")
 
 
 def _parts(record: CaseRecord) -> dict[str, Any]:
@@ -171,7 +172,8 @@ def _stored_parts(body: Mapping[str, Any]) -> dict[str, Any]:
     if not body["steps"]:
         return {**_parts(CaseRecord("", "", "", "", ())), "requests": body["requests"], "before": body["before"]}
     step = body["steps"][-1]
-    return {**step, "requests": body["requests"], "before": body["before"], "after": step["found"]}
+    parts = {**step, "requests": body["requests"], "before": body["before"], "after": step["found"]}
+    return {**parts, "weights": step.get("look") or WeightsLook().as_json()}
 
 
 def _control(control: Control) -> dict[str, Any]:

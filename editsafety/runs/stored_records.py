@@ -20,6 +20,7 @@ from editsafety.errors import StoreError
 from editsafety.runs.case import Case
 from editsafety.runs.case_record import SCHEMA, CaseRecord, Cost, Failure, Step
 from editsafety.runs.measurement import Measurement
+from editsafety.runs.weights_look import WeightsLook
 
 if TYPE_CHECKING:
     from editsafety.runs.store import Store
@@ -126,7 +127,7 @@ class LeanReader:
         return found
 
     def _measurement(self, row: Mapping[str, Any]) -> Measurement:
-        if "of" in row:
+        if "of" in row or "applies" in row:
             return replace(Measurement.from_json(row), items=(), answers=())
         get = row.get
         items = get("items", ())
@@ -154,6 +155,7 @@ class LeanReader:
             tuple(row["rounded"]),
             tuple(row["leftovers"]),
             row["restored"],
+            WeightsLook(row.get("look", {}).get("pattern", "")),  # which tensors, the whole record tells
         )
 
 

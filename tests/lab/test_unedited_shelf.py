@@ -48,7 +48,7 @@ def test_another_model_version_or_question_is_asked_anew(tmp_path: Path) -> None
     asked, store = Asked(), Store(tmp_path / "store.sqlite")
     handle = tiny.handle("gpt2")
     chosen = needed()
-    plain = conditions_of(handle, chosen, 64)
+    plain = conditions_of(handle, "", chosen, (), 64)
     others = [
         {**plain, "model": "another fingerprint"},
         {**plain, "measures": {**plain["measures"], "efficacy": 99}},
