@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +63,7 @@ def write_large_run(small: Path, cases: int, large: Path) -> RunPlan:
     return plan
 
 
-def _copies(bodies: dict[str, Sequence[dict[str, Any]]], cases: int) -> Iterator[dict[str, Any]]:
+def _copies(bodies: Mapping[str, Sequence[dict[str, Any]]], cases: int) -> Iterator[dict[str, Any]]:
     """Bodies of records in the order of a plan: the hard ones first."""
     hard = cases // HARD
     for number in range(cases):

@@ -16,6 +16,7 @@ from editsafety.judging.report import RunReport
 from editsafety.tensor_files import write_atomically
 
 HEAD = "as_"
+CASES_FILE = "cases.jsonl"  # of a large run, beside its report: every single edit, one a line
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ report is valid JSON, and a reader that overlooks the flag sees a missing number
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -15,18 +14,15 @@ from typing import Any, ClassVar
 
 from editsafety import __version__
 from editsafety.escaping import json_text
-from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.group import Group
 from editsafety.judging.report import Control, RunReport
 from editsafety.judging.verdict import Verdict
-from editsafety.reporting import ReportPlace, against, courses, story
+from editsafety.reporting import CASES_FILE, ReportPlace, against, courses, story
+from editsafety.reporting.case_rows import case_row, plain_json
 from editsafety.reporting.rows import row
-from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.facts import RunFacts
-from editsafety.runs.weights_look import WeightsLook
 
 SCHEMA = 2
-CASES_FILE = "cases.jsonl"  # of a large run, beside the document: every single edit, one a line
 WORST = 200  # of a large run: cases of an editor that are in the document, 17 kB each
 NAMED = 1000  # ids of cases that one list of a large run has at most
 
@@ -62,7 +58,7 @@ def document(report: RunReport, *, suites: str = ReportPlace().suites) -> dict[s
     }
     if report.is_large:
         body |= {"cases_file": CASES_FILE, "asked": _shortened(body["asked"])}
-    found: dict[str, Any] = _plain(body)
+    found: dict[str, Any] = plain_json(body)
     return found
 
 
@@ -92,7 +88,7 @@ def _group(report: RunReport, group: Group) -> dict[str, Any]:
     shown = cases[:WORST] if report.is_large else cases
     columns = report.facts.columns
     row_of = partial(case_row, report, group)
-    found = {
+    found: dict[str, Any] = {
         "model": group.model,
         "editor": group.editor,
         "verdict": group.verdict.value,
@@ -116,64 +112,6 @@ def _group(report: RunReport, group: Group) -> dict[str, Any]:
 def _shortened(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row whose list of cases is long: the first of them, and how many there are."""
     return {**row, "cases": list(row["cases"][:NAMED]), "count": len(row["cases"])}
-
-
-def _causes(group: Group, case: CaseVerdict) -> list[dict[str, Any]]:
-    return [
-        {"kind": one.kind, "sentence": one.sentence, "advice": one.advice, "figures": dict(one.figures)}
-        for one in group.causes(case)
-    ]
-
-
-def case_row(report: RunReport, group: Group, case: CaseVerdict, body: Mapping[str, Any] | None = None) -> Any:
-    """A single edit as JSON values, whole; `body` is its record as it is laid out in the store, where that is at hand.
-
-    A number of the record that is not finite is null there already.
-    """
-    record = case.record
-    parts = _parts(report.whole(case).record) if body is None else _stored_parts(body)
-    ratio = case.ratio
-    return {
-        "case": record.case,
-        "stream": record.stream,
-        "verdict": case.verdict.value,
-        "ratio": ratio if ratio is not None and math.isfinite(ratio) else None,
-        "ratio_not_finite": ratio is not None and not math.isfinite(ratio),
-        "checks": [check.as_json() for check in case.checks],
-        **{name: parts[name] for name in _BEFORE},
-        "undeclared": list(record.undeclared),
-        **{name: parts[name] for name in _BEHIND},
-        "failure": None if record.failure is None else asdict(record.failure),
-        "causes": _causes(group, case),
-    }
-
-
-_BEFORE = ("requests", "before", "after", "edit_id", "notes", "declared", "changed", "leftovers")
-_BEHIND = ("weights", "restored", "cost")
-
-
-def _parts(record: CaseRecord) -> dict[str, Any]:
-    step = record.step
-    return {
-        "requests": [request.as_json() for request in record.requests],
-        "before": {name: found.as_json() for name, found in record.before.items()},
-        "after": {name: found.as_json() for name, found in record.after.items()},
-        "edit_id": step.edit_id,
-        "notes": {name: _plain(note, spell=True) for name, note in step.notes.items()},
-        **{name: list(getattr(step, name)) for name in ("declared", "changed", "leftovers")},
-        "weights": step.look.as_json(),
-        "restored": step.restored,
-        "cost": asdict(step.cost),
-    }
-
-
-def _stored_parts(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, of a record as it is laid out in the store."""
-    if not body["steps"]:
-        return {**_parts(CaseRecord("", "", "", "", ())), "requests": body["requests"], "before": body["before"]}
-    step = body["steps"][-1]
-    parts = {**step, "requests": body["requests"], "before": body["before"], "after": step["found"]}
-    return {**parts, "weights": step.get("look") or WeightsLook().as_json()}
 
 
 def _control(control: Control) -> dict[str, Any]:
@@ -203,19 +141,6 @@ def _facts(facts: RunFacts) -> dict[str, Any]:
         "repeated": [asdict(one) for one in facts.repeated],
         "problems": {":".join(block): sentence for block, sentence in facts.problems.items()},
     }
-
-
-def _plain(value: Any, *, spell: bool = False) -> Any:
-    """JSON values only: what is not finite becomes null (or its name, `spell`), what is unknown its text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value) if spell else None
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): _plain(entry, spell=spell) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry, spell=spell) for entry in value]
-    return str(value)
 
 
 REPORT = AsJson()

@@ -15,8 +15,7 @@ from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import slug
 from editsafety.numbers import counting, rate, times
-from editsafety.reporting import ReportPlace, against, courses, patterns, story
-from editsafety.reporting.as_json import CASES_FILE
+from editsafety.reporting import CASES_FILE, ReportPlace, against, courses, patterns, story
 from editsafety.reporting.rows import headings, rows
 from editsafety.runs.measurement import Measurement
 

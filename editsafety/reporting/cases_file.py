@@ -16,7 +16,8 @@ from pydantic_core import PydanticSerializationError, to_json
 from editsafety.errors import UsageError
 from editsafety.escaping import json_text
 from editsafety.judging.report import RunReport
-from editsafety.reporting.as_json import CASES_FILE, case_row
+from editsafety.reporting import CASES_FILE
+from editsafety.reporting.case_rows import case_row
 from editsafety.tensor_files import write_lines_atomically
 
 

@@ -15,8 +15,7 @@ from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import tag
 from editsafety.numbers import counting, rate
-from editsafety.reporting import story
-from editsafety.reporting.as_json import CASES_FILE
+from editsafety.reporting import CASES_FILE, story
 from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.measurement import Column, Measurement
 from editsafety.runs.plan import spread
