@@ -8,6 +8,7 @@ apart here and nowhere else.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from editsafety import command_line
 from editsafety.command_line import CommandLine
@@ -16,6 +17,7 @@ from editsafety.errors import UsageError
 METHOD = "easyedit:"  # how the name of a method of an EasyEdit checkout begins: `easyedit:ROME@FOLDER`
 
 
+@lru_cache(maxsize=1024)
 def slug(model: str) -> str:
     """A model's short name: the last part of its path, lower case, in characters that a test id and a file can hold.
 
@@ -61,6 +63,7 @@ def parts(editor: str) -> tuple[tuple[str, ...], str]:
     return tuple(around), inner
 
 
+@lru_cache(maxsize=1024)
 def label(editor: str) -> str:
     """An editor's short name: the class of `path.py:Class`, the script of a command, else the name itself.
 
@@ -98,6 +101,7 @@ def _short(editor: str) -> str:
     return editor.rpartition(":")[2] if ".py:" in editor else editor
 
 
+@lru_cache(maxsize=1024)
 def tag(editor: str) -> str:
     """The label in characters that ids, file names and pytest's -k can hold: `rect(Mine)` is rect.Mine.
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,11 +135,16 @@ def _refuse_constant(name: str) -> None:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by `data` in one step: a full disk or a kill leaves the old file, never half a file."""
+    write_lines_atomically(path, (data,))
+
+
+def write_lines_atomically(path: Path, parts: Iterable[bytes]) -> None:
+    """The same of data that comes in parts, of which one at a time is in memory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

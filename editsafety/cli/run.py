@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from editsafety.cli.sequences import with_command
 from editsafety.cli.signature import without
 from editsafety.errors import StoreError, UnknownNameError
 from editsafety.judging.measurable import refuse_unmeasured
+from editsafety.judging.needed import needed_of_many
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import NOTHING_JUDGED, STOPPED
@@ -28,7 +29,7 @@ from editsafety.reporting import ReportPlace, as_terminal
 from editsafety.runs import folders
 from editsafety.runs.case import Case
 from editsafety.runs.case_record import CaseRecord
-from editsafety.runs.facts import EditorFacts, RunFacts, Wanted
+from editsafety.runs.facts import EditorFacts, Wanted
 from editsafety.runs.plan import RunPlan, keep_known
 from editsafety.runs.settings import Output, Settings, changed_options
 from editsafety.runs.store import Store
@@ -209,10 +210,9 @@ def stored(folder: Path, policy: str | None = None) -> RunReport:
         kept = {record.case: _case_of(record, facts.asked) for record in store.records()}
         others = {name: case for name, case in kept.items() if name in facts.asked.cases}
         planned = list({**{case.id: case for case in planned}, **others}.values())
-    records = {case.id: record for case in planned if (record := _kept(store, facts, case)) is not None}
     limits = Policy.of(replace(settings, policy=policy) if policy else settings)
-    also = {found.name for record in records.values() for step in record.steps for found in step.found.values()}
-    refuse_unmeasured(limits, map(abilities.measurement_of, abilities.names()), also)
+    records = store.finished(planned, needed_of_many(limits, facts.columns, len(planned)), begun=True)
+    _refuse_unmeasured(limits, records)
     if policy:
         facts = replace(facts, judged=frozenset())  # of another policy every limit counts
     # A run that was killed may have computed what it did not come to judge, and must not look whole.
@@ -225,6 +225,11 @@ def _case_of(record: CaseRecord, asked: Wanted) -> Case:
     return Case(record.model, record.editor, record.stream, record.requests, record.schedule, probed=probed)
 
 
-def _kept(store: Store, facts: RunFacts, case: Case) -> CaseRecord | None:
-    key = facts.key_of(case)
-    return None if key is None else store.record(key)
+def _refuse_unmeasured(limits: Policy, records: Mapping[str, CaseRecord]) -> None:
+    """What no measure gives cannot be judged, but what is in the records can, whoever measured it."""
+    known = tuple(map(abilities.measurement_of, abilities.names()))
+    try:
+        refuse_unmeasured(limits, known)
+    except UnknownNameError:  # perhaps of a measure that is not installed here
+        also = {name for record in records.values() for step in record.steps for name in step.found}
+        refuse_unmeasured(limits, known, also)

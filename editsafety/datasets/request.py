@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from editsafety.errors import DataError
@@ -123,10 +123,14 @@ class EditRequest:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a JSON line; empty fields are left out."""
-        row = {key: value for key, value in asdict(self).items() if value not in ("", (), None) and key != "source"}
+        plain = ((name, getattr(self, name)) for name in _FIELDS)
+        found = {name: value for name, value in plain if value not in ("", (), None)}
+        for name in ("neighbours", "portability"):
+            if name in found:
+                found[name] = tuple({part: getattr(one, part) for part in one.__slots__} for one in found[name])
         if self.portability:
-            row["portability"] = tuple(_filled(one) for one in row["portability"])
-        return row
+            found["portability"] = tuple(map(_filled, found["portability"]))
+        return found
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any], source: str = "") -> Self:
@@ -134,10 +138,9 @@ class EditRequest:
         where = source or "request"
         if not isinstance(row, Mapping):
             raise DataError(f"{where}: expected an object with named fields, found {type(row).__name__}.")
-        known = {one.name for one in fields(cls)} - {"source"}
-        unknown = sorted(str(name) for name in set(row) - known)
+        unknown = sorted(str(name) for name in set(row) - {*_FIELDS})
         if unknown:
-            raise DataError(f"{where}: unknown field {unknown[0]!r}. Known fields: {', '.join(sorted(known))}.")
+            raise DataError(f"{where}: unknown field {unknown[0]!r}. Known fields: {', '.join(sorted(_FIELDS))}.")
         missing = [name for name in ("id", "prompt", "subject", "target_new") if name not in row]
         if missing:
             raise DataError(f"{where}: field {missing[0]!r} is missing.")
@@ -154,6 +157,9 @@ class EditRequest:
         return hashlib.sha256(body.encode()).hexdigest()
 
 
+_FIELDS = tuple(one.name for one in fields(EditRequest) if one.name != "source")
+
+
 def _check(value: Any, name: str, where: str) -> None:
     """A text with something in it that can be written to a file."""
     if not isinstance(value, str):
@@ -162,7 +168,7 @@ def _check(value: Any, name: str, where: str) -> None:
         raise DataError(f"{where}: field {name!r} is empty. Give it a value, or leave it out if it may be missing.")
     if "\x00" in value:
         raise DataError(f"{where}: field {name!r} holds a NUL character: {value!r:.80}.")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise DataError(f"{where}: field {name!r} holds half a character (a lone surrogate): {value!r:.80}.")
 
 

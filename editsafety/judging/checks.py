@@ -15,6 +15,7 @@ from editsafety.errors import UnknownNameError, UsageError
 from editsafety.judging import causes
 from editsafety.judging.drop import drop
 from editsafety.judging.policy import COLLAPSE, AbilityLimit, Policy, Threshold
+from editsafety.judging.stopping import undecided
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import counting, exact, rate, times
 from editsafety.runs.case_record import CaseRecord, Step
@@ -226,6 +227,8 @@ def _judge_limit(name: str, threshold: Threshold, record: CaseRecord) -> Check:
     before, even = record.before.get(threshold.measure), record.before.get("ppl_even")
     threshold = threshold.within_even(None if even is None else even.value)
     figures = [_figure(threshold, before, step.found.get(threshold.measure)) for step in record.steps]
+    if said := undecided(threshold, before, record.after.get(threshold.measure)):
+        return Check(name, threshold.unjudged, f"{name}: {said}")
     missing = [figure for figure in figures if figure.value is None]
     if (unfit := inapplicable([step.found.get(threshold.measure) for step in record.steps])) is not None:
         return Check(name, Verdict.PASS, f"{name} does not apply: {unfit}")

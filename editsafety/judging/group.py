@@ -51,7 +51,7 @@ class Group:
     def verdict_on(self, stream: str | None) -> Verdict:
         """The verdict over one stream alone ("hard", "normal"), or over everything."""
         cases = self.cases_of(stream)
-        found = [check.verdict for case in cases for check in case.checks]
+        found = [case.verdict for case in cases if case.checks]
         found += [c.verdict for name, checks in self.checks.items() for c in checks if stream in (None, name)]
         lacking = bool(self.missing) if stream is None else len(cases) < self.planned.get(stream, 0)
         return Verdict.worst([*found, *([Verdict.INCOMPLETE] if lacking or not cases or not found else [])])
@@ -84,7 +84,16 @@ class Group:
 
     def worst_first(self) -> list[CaseVerdict]:
         """Cases by severity, then by perplexity ratio, both descending."""
+        return list(self._worst_first)
+
+    @cached_property
+    def _worst_first(self) -> list[CaseVerdict]:
         return sorted(self.cases, key=lambda c: (-c.verdict.severity, -order(c.ratio), c.record.case))
+
+    def verdicts(self) -> dict[Verdict, int]:
+        """How many cases came to each verdict that there is, mildest first."""
+        found = Counter(case.verdict for case in self.cases)
+        return {verdict: found[verdict] for verdict in Verdict if verdict in found}
 
     def _gaps(self) -> Iterator[Finding]:
         verdict = Verdict.INCOMPLETE
@@ -97,7 +106,9 @@ class Group:
 
     def _case_findings(self) -> Iterator[Finding]:
         places: dict[tuple[str, str, Verdict], list[tuple[CaseVerdict, Check]]] = {}
-        for case in self.worst_first():
+        for case in self._worst_first:
+            if case.checks and case.verdict is Verdict.PASS:
+                continue
             for check in case.checks:
                 if check.verdict is not Verdict.PASS:
                     places.setdefault((case.record.stream, check.name, check.verdict), []).append((case, check))
@@ -120,7 +131,8 @@ class Group:
         """Of every case that collapsed, by its id: each format asks for all of them."""
         stays = [case.record for case in self.cases if case.verdict is not Verdict.COLLAPSE]
         fallen = [case.record for case in self.cases if case.verdict is Verdict.COLLAPSE]
-        return {record.case: causes.of_case(record, stays) for record in fallen}
+        beside = causes.those_that_stay(stays)
+        return {record.case: causes.of_case(record, beside) for record in fallen}
 
     @cached_property
     def patterns(self) -> Mapping[str, int]:

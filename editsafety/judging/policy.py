@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -207,6 +207,13 @@ class Policy(BaseModel):
         usual = Policy.read("default")
         if name not in {*usual.case, *usual.group, *usual.course} or name in {*self.case, *self.group, *self.course}:
             raise UsageError(f"policy {self.name} has no {kind} check {name!r}. Known: {', '.join(known)}.")
+
+    def own_checks(self, courses: Collection[bool]) -> list[str]:
+        """Its checks that the default policy has not, of single edits (False in `courses`) and of courses (True)."""
+        usual = Policy.read("default")
+        singles = sorted({*self.case, *self.group} - {*usual.case, *usual.group}) if False in courses else []
+        walked = sorted({*self.course} - {*usual.course}) if True in courses else []
+        return [*singles, *(f"course {name}" for name in walked)]
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:

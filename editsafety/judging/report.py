@@ -18,14 +18,19 @@ from editsafety.judging.policy import Policy
 from editsafety.judging.verdict import NOTHING_JUDGED, STOPPED, Verdict
 from editsafety.names import label, slug
 from editsafety.numbers import counting, span
-from editsafety.runs.case import Case
+from editsafety.runs.case import Block, Case
 from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.facts import ModelFacts, RunFacts
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.settings import Settings
+from editsafety.runs.stored_records import StoredRecords, reading_many
 
 if TYPE_CHECKING:
     from editsafety.judging.baselines.comparison import Comparison
+
+# 17 kB of report.json a case: up to here it is 35 MB, which editors and browsers still open, and larger than the sets
+# of 1,000 and 2,000 requests on which editors are usually compared.
+MOST_IN_FULL = 2000
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class RunReport:
     commands: Mapping[str, str] = field(default_factory=dict)  # the same for single cases, by id; empty: there is none
     against: Comparison | None = None  # how it stands to a baseline, where one was given
     more: Mapping[str, Any] = field(default_factory=dict)  # what else the JSON document has, by section
+    stored: StoredRecords | None = field(default=None, compare=False, repr=False)  # the whole records of lean ones
 
     @classmethod
     def of(
@@ -98,12 +104,16 @@ class RunReport:
         courses = [case for case in wanted if case.is_course and case.id not in facts.not_applicable]
         cases = [case for case in wanted if not case.control and not case.is_course]
         controls = {case.id for case in wanted if case.control}
-        blocks = tuple(dict.fromkeys(case.block for case in cases))
-        groups = tuple(_group(policy, [c for c in cases if c.block == block], records, facts) for block in blocks)
+        blocks: dict[Block, list[Case]] = {}
+        for case in cases:
+            blocks.setdefault(case.block, []).append(case)
+        with reading_many():
+            groups = tuple(_group(policy, block, records, facts) for block in blocks.values())
         told = _controls(plan, policy, records, controls, facts)
         walked = tuple(_judged(policy, records[case.id], facts) for case in courses if case.id in records)
         missing = tuple(case.id for case in courses if case.id not in records)
-        return cls(plan, policy, groups, told, facts, interrupted, walked, missing)
+        kept = records if isinstance(records, StoredRecords) and records.is_lean else None
+        return cls(plan, policy, groups, told, facts, interrupted, walked, missing, stored=kept)
 
     @classmethod
     def alone(cls, policy: Policy, group: Group, model: ModelFacts, facts: RunFacts) -> RunReport:
@@ -116,6 +126,20 @@ class RunReport:
     def judged(self) -> int:
         """Number of judged cases."""
         return sum(len(group.cases) for group in self.groups)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether there are more cases than anybody reads: then reports show the worst, and a file beside them all."""
+        return self.judged > MOST_IN_FULL
+
+    def whole(self, case: CaseVerdict) -> CaseVerdict:
+        """A judged case with all that was found about it: of a large run the store has what nothing is judged by.
+
+        Raises StoreError where it is there no more.
+        """
+        if self.stored is None or case.record.is_course:
+            return case
+        return replace(case, record=self.stored.whole(case.record.case))
 
     @property
     def planned(self) -> int:
@@ -235,15 +259,15 @@ class RunReport:
 
 def _group(policy: Policy, cases: Sequence[Case], records: Mapping[str, CaseRecord], facts: RunFacts) -> Group:
     model, editor = slug(cases[0].model), label(cases[0].editor)
-    found = [records[case.id] for case in cases if case.id in records]
+    judged = tuple(_judged(policy, records[case.id], facts) for case in cases if case.id in records)
     checks: dict[str, tuple[Check, ...]] = {}
-    for stream in dict.fromkeys(case.stream for case in cases):
-        rows = [records[case.id] for case in cases if case.stream == stream and case.id in records]
+    planned = Counter(case.stream for case in cases)
+    for stream in planned:
+        rows = [case.record for case in judged if case.record.stream == stream]
         checks[stream] = tuple(check for check in judge_group(policy, rows) if facts.asks_for(check.name))
     missing = tuple(case.id for case in cases if case.id not in records)
     checks[WHOLE] = tuple(_whole(model, editor, facts, complete=not missing))
-    verdicts = tuple(_judged(policy, record, facts) for record in found)
-    return Group(model, editor, verdicts, checks, missing, Counter(case.stream for case in cases))
+    return Group(model, editor, judged, checks, missing, planned)
 
 
 def _judged(policy: Policy, record: CaseRecord, facts: RunFacts) -> CaseVerdict:
@@ -254,13 +278,16 @@ def _judged(policy: Policy, record: CaseRecord, facts: RunFacts) -> CaseVerdict:
     case = judge_case(policy, record)
     head = "course " if record.is_course else ""
     stopped = record.failure is not None and not record.is_course
+    if stopped or not facts.judged:
+        return case
+    on_base = policy.on_base
 
     def counts(check: Check) -> bool:
-        fundamental = check.name == WRITES or check.name in policy.on_base
+        fundamental = check.name == WRITES or check.name in on_base
         always = check.name == WALKED or (fundamental and check.verdict.fails)
-        return stopped or always or facts.asks_for(f"{head}{check.name}")
+        return always or facts.asks_for(f"{head}{check.name}")
 
-    return replace(case, checks=tuple(check for check in case.checks if counts(check)))
+    return CaseVerdict(case.record, tuple(check for check in case.checks if counts(check)), case.limit)
 
 
 def _whole(model: str, editor: str, facts: RunFacts, *, complete: bool) -> list[Check]:

@@ -5,7 +5,7 @@ It also keeps every byte of the model, for the day when an editor writes where i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,8 +15,10 @@ from editsafety.edits.baseline import Baseline
 from editsafety.edits.seal import Keepsake, Seal
 from editsafety.errors import MeasureError, UndoError
 from editsafety.judging.policy import Policy
+from editsafety.judging.stopping import EnoughTexts, ratio_limits
 from editsafety.lab.asking import as_asked
 from editsafety.lab.provenance import of_model, of_software
+from editsafety.lab.unedited_shelf import UneditedShelf
 from editsafety.measures import AbilityProbe, Inputs, Measure, ReferringMeasure
 from editsafety.measures.questions import asked_together
 from editsafety.model.handle import ModelHandle
@@ -45,6 +47,8 @@ class Bench:
     references: dict[str, Any] = field(default_factory=dict)  # what measures keep of the unedited model, by measure
     baseline: Baseline | None = None  # what the model did before anybody edited it
     broken: str = ""  # why nothing can be measured on this model any more: it has to be loaded anew
+    enough: EnoughTexts | None = None  # after how many texts enough is known of an edited model; None: after all
+    shelf: UneditedShelf | None = None  # where what is measured of the unedited model is kept for others
     spoilt: str = ""  # why that does not help either: nothing can be judged in this process any more
     _owners: dict[str, Measure] = field(default_factory=dict)  # which measure each figure is of
     _unedited: dict[tuple[str, ...], Found] = field(default_factory=dict)
@@ -141,15 +145,31 @@ class Bench:
         """The measurements of requests on the unedited model, taken once whatever the number of editors."""
         key = tuple(request.digest() for request in requests)
         if key not in self._unedited:
-            self._unedited[key] = self.measure("case", requests)
+            prefixes = tuple(self.inputs(requests).prefixes)
+            self._unedited[key] = self._once(("requests", key, prefixes), lambda: self.measure("case", requests))
         return self._unedited[key]
 
     def probed(self, probe: AbilityProbe) -> Measurement:
         """What a probe finds on the unedited model, taken once whatever the number of cases."""
         key = repr(probe)
         if key not in self._probed:
-            self._probed[key] = probe(self.handle, self.batch_size)
+            found = self._once(("probe", key), lambda: {probe.name: probe(self.handle, self.batch_size)})
+            self._probed[key] = found[probe.name]
         return self._probed[key]
+
+    def _once(self, about: tuple[object, ...], find: Callable[[], Found]) -> Found:
+        """What is found of the unedited model, by whoever was the first to look."""
+        return find() if self.shelf is None else self.shelf.take(about, find)
+
+    def stop_when_known(self, policy: Policy) -> None:
+        """Read of edited models only as many texts as it takes to tell on which side of every limit they are.
+
+        Raises UsageError for a policy that needs every text.
+        """
+        base, even = self.base["me_ppl"], self.base["ppl_even"]
+        limits = ratio_limits(policy, base.value or 1.0, even.value)
+        before = tuple(item for item in base.items if item is not None)
+        self.enough = EnoughTexts(before, limits) if base.value and len(before) == len(self.texts) else None
 
     def is_intact(self) -> bool:
         """Whether every weight is what it was when the model was loaded.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from editsafety import __version__, editors, measures
 from editsafety.errors import ModelError, StoreError
 from editsafety.hyperparameters.carried import Build
+from editsafety.judging import stopping
 from editsafety.judging.policy import Policy
 from editsafety.lab.terms import Terms
 from editsafety.names import label, slug
@@ -75,6 +76,7 @@ class CaseKeys:
             "batch": settings.batch_size,
             "plain": settings.plain,  # what is computed in another batch is rounded in another way
             **({"chat": facts.chat} if facts.chat else {}),
+            **({"adaptive": stopping.ALPHA} if settings.adaptive else {}),
             "measures": {one.name: one.version for one in measured},
         }
         if any(getattr(one, "asks_abilities", False) for one in measured):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from editsafety.judging.policy import Policy
 from editsafety.lab import provenance, yardstick
 from editsafety.lab.bench import Bench
 from editsafety.lab.keys import CaseKeys
+from editsafety.lab.unedited_shelf import UneditedShelf, conditions_of
 from editsafety.lab.watch import Sign, Watch, unwatched
 from editsafety.model import room
 from editsafety.model.handle import ModelHandle
@@ -190,9 +193,12 @@ class Tools:
         chosen = measures.needed(policy.measured)
         bench = Bench(handle, self._plan.texts[model], prefixes, settings.batch_size, Keepsake.of(handle), chosen)
         probes = bench.probes = self.keys.terms(model).probes
-        unedited = Unedited(facts.model, facts.fingerprint, text_digest(bench.texts), 0.0, {})
+        conditions = conditions_of(handle, facts.chat, chosen, probes, settings.batch_size)
+        bench.shelf = UneditedShelf(self._store, conditions)
+        made_with = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()
+        unedited = Unedited(facts.model, facts.fingerprint, text_digest(bench.texts), 0.0, {}, made_with)
         base = self._store.fact(Unedited, unedited.name)
-        if base is None:
+        if base is None or base.measured_with != made_with:
             started = time.monotonic()
             bench.open(policy, probes=probes)
             seconds = (time.monotonic() - started) / max(1, len(bench.texts))
@@ -203,6 +209,8 @@ class Tools:
         else:
             bench.open(policy, base.measurements, base.noise, probes=probes)
             self._compare(bench)
+        if settings.adaptive:
+            bench.stop_when_known(policy)
         self._store.note(replace(facts, noise=bench.noise))
         self._store.note(files)
         self._store.note(Software(provenance.of_software()))

@@ -13,6 +13,7 @@ from editsafety import discovery
 from editsafety.datasets.request import EditRequest
 from editsafety.edits.edit import Edit
 from editsafety.errors import MeasureError
+from editsafety.judging.stopping import EnoughTexts
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Column, Measurement
 
@@ -37,6 +38,8 @@ class Inputs:
     probes: Sequence[AbilityProbe] = ()
     # How many rows the model is given at once.
     batch_size: int = 64
+    # After how many texts enough is known of an edited model; None: all of them are read.
+    enough: EnoughTexts | None = None
 
 
 class Measure(Protocol):

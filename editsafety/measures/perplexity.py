@@ -13,14 +13,19 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
+
+from torch import Tensor
 
 from editsafety.engine import passes
 from editsafety.errors import DataError
+from editsafety.judging.stopping import EnoughTexts, reading_order
 from editsafety.measures import Inputs
+from editsafety.measures._enough_texts import Reading, read_enough, score_rows
 from editsafety.model.handle import ModelHandle
-from editsafety.model.scoring import token_nll
 from editsafety.runs.measurement import Measurement
 
 NAMES = {
@@ -39,7 +44,9 @@ class Perplexity:
     `ppl_token_weighted` is exp(nll_per_token). `ppl_even` is what a model has that finds all tokens equal, the
     size of its vocabulary: what a broken base is told by. Items: perplexities per text (`me_ppl`), nats per text
     (`nll_per_token`). Logits that are not finite, or a perplexity past float64 (709.8 nats), are a finding: no value,
-    `broken`. Raises DataError, before anything is run, for a text of fewer than 2 tokens or past the model's context.
+    `broken`. Where `inputs.enough` says so, texts are read until it is known on which side of every limit `me_ppl`
+    is; what needs all of them is missing then. Raises DataError, before anything is run, for a text of fewer than 2
+    tokens or past the model's context.
     """
 
     name: ClassVar[str] = "perplexity"
@@ -60,7 +67,13 @@ class Perplexity:
             return tuple(Measurement.missing(name, self.version, unit, "no texts") for name, unit in NAMES.items())
         texts = tuple(inputs.texts)
         rows = passes.keep(handle, ("rows", texts), lambda: _tokenise(handle, texts))
-        scored = [one.double() for one in token_nll(handle, rows, batch_size=inputs.batch_size, score=passes.batch_nll)]
+        if inputs.enough is not None:
+            reading = read_enough(handle, rows, reading_order(texts), inputs.enough, inputs.batch_size)
+            return self._read_so_far(handle, reading, inputs.enough)
+        return self._figures(handle, score_rows(handle, rows, inputs.batch_size))
+
+    def _figures(self, handle: ModelHandle, scored: Sequence[Tensor]) -> tuple[Measurement, ...]:
+        """The six figures from the nats of every token of every text."""
         nats = [float(values.mean()) for values in scored]
         counts = [len(values) for values in scored]
         ppl = [_exp(nll) for nll in nats]
@@ -77,6 +90,28 @@ class Perplexity:
                 "ppl_token_weighted", weighted, nats, stderr=None if spread is None else weighted * spread
             ),
             self._measurement("ppl_even", words if math.isfinite(per_token) else math.nan, nats),
+        )
+
+    def _read_so_far(self, handle: ModelHandle, reading: Reading, enough: EnoughTexts) -> tuple[Measurement, ...]:
+        """The six figures where reading stopped as soon as enough was known; figures that need every text have none."""
+        total, scored = len(enough.before), reading.scored
+        ppl = {place: _exp(float(values.mean())) for place, values in scored.items()}
+        found = self._figures(handle, [scored[place] for place in sorted(scored)])
+        if reading.interval is None:  # every text was read, or one is not finite: a finding however many are left
+            return tuple(replace(one, of=total) if one.name == "me_ppl" else one for one in found)
+        base = _mean(enough.before)
+        interval = reading.interval
+        items = tuple(ppl.get(place) for place in range(total))
+        between = interval.low * base, min(interval.high * base, sys.float_info.max)
+        value = Measurement(
+            "me_ppl", self.version, NAMES["me_ppl"], interval.ratio * base, n=len(ppl), items=items, of=total,
+            between=between,
+        )  # fmt: skip
+        said = f"needs every text, and {len(ppl)} of {total} were enough to judge by (--adaptive)"
+        kept = {"me_ppl": value, "ppl_even": next(one for one in found if one.name == "ppl_even")}
+        return tuple(
+            kept.get(name) or Measurement.missing(name, self.version, unit, said, n=len(ppl))
+            for name, unit in NAMES.items()
         )
 
     def _measurement(

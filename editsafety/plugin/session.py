@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from editsafety.errors import EditSafetyError, SpoiltProcessError, StoreError, U
 from editsafety.judging.baselines.gate import Gate
 from editsafety.judging.checks import ABILITIES, Check, judge_case, judge_group
 from editsafety.judging.measurable import refuse_unmeasured
+from editsafety.judging.needed import needed_of_many
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import Control, RunReport
 from editsafety.names import label, slug
@@ -177,7 +177,9 @@ class SafetySession:
             self._wanted[name] = replace(self._wanted[name], probed=True)
         self.store.note(Wanted(tuple(sorted(self._wanted)), tuple(sorted(probed))))
         self.store.note(Ended(interrupted=True))
-        self._ask_for_limits_of_ones_own()
+        # The suites name the checks of the default policy; what a policy has beside them is judged all the same.
+        for name in self.policy.own_checks({case.is_course for case in self._wanted.values()}):
+            self._ask(name)
 
     def record(self, case: Case) -> CaseRecord:
         """A case's record, computed when missing. Progress is shown past pytest's capture."""
@@ -200,10 +202,19 @@ class SafetySession:
     def group_check(self, group: GroupKey, name: str) -> Check | None:
         """One check over a group; None when no case has the data for it, or the policy leaves it out."""
         self._ask(name)
-        records = [self.record(case) for case in self.share.members("group", group)]
+        records = self._records([self._chosen(case) for case in self.share.members("group", group)])
         if name not in self.policy.group:
             self.policy.expect_left_out("group", name, self.policy.group)
         return next((check for check in judge_group(self.policy, records) if check.name == name), None)
+
+    def _records(self, cases: Sequence[Case]) -> Sequence[CaseRecord]:
+        """The records of a group; of a large one only what it is judged by is in memory."""
+        only = needed_of_many(self.policy, (), len(cases))
+        if only is None:
+            return [self.record(case) for case in cases]
+        for case in cases:
+            self.record(case)
+        return list(self.store.finished(cases, only).values())
 
     def same_in_any_order(self, block: GroupKey) -> OrderFacts:
         """Whether results depend on the order of edits."""
@@ -283,16 +294,16 @@ class SafetySession:
         asked = self.store.fact(Wanted) or Wanted()
         if not (asked.cases or timed):
             return
-        records = self.store.finished(planned := self.plan.wanted(asked))
         self.store.note(Ended(interrupted, stopped))
-        facts = self.store.facts()
+        planned, facts = self.plan.wanted(asked), self.store.facts()
+        records = self.store.finished(planned, needed_of_many(self.policy, facts.columns, len(planned)))
         if facts.refused:
             raise StoreError(f"{self.folder}: {facts.refused}")
-        judge = partial(RunReport.of, self.plan, self.policy, records, planned=planned, interrupted=interrupted)
-        first = judge(replace(facts, unexplained=())).verdict
-        explained = first is None or first.fails
+        facts = replace(facts, unexplained=())
+        judged = RunReport.of(self.plan, self.policy, records, facts, planned=planned, interrupted=interrupted)
+        explained = judged.verdict is None or judged.verdict.fails
         self.store.note(Unexplained(() if explained else tuple(f"{test}: {said}" for test, said in failed.items())))
-        found = judge(self.store.facts())
+        found = replace(judged, facts=self.store.facts())
         # Costs alone are kept, and judged by nothing but a baseline.
         self.report = self._gate.judged(found) if self._gate is not None else found if asked.cases else None
         try:
@@ -324,17 +335,6 @@ class SafetySession:
         if name not in self._asked:
             self._asked.add(name)
             self.store.note(JudgedCheck(name))
-
-    def _ask_for_limits_of_ones_own(self) -> None:
-        """The suites name the checks of the default policy; what a policy has beside them is judged all the same."""
-        usual, courses = Policy.read("default"), {case.is_course for case in self._wanted.values()}
-        if False in courses:
-            own = {*self.policy.case, *self.policy.group} - {*usual.case, *usual.group}
-            for name in sorted(own):
-                self._ask(name)
-        if True in courses:
-            for name in sorted({*self.policy.course} - {*usual.course}):
-                self._ask(f"course {name}")
 
     def _chosen(self, case: Case) -> Case:
         """The case as it is wanted in this session: with its abilities, or without."""

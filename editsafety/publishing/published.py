@@ -43,6 +43,7 @@ class PublishedGroup(_Passage):
     planned: dict[str, int]
     figures: list[dict[str, Any]]
     cases: list[PublishedCase]
+    verdicts: dict[Verdict, int] | None = None  # of a large run, whose cases are not all in the document
 
     @property
     def whole(self) -> Mapping[str, Any]:
@@ -52,6 +53,8 @@ class PublishedGroup(_Passage):
     @property
     def collapsed(self) -> int:
         """Cases in which the model stopped working."""
+        if self.verdicts is not None:
+            return self.verdicts.get(Verdict.COLLAPSE, 0)
         return sum(case.verdict is Verdict.COLLAPSE for case in self.cases)
 
 

@@ -16,6 +16,7 @@ from editsafety.judging.report import RunReport
 from editsafety.tensor_files import write_atomically
 
 HEAD = "as_"
+CASES_FILE = "cases.jsonl"  # of a large run, beside its report: every single edit, one a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,16 @@ def load(name: str) -> Format:
 
 
 def write(report: RunReport, folder: Path, place: ReportPlace) -> None:
-    """Write every format that has a file into the folder of a run, each whole or not at all. Raises OSError."""
+    """Write every format that has a file into the folder of a run, each whole or not at all. Raises OSError.
+
+    Of a large run the table of all cases goes beside them.
+    """
+    from editsafety.reporting import cases_file  # it is made of a format, and formats of this
+
     folder.mkdir(parents=True, exist_ok=True)
     for form in map(load, names()):
         if form.file:
             text = form(report, place)
             # JSON's own escape for half a surrogate pair, which UTF-8 cannot hold, is what backslashreplace writes.
             write_atomically(folder / form.file, text.encode("utf-8", "backslashreplace"))
+    cases_file.write(report, folder)

@@ -7,23 +7,24 @@ report is valid JSON, and a reader that overlooks the flag sees a missing number
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any, ClassVar
 
 from editsafety import __version__
 from editsafety.escaping import json_text
-from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.group import Group
 from editsafety.judging.report import Control, RunReport
 from editsafety.judging.verdict import Verdict
-from editsafety.reporting import ReportPlace, against, courses, story
+from editsafety.reporting import CASES_FILE, ReportPlace, against, courses, story
+from editsafety.reporting.case_rows import case_row, plain_json
 from editsafety.reporting.rows import row
 from editsafety.runs.facts import RunFacts
-from editsafety.runs.measurement import Column
 
 SCHEMA = 2
+WORST = 200  # of a large run: cases of an editor that are in the document, 17 kB each
+NAMED = 1000  # ids of cases that one list of a large run has at most
 
 
 def document(report: RunReport, *, suites: str = ReportPlace().suites) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def document(report: RunReport, *, suites: str = ReportPlace().suites) -> dict[s
         "sound": report.sound,
         "interrupted": report.interrupted,
         "counts": _counts(report),
-        "groups": [_group(group, report.facts.columns) for group in report.worst_groups],
+        "groups": [_group(report, group) for group in report.worst_groups],
         "courses": [courses.as_json(course) for course in report.courses],
         "courses_missing": list(report.missing_courses),
         "controls": [_control(control) for control in report.controls],
@@ -55,7 +56,9 @@ def document(report: RunReport, *, suites: str = ReportPlace().suites) -> dict[s
         **_facts(report.facts),
         **report.more,
     }
-    found: dict[str, Any] = _plain(body)
+    if report.is_large:
+        body |= {"cases_file": CASES_FILE, "asked": _shortened(body["asked"])}
+    found: dict[str, Any] = plain_json(body)
     return found
 
 
@@ -80,8 +83,12 @@ def _counts(report: RunReport) -> dict[str, Any]:
     }
 
 
-def _group(group: Group, columns: Sequence[Column]) -> dict[str, Any]:
-    return {
+def _group(report: RunReport, group: Group) -> dict[str, Any]:
+    cases = group.worst_first()
+    shown = cases[:WORST] if report.is_large else cases
+    columns = report.facts.columns
+    row_of = partial(case_row, report, group)
+    found: dict[str, Any] = {
         "model": group.model,
         "editor": group.editor,
         "verdict": group.verdict.value,
@@ -92,39 +99,19 @@ def _group(group: Group, columns: Sequence[Column]) -> dict[str, Any]:
         "checks": {stream: [check.as_json() for check in checks] for stream, checks in group.checks.items()},
         "missing": list(group.missing),
         "patterns": dict(group.patterns),
-        "cases": [{**_case(case), "causes": _causes(group, case)} for case in group.worst_first()],
+        "cases": [row_of(case) for case in shown],
     }
+    if report.is_large:
+        findings = [_shortened(one) for one in found["findings"]]
+        verdicts = {verdict.value: count for verdict, count in group.verdicts().items()}
+        found |= {"findings": findings, "verdicts": verdicts, "missing": list(group.missing[:NAMED])}
+        found |= {"cases_left_out": len(cases) - len(shown)}
+    return found
 
 
-def _causes(group: Group, case: CaseVerdict) -> list[dict[str, Any]]:
-    return [
-        {"kind": one.kind, "sentence": one.sentence, "advice": one.advice, "figures": dict(one.figures)}
-        for one in group.causes(case)
-    ]
-
-
-def _case(case: CaseVerdict) -> dict[str, Any]:
-    record, step = case.record, case.record.step
-    ratio = case.ratio
-    return {
-        "case": record.case,
-        "stream": record.stream,
-        "verdict": case.verdict.value,
-        "ratio": ratio if ratio is not None and math.isfinite(ratio) else None,
-        "ratio_not_finite": ratio is not None and not math.isfinite(ratio),
-        "checks": [check.as_json() for check in case.checks],
-        "requests": [request.as_json() for request in record.requests],
-        "before": {name: found.as_json() for name, found in record.before.items()},
-        "after": {name: found.as_json() for name, found in record.after.items()},
-        "edit_id": step.edit_id,
-        "notes": {name: _plain(note, spell=True) for name, note in step.notes.items()},
-        **{name: list(getattr(step, name)) for name in ("declared", "changed", "leftovers")},
-        "undeclared": list(record.undeclared),
-        "weights": step.look.as_json(),
-        "restored": step.restored,
-        "cost": asdict(step.cost),
-        "failure": None if record.failure is None else asdict(record.failure),
-    }
+def _shortened(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose list of cases is long: the first of them, and how many there are."""
+    return {**row, "cases": list(row["cases"][:NAMED]), "count": len(row["cases"])}
 
 
 def _control(control: Control) -> dict[str, Any]:
@@ -154,19 +141,6 @@ def _facts(facts: RunFacts) -> dict[str, Any]:
         "repeated": [asdict(one) for one in facts.repeated],
         "problems": {":".join(block): sentence for block, sentence in facts.problems.items()},
     }
-
-
-def _plain(value: Any, *, spell: bool = False) -> Any:
-    """JSON values only: what is not finite becomes null (or its name, `spell`), what is unknown its text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value) if spell else None
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): _plain(entry, spell=spell) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry, spell=spell) for entry in value]
-    return str(value)
 
 
 REPORT = AsJson()

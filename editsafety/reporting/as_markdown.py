@@ -14,8 +14,8 @@ from editsafety.judging.checks import CaseVerdict
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import slug
-from editsafety.numbers import rate, times
-from editsafety.reporting import ReportPlace, against, courses, patterns, story
+from editsafety.numbers import counting, rate, times
+from editsafety.reporting import CASES_FILE, ReportPlace, against, courses, patterns, story
 from editsafety.reporting.rows import headings, rows
 from editsafety.runs.measurement import Measurement
 
@@ -198,9 +198,11 @@ def worst_cases(report: RunReport) -> str:
     if not cases:
         return ""
     head = ("case", "verdict", "perplexity", "written", "before the edit", "after the edit")
-    rows = [head, ("---", "---", "--:", "---", "---", "---"), *(_case(case) for case in cases)]
+    rows = [head, ("---", "---", "--:", "---", "---", "---"), *(_case(report.whole(case)) for case in cases)]
     causes = bullets(_causes(report))
     told = [f"Likely causes of the collapses:\n\n{causes}"] if causes else []
+    if report.is_large:
+        told.append(f"{len(cases)} of {counting(report.judged)}; all of them are in {CASES_FILE}.")
     return "\n\n".join(["## Worst cases", "\n".join(f"| {' | '.join(row)} |" for row in rows), *told])
 
 

@@ -29,6 +29,11 @@ class Failure:
     undeclared: tuple[str, ...] = ()  # what the editor changed by itself, where that is why
     stack: tuple[str, ...] = ()  # where its process was when it hung or died, the innermost call first
 
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> Self:
+        """From its row in a record."""
+        return cls(**{**row, "undeclared": tuple(row["undeclared"]), "stack": tuple(row.get("stack", ()))})
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -212,7 +217,7 @@ class CaseRecord:
                 before=_measurements(body["before"]),
                 steps=tuple(_step(row) for row in body["steps"]),
                 breaking=_breaking(body["breaking"]) if body["breaking"] else None,
-                failure=_failure(failure) if failure else None,
+                failure=Failure.read(failure) if failure else None,
                 abilities=tuple(body["abilities"]),
                 remarks=tuple(body["remarks"]),
             )
@@ -238,10 +243,6 @@ def _spelled(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return str(float(value))
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
-def _failure(row: Mapping[str, Any]) -> Failure:
-    return Failure(**{**row, "undeclared": tuple(row["undeclared"]), "stack": tuple(row.get("stack", ()))})
 
 
 def _rows(found: Mapping[str, Measurement]) -> dict[str, Any]:

@@ -133,6 +133,7 @@ class Unedited(OfModel):
     texts: str  # their digest
     noise: float
     found: Mapping[str, dict[str, Any]]  # measurements as JSON values
+    measured_with: str = ""  # sha256 of all that can change them beside weights and texts: versions, type, batch size
 
     def __post_init__(self) -> None:
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Literal, Self
 
 
@@ -14,6 +15,8 @@ class Measurement:
 
     `items` are the per-item values in data order (`None` where an item has none), so that mean, median, worst and
     weighted figures can be recomputed; `answers` are the texts behind them where a model was asked something.
+    `of` and `between` are of a measurement that stopped as soon as enough was known: how many items there are, of which
+    `n` were used, and between which values the one over all of them lies then.
     `broken` says that the *model* gave non-finite numbers: a finding that judges as collapse, not a failed measurement.
     `applies` is false where this model has nothing to measure (it never could what an edit may cost): a limit on that
     has nothing to judge, as the reason says.
@@ -30,6 +33,8 @@ class Measurement:
     items: tuple[float | None, ...] = ()
     answers: tuple[str, ...] = ()
     applies: bool = True
+    of: int = 0
+    between: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.reason is None):
@@ -38,7 +43,7 @@ class Measurement:
             raise ValueError(
                 f"measurement {self.name!r}: {self.value} is no value; give None, a reason and broken=True"
             )
-        if not all(item is None or math.isfinite(item) for item in (*self.items, self.stderr)):
+        if not all(item is None or math.isfinite(item) for item in (*self.items, self.stderr, *(self.between or ()))):
             raise ValueError(f"measurement {self.name!r}: an item or the error is not finite; give None instead")
         if not self.applies and (self.value is not None or self.broken):
             raise ValueError(f"measurement {self.name!r} applies: it has a value, or found a broken model")
@@ -74,9 +79,8 @@ class Measurement:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, every number finite; defaults are left out."""
-        row = asdict(self)
-        defaults = {each.name: each.default for each in fields(self)}
-        return {key: value for key, value in row.items() if key == "value" or value != defaults[key]}
+        row = ((name, getattr(self, name), default) for name, default in _defaults().items())
+        return {name: value for name, value, default in row if name == "value" or value != default}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -84,6 +88,8 @@ class Measurement:
         values = dict(row)
         values["items"] = tuple(values.get("items", ()))
         values["answers"] = tuple(values.get("answers", ()))
+        if "between" in values:
+            values["between"] = tuple(values["between"])
         return cls(**values)
 
 
@@ -104,6 +110,12 @@ def inapplicable(found: Sequence[Measurement | None]) -> str | None:
     """Why a figure does not apply, where all of these say so; None where one has it, or says nothing of the kind."""
     reasons = [one.reason for one in found if one is not None and not one.applies]
     return reasons[0] if reasons and len(reasons) == len(found) else None
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """Every field of a measurement, and what it is where nothing is said."""
+    return {each.name: each.default for each in fields(Measurement)}
 
 
 def _mean(items: Sequence[float]) -> float:

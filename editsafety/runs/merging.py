@@ -77,6 +77,8 @@ def merge(parts: Sequence[Path], out: Path) -> RunPlan:
             kept = into.record(key)
             if kept is None or not kept.ended:
                 into.put(key, record)
+        for key, unedited in chain.from_iterable(store.each_unedited() for store in stores):
+            into.keep_unedited(key, unedited)
         for fact in facts:
             into.note(fact)
         try:

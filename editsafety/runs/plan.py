@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -137,6 +138,10 @@ class RunPlan:
 
     def digest(self) -> str:
         """sha256 of what would be run: equal digests, the same run (that is how an interrupted one is found again)."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         body = {
             "version": __version__,
             "settings": asdict(self.settings),

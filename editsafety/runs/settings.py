@@ -180,6 +180,9 @@ class Settings:
     texts_from: str = option(
         "", help="texts for perplexity: a data set, LOADER:FILE, or a file", unset="those of the model"
     )
+    adaptive: bool = option(
+        False, help="single edits: read only as many texts as it takes to tell on which side of every limit they are"
+    )
     limit: int | None = option(
         None, help="maximum number of requests of each stream", at_least=1, unset="all", replayed=False
     )

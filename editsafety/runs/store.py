@@ -12,7 +12,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +25,7 @@ from editsafety.runs.case import Case
 from editsafety.runs.case_record import SCHEMA, CaseRecord
 from editsafety.runs.fact import RunFact
 from editsafety.runs.facts import KINDS, RunFacts
+from editsafety.runs.stored_records import ReadOf, StoredRecords
 
 Known = TypeVar("Known", bound=RunFact)
 
@@ -33,6 +34,10 @@ CREATE TABLE IF NOT EXISTS facts (kind TEXT, name TEXT, value TEXT NOT NULL, PRI
 CREATE TABLE IF NOT EXISTS cases (key TEXT PRIMARY KEY, id TEXT NOT NULL, ended INTEGER NOT NULL, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS starts (key TEXT PRIMARY KEY, times INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, pid INTEGER NOT NULL, born TEXT NOT NULL);
+"""
+# What older stores lack. The index has what is asked most often without the records, which are 10 kB each.
+LATER = """CREATE TABLE IF NOT EXISTS unedited (key TEXT PRIMARY KEY, found TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS cases_ended ON cases (ended, key);
 """
 DEATHS = 3  # so often the process that runs a case may be killed before the case is given up
 PATIENCE = 60.0  # seconds to wait for another process
@@ -99,6 +104,31 @@ class Store:
         except ValueError as error:
             raise StoreError(f"{self.path}: case {rows[0][0]} cannot be read ({error}). Give another --out.") from error
 
+    def unedited(self, key: str) -> dict[str, Any] | None:
+        """Measurements of the unedited model as JSON values, by what they are found by; None where there are none."""
+        rows = self._read("SELECT found FROM unedited WHERE key = ?", (key,))
+        found: dict[str, Any] | None = json.loads(rows[0][0]) if rows else None
+        return found
+
+    def keep_unedited(self, key: str, found: Mapping[str, Any]) -> None:
+        """Keep measurements of the unedited model for whoever needs them later."""
+        with self._writing():
+            values = (key, json.dumps(found, allow_nan=False))
+            self._db.execute("INSERT OR REPLACE INTO unedited VALUES (?, ?)", values)
+
+    def each_unedited(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """All of these, with what they are found by."""
+        keys = self._read("SELECT key FROM unedited ORDER BY key")
+        return ((key, found) for (key,) in keys if (found := self.unedited(key)) is not None)
+
+    def text(self, key: str) -> str:
+        """The record of a key as it is written. Raises StoreError where there is none."""
+        rows = self._read("SELECT record FROM cases WHERE key = ?", (key,))
+        if not rows:
+            raise StoreError(f"{self.path}: a case that was there is gone. Run it again.")
+        text: str = rows[0][0]
+        return text
+
     def records(self) -> list[CaseRecord]:
         """Every case, run to its end or not, by id."""
         return [record for _, record in self.each_record()]
@@ -108,12 +138,17 @@ class Store:
         keys = self._read("SELECT key FROM cases ORDER BY id, key")
         return ((key, record) for (key,) in keys if (record := self.record(key)) is not None)
 
-    def finished(self, cases: Iterable[Case]) -> dict[str, CaseRecord]:
-        """The records of those of these cases that were run to their end, by case id; no model is needed for that."""
-        facts = self.facts()
+    def finished(self, cases: Iterable[Case], only: ReadOf | None = None, *, begun: bool = False) -> StoredRecords:
+        """The records of those of these cases that were run to their end, by case id; no model is needed for that.
+
+        `only` names the measurements that are read of single edits, where not all are; `begun` takes those cases, too,
+        that were not run to their end.
+        """
+        query = "SELECT key FROM cases" if begun else "SELECT key FROM cases WHERE ended"
+        facts, there = self.facts(), {key for (key,) in self._read(query)}
         keyed = ((case, facts.key_of(case)) for case in cases)
-        found = {case.id: self.record(key) for case, key in keyed if key is not None}
-        return {name: record for name, record in found.items() if record is not None and record.ended}
+        found = {case.id: (case, key) for case, key in keyed if key is not None and key in there}
+        return StoredRecords(self, found, only)
 
     def count(self) -> int:
         """Number of cases that were run to their end."""
@@ -177,7 +212,9 @@ class Store:
                 (kept,) = self._db.execute("PRAGMA user_version").fetchone()
                 self._schema = (kept or 1) if made else SCHEMA  # the first schema had no number
                 if not made:
-                    self._db.executescript(f"BEGIN IMMEDIATE;{TABLES}PRAGMA user_version = {SCHEMA};COMMIT;")
+                    self._db.executescript(f"BEGIN IMMEDIATE;{TABLES}{LATER}PRAGMA user_version = {SCHEMA};COMMIT;")
+                elif ("unedited",) not in made and self._schema == SCHEMA:
+                    self._db.executescript(f"BEGIN IMMEDIATE;{LATER}COMMIT;")
                 return
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

@@ -24,6 +24,7 @@ CONDITIONS: Mapping[str, str] = {
     "texts": "sha256 of the texts for perplexity",
     "seed": "seed of everything random",
     "batch": "texts per forward pass",
+    "adaptive": "whether texts were read only until enough was known",
     "policy": "sha256 of the limits",
     "editsafety": "version of this tool",
     "torch": "version of torch",
@@ -45,6 +46,7 @@ def conditions(report: RunReport, model: str) -> dict[str, Any]:
         "seed": settings.seed,
         "batch": settings.batch_size,
         "policy": report.policy.digest(),
+        **({"adaptive": True} if settings.adaptive else {}),  # baselines of earlier versions have no word on it
         **{name: facts.software.get(name) for name in ("editsafety", "torch", "transformers")},
     }
 

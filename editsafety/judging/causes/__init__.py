@@ -11,18 +11,33 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from editsafety.judging.causes._courses import of_course
-from editsafety.judging.causes._evidence import Cause, Evidence
+from editsafety.judging.causes._evidence import Beside, Cause, Evidence
 from editsafety.judging.causes._rules import ranked
 from editsafety.runs.case_record import CaseRecord
 
-__all__ = ["Cause", "of_case", "of_course"]
+__all__ = ["Beside", "Cause", "of_case", "of_course", "those_that_stay"]
+
+# The measurements that any rule looks at.
+READ = frozenset(
+    {
+        *("denominator", "numerator", "update_norm", "key_agreement", "value_norm", "neurons", "layers", "epsilon"),
+        *("delta_norm", "delta_relative", "delta_large_share", "norm_growth", "weights_finite", "locality"),
+        *("me_ppl", "nll_per_token", "loss_at_stop", "nll_before", "steps"),
+    }
+)
 
 
-def of_case(record: CaseRecord, stays: Iterable[CaseRecord]) -> tuple[Cause, ...]:
+def those_that_stay(records: Iterable[CaseRecord]) -> Beside:
+    """Cases of one editor and model that did not collapse, to compare others with."""
+    return Beside((one.notes, one.after) for one in records)
+
+
+def of_case(record: CaseRecord, stays: Iterable[CaseRecord] | Beside) -> tuple[Cause, ...]:
     """Likely causes of the collapse of a single edit, the strongest first; never empty.
 
-    `stays` are the cases of the same editor and model that did not collapse.
+    `stays` are the other cases of the same editor and model that did not collapse.
     """
-    others = tuple((one.notes, one.after) for one in stays if one.case != record.case)
+    if not isinstance(stays, Beside):
+        stays = those_that_stay(one for one in stays if one.case != record.case)
     changed = bool(record.step.changed) or not record.notes.get("sidecars")
-    return ranked(Evidence(record.notes, record.after, others, changed))
+    return ranked(Evidence(record.notes, record.after, stays, changed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from editsafety.judging.causes._evidence import Cause, Evidence, decades, finite
+from editsafety.judging.causes._evidence import Beside, Cause, Evidence, decades, finite
 from editsafety.judging.causes._rules import ranked, unknown
 from editsafety.judging.policy import COLLAPSE
 from editsafety.numbers import exact, rate, times
@@ -39,7 +39,7 @@ def of_course(record: CaseRecord, *, limit: float = COLLAPSE) -> tuple[Cause, ..
     drift = last.found.get("drift_relative") if last is not None else None
     if drift is not None and drift.broken:
         found |= {"weights_finite": replace(drift, name="weights_finite"), "delta_norm": drift}
-    evidence = Evidence(notes, found, tuple((step.notes, {}) for step in before))
+    evidence = Evidence(notes, found, Beside((step.notes, {}) for step in before))
     causes = [*_alone(record, limit), *_accumulated(record, before, last, limit), *ranked(evidence, quiet=True)]
     return tuple(sorted(causes, key=lambda one: -one.strength)) or (unknown(evidence),)
 

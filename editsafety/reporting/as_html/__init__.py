@@ -52,7 +52,7 @@ class AsHtml:
 
 def _content(report: RunReport, place: ReportPlace) -> dict[str, Any]:
     """What the template shows, by name."""
-    cases = [case for _, case in _cases.ordered(report)]
+    cases = [case for group in report.worst_groups for case in group.cases]
     controls, abilities = report.controls, courses.ability_rows(report)
     return {
         "report": report,
@@ -93,6 +93,7 @@ def _content(report: RunReport, place: ReportPlace) -> dict[str, Any]:
         "against": against.sentences(report.against),
         "samples": _cases.samples(report, place.suites),
         "count": len(cases),
+        "shortened": _cases.shortened(report),
         "provenance": _provenance(report),
     }
 

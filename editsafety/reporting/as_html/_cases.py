@@ -14,11 +14,13 @@ from editsafety.judging.group import Group
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.names import tag
-from editsafety.numbers import rate
-from editsafety.reporting import story
+from editsafety.numbers import counting, rate
+from editsafety.reporting import CASES_FILE, story
 from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.measurement import Column, Measurement
+from editsafety.runs.plan import spread
 
+SHOWN = 200  # of a large run: cases of a stream that do not pass, and as many that do
 FEW = 1000  # single edits up to which every question of every case is shown; of more, only of those that do not pass
 ALIKE = 3  # questions of one kind that are shown of a case
 GLYPHS = {
@@ -65,8 +67,32 @@ class Sample:
 def ordered(report: RunReport) -> list[tuple[Group, CaseVerdict]]:
     """The single edits in the order of the charts: worst editor first, each stream in one piece."""
     return [
-        (group, case) for group in report.worst_groups for stream in streams(group) for case in group.cases_of(stream)
+        (group, case)
+        for group in report.worst_groups
+        for stream in streams(group)
+        for case in shown_of(report, group, stream)
     ]
+
+
+def shown_of(report: RunReport, group: Group, stream: str) -> list[CaseVerdict]:
+    """The cases of a stream that the page shows: all, or of a large run the worst, and some of those that pass."""
+    cases = group.cases_of(stream)
+    if not report.is_large:
+        return cases
+    bad = [case for case in group.worst_first() if case.record.stream == stream and case.verdict is not Verdict.PASS]
+    good = [case for case in cases if case.verdict is Verdict.PASS]
+    chosen = {case.record.case for case in (*bad[:SHOWN], *spread(good, SHOWN))}
+    return [case for case in cases if case.record.case in chosen]
+
+
+def shortened(report: RunReport) -> str:
+    """That not every case is shown, which ones are, and where the others are; empty where all are."""
+    if not report.is_large:
+        return ""
+    return (
+        f"{len(ordered(report))} of {counting(report.judged)} are shown: of every editor and stream up to {SHOWN} that "
+        f"do not pass, the worst, and up to {SHOWN} that do. All of them are in {CASES_FILE}."
+    )
 
 
 def streams(group: Group) -> list[str]:
@@ -87,7 +113,8 @@ def as_data(report: RunReport, suites: str) -> str:
         return pool.setdefault(text, len(pool))
 
     found = ordered(report)
-    rows = [_row(report, group, case, suites, once, whole=len(found) <= FEW) for group, case in found]
+    few = len(found) <= FEW
+    rows = [_row(report, group, report.whole(case), suites, once, whole=few) for group, case in found]
     body = {
         "fields": FIELDS,
         "columns": [line(column.heading, 40) for column in _rates(report)],
@@ -199,7 +226,7 @@ def samples(report: RunReport, suites: str) -> list[Sample]:
 
 
 def _sample(report: RunReport, group: Group, case: CaseVerdict, verdict: Verdict, told: str, suites: str) -> Sample:
-    causes = group.causes(case)
+    causes, case = group.causes(case), report.whole(case)
     first: dict[str, Spoken] = {}
     for one in asked(case.record):
         first.setdefault(one.kind, one)

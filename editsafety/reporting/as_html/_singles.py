@@ -11,9 +11,11 @@ from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import counting, number, rate, times
 from editsafety.reporting.as_html import _plot as plot
+from editsafety.reporting.as_html._cases import shown_of
 from editsafety.reporting.as_html._plot import Cloud, Label, Plot, PlotBar, PlotFrame, Scale, Stroke, Tick
 
 GAP = 14  # between the cases of one stream and those of the next
+DENSE = 2000  # points of a curve up to which all are drawn
 DRAWN = 4  # signals whose curves are drawn; all of them are in the table
 
 
@@ -38,9 +40,10 @@ def _scatter(report: RunReport, group: Group, places: Mapping[str, int], frame: 
     clouds: list[Cloud] = []
     labels: list[Label] = []
     strokes: list[Stroke] = []
-    for place, stream in enumerate(streams):
-        cases = group.cases_of(stream)
-        wide = room * len(cases) / len(group.cases)
+    shown = {stream: shown_of(report, group, stream) for stream in streams}
+    drawn = sum(map(len, shown.values()))
+    for place, (stream, cases) in enumerate(shown.items()):
+        wide = room * len(cases) / drawn
         if place:
             between = start - GAP / 2
             strokes.append(Stroke(plot.path([(between, frame.top), (between, frame.bottom)]), "apart"))
@@ -53,10 +56,16 @@ def _scatter(report: RunReport, group: Group, places: Mapping[str, int], frame: 
         ]
         clouds.append(Cloud(plot.dots(points), f"cloud {plot.look(place)}", places[cases[0].record.case]))
         labels.append(
-            Label(round(start + wide / 2, 1), frame.bottom + 16, f"{stream} ({len(cases)})", "axis", "middle")
+            Label(
+                round(start + wide / 2, 1),
+                frame.bottom + 16,
+                f"{stream} ({_amount(group, stream, len(cases))})",
+                "axis",
+                "middle",
+            )
         )
         start += wide + GAP
-    lost = sum(case.ratio is None for case in group.cases)
+    lost = sum(case.ratio is None for cases in shown.values() for case in cases)
     if lost:
         labels.append(Label(frame.left + 5, frame.bottom - 9, f"at the bottom: {lost} without a figure"))
     past = sum(case.verdict is Verdict.COLLAPSE for case in group.cases)
@@ -74,6 +83,12 @@ def _scatter(report: RunReport, group: Group, places: Mapping[str, int], frame: 
         strokes=tuple(strokes),
         verdict=group.verdict.value,
     )
+
+
+def _amount(group: Group, stream: str, drawn: int) -> str:
+    """How many cases are drawn, and of how many where that is not all."""
+    every = len(group.cases_of(stream))
+    return str(drawn) if drawn == every else f"{drawn} of {every}"
 
 
 def named(report: RunReport, group: Group) -> str:
@@ -129,7 +144,7 @@ def _curves(model: str, told: Sequence[Prediction], pairs: Sequence[tuple[Mappin
     strokes = [Stroke(plot.path([(frame.left, frame.bottom), (frame.right, frame.top)]), "even")]
     keys = []
     for place, one in enumerate(told):
-        points = [(across.at(x), up.at(y)) for x, y in _roc(one, pairs)]
+        points = _apart([(across.at(x), up.at(y)) for x, y in _roc(one, pairs)])
         strokes.append(Stroke(plot.path(points), f"line {plot.look(place)}"))
         keys.append((plot.look(place), f"{one.signal} ({rate(one.auc)})"))
     return Plot(
@@ -157,6 +172,17 @@ def _roc(one: Prediction, pairs: Sequence[tuple[Mapping[str, float], bool]]) -> 
         if place + 1 == len(values) or values[place + 1][0] != value:
             points.append((alarms / one.stood, hits / one.collapsed))
     return points
+
+
+def _apart(points: Sequence[tuple[float, float]], least: float = 0.2) -> list[tuple[float, float]]:
+    """Of more points than can be told apart those that are so far from the one before, and the last."""
+    if len(points) <= DENSE:
+        return list(points)
+    kept = [points[0]]
+    for x, y in points[1:-1]:
+        if max(abs(x - kept[-1][0]), abs(y - kept[-1][1])) >= least:
+            kept.append((x, y))
+    return [*kept, points[-1]]
 
 
 COSTS = ("edit", "apply", "undo", "measure")
