@@ -63,11 +63,12 @@ class Behaviour:
 def _run(handle: ModelHandle) -> tuple[Outcome, Outcome]:
     """The model is called as it is; no method of the handle is, since they can be replaced as well."""
     with torch.inference_mode(False), torch.enable_grad():
-        parameter = _probed(handle)
-        trained = None if parameter is None else parameter.requires_grad
+        parameter, every = _probed(handle), list(handle.model.parameters())
+        trained = [one.requires_grad for one in every]
         try:
-            if parameter is not None:
-                parameter.requires_grad_(True)
+            # Of this one alone, so that nothing is kept for a gradient in front of it: the same bits in less time.
+            for one in every:
+                one.requires_grad_(one is parameter)
             logits = _outcome(lambda: _forward(handle))
             if isinstance(logits, str):
                 return logits, logits
@@ -76,8 +77,8 @@ def _run(handle: ModelHandle) -> tuple[Outcome, Outcome]:
             # Every logit has a share in it, none the same.
             return logits.detach(), _outcome(lambda: torch.autograd.grad(logits.logsumexp(-1).sum(), parameter)[0])
         finally:
-            if parameter is not None and trained is not None:
-                parameter.requires_grad_(trained)
+            for one, before in zip(every, trained, strict=True):
+                one.requires_grad_(before)
 
 
 def _forward(handle: ModelHandle) -> Tensor:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
+from operator import attrgetter, is_
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Literal
 
@@ -35,6 +37,7 @@ WATCHED = (
 # Of these modules, the classes that they define are watched like those of the model.
 WITH_CLASSES = ("editsafety.", "torch.optim", "transformers.cache_utils")
 HEAP_TYPE = 1 << 9  # of a class's flags: made by a class statement, so that its names can be bound anew
+MADE_OF = attrgetter("__code__"), attrgetter("__defaults__"), attrgetter("__kwdefaults__")  # of a function
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,13 @@ class Bindings:
     modules: dict[str, ModuleType]
     # Classes that the model, its tokenizer and its config are of: of these, data count as well.
     parts: frozenset[Any]
-    names: tuple[tuple[Any, dict[str, Any], list[int]], ...]
-    code: tuple[tuple[FunctionType, CodeType, Any, Any], ...]
+    names: tuple[tuple[Any, dict[str, Any]], ...]
+    functions: tuple[FunctionType, ...]
+    # The code of each function, the defaults of each, and those of each that go by name.
+    made_of: tuple[tuple[Any, ...], ...]
+    # All that the names are bound to, in one row, and how much of it is whose.
+    bound: tuple[Any, ...]
+    sizes: list[int]
 
     @classmethod
     def of(cls, handle: ModelHandle) -> Bindings:
@@ -84,15 +92,27 @@ class Bindings:
 
     @classmethod
     def _of_owners(cls, modules: dict[str, ModuleType], parts: frozenset[Any], owners: Sequence[Any]) -> Bindings:
-        names = tuple((owner, dict(owner.__dict__), _addresses(owner)) for owner in dict.fromkeys(owners))
-        functions = {id(v): v for _, kept, _ in names for v in kept.values() if type(v) is FunctionType}
-        code = tuple((f, f.__code__, f.__defaults__, f.__kwdefaults__) for f in functions.values())
-        return cls(modules, parts, names, code)
+        names = tuple((owner, dict(owner.__dict__)) for owner in dict.fromkeys(owners))
+        bound = tuple(value for _, kept in names for value in kept.values())
+        functions = tuple({id(value): value for value in bound if type(value) is FunctionType}.values())
+        made_of = tuple(tuple(map(part, functions)) for part in MADE_OF)
+        return cls(modules, parts, names, functions, made_of, bound, [len(kept) for _, kept in names])
 
     def renewed(self) -> Bindings:
         """The same names as they are bound now: this very object where nothing was bound anew."""
-        same = all(_addresses(owner) == addresses for owner, _, addresses in self.names)
-        return self if same else self._of_owners(self.modules, self.parts, [owner for owner, _, _ in self.names])
+        same = self._bound_as_before()
+        return self if same else self._of_owners(self.modules, self.parts, [owner for owner, _ in self.names])
+
+    def _bound_as_before(self) -> bool:
+        """Quick, as that is nearly always so: no name is looked at, nothing is asked whether it equals something."""
+        spaces = [owner.__dict__ for owner, _ in self.names]
+        now = chain.from_iterable(space.values() for space in spaces)
+        return [*map(len, spaces)] == self.sizes and all(map(is_, now, self.bound))
+
+    def _made_as_before(self) -> bool:
+        """Whether every function is made of what it was."""
+        now = chain.from_iterable(map(part, self.functions) for part in MADE_OF)
+        return all(map(is_, now, chain.from_iterable(self.made_of)))
 
     def findings(self) -> tuple[str, ...]:
         """One sentence for each name that is bound to something else; nothing is touched."""
@@ -108,17 +128,22 @@ class Bindings:
 
     def _deeds(self) -> Iterator[tuple[str, Callable[[], None]]]:
         """What was done, in words, and how it is undone."""
-        for owner, kept, addresses in self.names:
-            if owner is self.names[0][0] or _addresses(owner) != addresses:
+        for number, (owner, kept) in enumerate(self.names):
+            # builtins by themselves and first: what compares the rest is then sound.
+            if not number or not _holds(owner, kept):
                 for binding in list(_changed(owner, kept, whole=owner in self.parts)):
                     yield str(binding), binding.undo
+            if not number and self._bound_as_before():
+                break
         for name, module in self.modules.items():
             if sys.modules.get(name) is not module:
                 yield (
                     f"the module {name} was replaced by another object",
                     partial(sys.modules.__setitem__, name, module),
                 )
-        for function, code, defaults, named in self.code:
+        if self._made_as_before():
+            return
+        for function, code, defaults, named in zip(self.functions, *self.made_of, strict=True):
             of_code = function.__code__ is not code or function.__defaults__ is not defaults
             if of_code or function.__kwdefaults__ is not named:
                 said = "code of {} was replaced" if of_code else "defaults of {} were replaced"
@@ -130,9 +155,10 @@ def _give_back(function: FunctionType, code: CodeType, defaults: Any, named: Any
     function.__code__, function.__defaults__, function.__kwdefaults__ = code, defaults, named
 
 
-def _addresses(owner: Any) -> list[int]:
-    """Quick to compare; the objects themselves are kept beside them, so that no address is given to another one."""
-    return list(map(id, owner.__dict__.values()))
+def _holds(owner: Any, kept: Mapping[str, Any]) -> bool:
+    """Whether the names of a module or class are bound to the very same objects, in the same order."""
+    now = owner.__dict__
+    return len(now) == len(kept) and all(map(is_, now.values(), kept.values()))
 
 
 def _changed(owner: Any, kept: Mapping[str, Any], *, whole: bool) -> Iterator[Binding]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import random
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,9 @@ from editsafety.edits.states import ModuleState, ObjectState, ParameterState
 from editsafety.model.handle import ModelHandle
 from editsafety.model.room import COPIED
 
+Place = tuple[Any, ...]
+Random = tuple[Tensor, Any, list[Tensor], Any]  # states of torch, of Python, of every GPU and of numpy
+
 
 @dataclass(frozen=True)
 class Seal:
@@ -33,13 +37,19 @@ class Seal:
     @classmethod
     def of(cls, handle: ModelHandle) -> Seal:
         """Read every byte of the model once."""
-        return cls({n: (checksum(t), t.dtype, tuple(t.shape), t.device) for n, t in handle.tensors().items()})
+        return cls({name: _sealed(tensor) for name, tensor in handle.tensors().items()})
 
     @property
     def digest(self) -> str:
         """sha256 over all of it: equal digests, equal tensors."""
         rows = sorted((name, *map(str, about)) for name, about in self.tensors.items())
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def renewed_beside(self, handle: ModelHandle, places: Mapping[str, Place]) -> Seal:
+        """A seal of the model now, in which those tensors that are at these places are as in this one, unread."""
+        known, tensors = self.tensors, handle.tensors()
+        same = {name for name, tensor in tensors.items() if name in known and place_of(tensor) == places.get(name)}
+        return Seal({n: known[n] if n in same else _sealed(tensor) for n, tensor in tensors.items()})
 
     def changed(self, later: Seal) -> tuple[str, ...]:
         """Names of tensors whose value, dtype, shape or device differs, that are new, or that are gone."""
@@ -58,7 +68,7 @@ class Frame:
     objects: tuple[ObjectState, ...]
     settings: dict[str, Any]
     handle: dict[str, Any]
-    rng: tuple[Tensor, Any, list[Tensor], Any]
+    rng: Random
 
     @classmethod
     def of(cls, handle: ModelHandle) -> Frame:
@@ -78,7 +88,7 @@ class Frame:
             objects=tuple(ObjectState.of(name, thing) for name, thing in things.items() if thing is not None),
             settings=_settings(handle),
             handle=dict(vars(handle)),
-            rng=_random_states(),
+            rng=random_states(),
         )
 
     @property
@@ -113,8 +123,8 @@ class Frame:
                 found.append(f"{key} of the model's handle was replaced")
         return tuple(found)
 
-    def restore(self, handle: ModelHandle) -> None:
-        """Put structure, modes, flags, settings and random states back, and parameters to their own memory.
+    def restore(self, handle: ModelHandle, rng: Random | None = None) -> None:
+        """Put structure, modes, flags, settings and random states back (or others), and parameters to their own memory.
 
         Beyond it: what was written into that memory (see Keepsake), and tokens added to a tokenizer.
         """
@@ -126,12 +136,13 @@ class Frame:
             parameter.restore()
         for thing in self.objects:
             thing.restore()
-        torch.set_rng_state(self.rng[0])
-        random.setstate(self.rng[1])
-        if self.rng[2]:
-            torch.cuda.set_rng_state_all(self.rng[2])
-        if self.rng[3] is not None:
-            sys.modules["numpy"].random.set_state(self.rng[3])
+        of_torch, of_python, of_gpus, of_numpy = self.rng if rng is None else rng
+        torch.set_rng_state(of_torch)
+        random.setstate(of_python)
+        if of_gpus:
+            torch.cuda.set_rng_state_all(of_gpus)
+        if of_numpy is not None:
+            sys.modules["numpy"].random.set_state(of_numpy)
 
 
 @dataclass(frozen=True)
@@ -176,6 +187,15 @@ class Keepsake:
         return [(tensor, fresh[name]) for name, (tensor, _) in self.values.items()]
 
 
+def place_of(tensor: Tensor) -> Place:
+    """Where a tensor is in memory, and how it is read."""
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device
+
+
+def _sealed(tensor: Tensor) -> tuple[Any, ...]:
+    return checksum(tensor), tensor.dtype, tuple(tensor.shape), tensor.device
+
+
 def _settings(handle: ModelHandle) -> dict[str, Any]:
     tokenizer, config = handle.tokenizer, handle.model.config
     ids = list(tokenizer(SENTENCE)["input_ids"])
@@ -200,7 +220,8 @@ def _settings(handle: ModelHandle) -> dict[str, Any]:
     return found
 
 
-def _random_states() -> tuple[Tensor, Any, list[Tensor], Any]:
+def random_states() -> Random:
+    """Those now."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     numpy = sys.modules.get("numpy")
     return torch.get_rng_state(), random.getstate(), cuda, numpy.random.get_state() if numpy else None

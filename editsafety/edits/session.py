@@ -15,8 +15,9 @@ from torch.utils.hooks import RemovableHandle
 from editsafety.edits.baseline import Baseline
 from editsafety.edits.behaviour import Behaviour
 from editsafety.edits.edit import Edit, LowRank, Sidecar
-from editsafety.edits.seal import Frame, Seal
-from editsafety.edits.surroundings import Surroundings
+from editsafety.edits.originals import Original, laid_out_as
+from editsafety.edits.seal import Frame, Seal, random_states
+from editsafety.edits.starting_point import StartingPoint, seal_within
 from editsafety.edits.testimony import testify, withdraw
 from editsafety.edits.threads import Threads
 from editsafety.errors import EditError, UndoError
@@ -90,7 +91,7 @@ class EditSession:
         self.undo_seconds = 0.0
         self._park = park
         self._baseline, self._prove = baseline, prove
-        self._originals: dict[int, _Original] = {}
+        self._originals: dict[int, Original] = {}
         self._riding: list[tuple[Sidecar, tuple[RemovableHandle, ...]]] = []
 
     def __enter__(self) -> Self:
@@ -99,15 +100,19 @@ class EditSession:
         self._proof = self._prove or proof
         if self._baseline is None and self._proof != "never":
             self._baseline = Baseline.of(self.handle)
-        self._watch = None if self._proof == "never" else _Watch(Surroundings.now(), Threads.now())
-        self._frame = Frame.of(self.handle)
-        self._seal = Seal.of(self.handle)
+        self._threads = None if self._proof == "never" else Threads.now()
+        within, watched = self._outside > 0, self._proof != "never"
+        found = StartingPoint.find(self.handle, within=within, watched=watched)
+        self._start: StartingPoint | None = found
+        self._own = within and not watched  # an editor's own session leaves reading every byte to the one around it
+        self._frame, self._seal, self._surroundings = found.frame, found.seal, found.surroundings
+        self._rng = random_states()
         self._names, self._device = self._parameters(), self.handle.device
         self._touched = self.handle.engine.touched
         if not self._outside:
             self.handle.engine.touched = frozenset()
-            around = None if self._watch is None else self._watch.surroundings
-            testify(self.handle, self._frame, self._seal, around, self._baseline)
+            self.handle.engine.found = found
+            testify(self.handle, self._frame, self._seal, self._surroundings, self._baseline)
         self.handle.open_sessions += 1
         return self
 
@@ -162,6 +167,7 @@ class EditSession:
         """
         self.handle.identity = self.handle.fingerprint()
         withdraw(self.handle)
+        self._start = None
         frame, seal = Frame.of(self.handle), Seal.of(self.handle)
         self._originals, self._riding, self.applied = {}, [], []
         self._frame = replace(frame, handle={**frame.handle, "open_sessions": self._outside})
@@ -231,14 +237,23 @@ class EditSession:
         """Names of the tensors that differ from the start of the session, whoever changed them."""
         return self._seal.changed(Seal.of(self.handle))
 
+    def changed_elsewhere(self) -> tuple[str, ...]:
+        """As `changed`, without reading what is in the memory where it was found and was not changed by a session.
+
+        What somebody wrote there is told when the session is left: that reads every byte, and raises UndoError.
+        """
+        if self._start is None or self.handle.engine.plain:
+            return self.changed()
+        return self._seal.changed(self._start.sealed_elsewhere(self.handle))
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        running = () if self._watch is None else self._watch.threads.left_running()
+        running = () if self._threads is None else self._threads.left_running()
         started = time.perf_counter()
         self.handle.open_sessions = self._outside
         if not self._outside:
-            self.handle.engine.witness = None
+            self.handle.engine.witness = self.handle.engine.found = None
         self.handle.engine.touched = self._touched
         try:
             self._stop_riding(self._riding)
@@ -247,7 +262,7 @@ class EditSession:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
         except BaseException:
-            self._frame.restore(self.handle)  # flags, hooks and settings come back though a weight did not
+            self._frame.restore(self.handle, self._rng)  # flags, hooks and settings come back though a weight did not
             raise
         self.undo_seconds = time.perf_counter() - started
         doubtful = error is not None or bool(running)
@@ -259,8 +274,10 @@ class EditSession:
             if self._proof != "in doubt" or not self._put_back():
                 raise
             remaining = self._remaining(doubtful=True)
-        lasting = self._watch.surroundings.findings() if self._watch is not None and self.leftovers else ()
+        lasting = self._surroundings.findings() if self._surroundings is not None and self.leftovers else ()
         if not remaining and not running and not lasting:
+            if self._start is not None and not (doubtful or self.leftovers or self._outside or self._proof == "never"):
+                self._start.hand_on(self.handle)
             return
         undo = UndoError(remaining, running=running, lasting=lasting, leftovers=self.leftovers)
         if error is not None and not isinstance(error, Exception):
@@ -276,12 +293,13 @@ class EditSession:
 
     def _remaining(self, *, doubtful: bool) -> list[str]:
         """Put everything back, with `leftovers` for what had to be; returns what is still not as it was."""
-        self.leftovers += () if self._watch is None else self._watch.surroundings.put_back()
+        self.leftovers += () if self._surroundings is None else self._surroundings.put_back()
         try:
             self.leftovers += self._frame.left_behind(self.handle)
         finally:
-            self._frame.restore(self.handle)
-        remaining = [f"{name} differs" for name in self._seal.changed(Seal.of(self.handle))]
+            self._frame.restore(self.handle, self._rng)
+        now = seal_within(self.handle) if self._own else Seal.of(self.handle)
+        remaining = [f"{name} differs" for name in self._seal.changed(now)]
         doubtful = doubtful or bool(remaining or self.leftovers)
         if doubtful and self._proof == "in doubt":
             self._put_back()
@@ -299,13 +317,13 @@ class EditSession:
         if id(parameter) not in self._originals:
             home = parameter.data
             kept = home.to("cpu", copy=True) if self._park == "cpu" else home
-            self._originals[id(parameter)] = _Original(parameter, home, kept, parameter.requires_grad, parameter.grad)
+            self._originals[id(parameter)] = Original(parameter, home, kept, parameter.requires_grad, parameter.grad)
             names = (name for name, one in self._parameters().items() if one is parameter)
             self.handle.engine.touched = (self.handle.engine.touched or frozenset()).union(names)
         if self._park == "cpu":
             parameter.data.copy_(value)
         else:
-            parameter.data = _laid_out_as(self._originals[id(parameter)].home, value)
+            parameter.data = laid_out_as(self._originals[id(parameter)].home, value)
 
 
 def _supersedes(later: Sidecar, earlier: Sidecar) -> bool:
@@ -314,36 +332,3 @@ def _supersedes(later: Sidecar, earlier: Sidecar) -> bool:
         return False
     line = later.settings().get("lineage")
     return line is not None and line == earlier.settings().get("lineage")
-
-
-def _laid_out_as(home: Tensor, value: Tensor) -> Tensor:
-    """The value in the memory layout of the original: products round by layout, and a file does not keep any."""
-    same = value.stride() == home.stride() or value.shape != home.shape
-    return value if same else torch.empty_like(home, dtype=value.dtype).copy_(value)
-
-
-@dataclass(frozen=True)
-class _Watch:
-    """What is around a model while somebody else's code runs."""
-
-    surroundings: Surroundings
-    threads: Threads
-
-
-@dataclass(frozen=True)
-class _Original:
-    """A parameter before its first change: the memory it was in, and its value (the same tensor unless parked)."""
-
-    parameter: nn.Parameter
-    home: Tensor
-    value: Tensor
-    requires_grad: bool
-    grad: Tensor | None
-
-    def put_back(self) -> None:
-        self.parameter.grad = None
-        self.parameter.data = self.home
-        if self.value is not self.home:
-            self.home.copy_(self.value)
-        self.parameter.requires_grad_(self.requires_grad)
-        self.parameter.grad = self.grad

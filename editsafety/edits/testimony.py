@@ -59,6 +59,6 @@ def testify(
 
 def withdraw(handle: ModelHandle) -> None:
     """The model stays what was made of it: nothing is known of it any more, and no edit has touched what it is now."""
-    handle.engine.witness = None
+    handle.engine.witness = handle.engine.found = None
     handle.engine.touched = frozenset()
     handle.engine.forget()

@@ -114,7 +114,7 @@ def observe(
     """Apply an edit in an open session and measure the model, which is left as it is then.
 
     `weights` is what measures of the edit alone found, where that is known already. What changed is told from the
-    beginning of the session, or from `since`.
+    beginning of the session (which has to be left before that counts), or from `since`.
     """
     edit = made.edit
     asked = [request for question in questions for request in question.requests]
@@ -129,7 +129,8 @@ def observe(
         found |= {probe.name: probe(bench.handle, bench.batch_size) for probe in probes}
     for answer in answers:
         found |= answer
-    changed = session.changed() if since is None else since.changed(Seal.of(bench.handle))  # a sidecar writes when run
+    # A sidecar writes when it is run.
+    changed = session.changed_elsewhere() if since is None else since.changed(Seal.of(bench.handle))
     rounded = only_rounded(session)
     step = Step(
         edits=len(made.requests),

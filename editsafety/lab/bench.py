@@ -101,6 +101,7 @@ class Bench:
 
     def measure(self, scope: str, requests: Sequence[EditRequest] = (), **more: Any) -> Found:
         """What those measures find that have this scope ("model", "case" or "edit"), on the model as it is."""
+        self._let_others_run()
         found = measure(self.measures, self.handle, self.inputs(requests, **more), scope)
         for name in found:
             owner = self._owners.get(name)
@@ -153,6 +154,7 @@ class Bench:
         """What a probe finds on the unedited model, taken once whatever the number of cases."""
         key = repr(probe)
         if key not in self._probed:
+            self._let_others_run()
             found = self._once(("probe", key), lambda: {probe.name: probe(self.handle, self.batch_size)})
             self._probed[key] = found[probe.name]
         return self._probed[key]
@@ -170,6 +172,11 @@ class Bench:
         limits = ratio_limits(policy, base.value or 1.0, even.value)
         before = tuple(item for item in base.items if item is not None)
         self.enough = EnoughTexts(before, limits) if base.value and len(before) == len(self.texts) else None
+
+    def _let_others_run(self) -> None:
+        """A measure or a probe may be somebody else's code: what was proved of the model before it is not any more."""
+        if not self.handle.open_sessions:
+            self.handle.engine.proved = None
 
     def is_intact(self) -> bool:
         """Whether every weight is what it was when the model was loaded.

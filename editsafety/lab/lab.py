@@ -228,7 +228,8 @@ class Lab:
         title = f"{label(first.editor)} on {slug(first.model)}"
         if first.is_course:
             title += f", {first.stream} {first.schedule.kind}"
-        with self.progress.task(title, len(first.requests) if first.is_course else len(cases)) as task:
+        size = len(first.requests) if first.is_course else len(cases)
+        with self.progress.task(title, size) as task, bench.handle.engine.in_a_row():
             for key, case in cases.items():
                 self.tools.read_yardstick(*case.block)
                 self.watch(Sign.running(case, key))

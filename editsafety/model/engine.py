@@ -40,10 +40,17 @@ class Engine:
     heard: Any = None
     # How often it was changed: what it said before the last time, it may say no more.
     changes: int = 0
+    # What the outermost session found; None outside of sessions.
+    found: Any = None
+    # What the last session proved of the model when it was left, while nothing but this package has run since; None
+    # where that is not so. Known only inside `in_a_row`.
+    proved: Any = None
+    row: bool = False
 
     def forget(self) -> None:
         """Drop all that is remembered: the model may not be what it was."""
         self.kept.clear()
+        self.proved = None
         self.note_change()
 
     def note_change(self) -> None:
@@ -65,6 +72,14 @@ class Engine:
     def charging(self, effort: Effort) -> AbstractContextManager[None]:
         """Inside, what was known is charged to this effort: it costs what it took the first time."""
         return self._with(effort=effort)
+
+    def in_a_row(self) -> AbstractContextManager[None]:
+        """Inside sessions follow one another, and somebody else's code runs in them only.
+
+        So what one has proved when it was left, the next takes as found. Who runs such code between two sessions has to
+        set `proved` to None.
+        """
+        return self._with(row=True, proved=None)
 
     @contextmanager
     def _with(self, **values: Any) -> Iterator[None]:

@@ -140,7 +140,7 @@ def test_hooks_and_modes_come_back_though_a_weight_cannot_be_put_back(
         session.apply(low_rank_edit(handle))
         handle.model.train()
         handle.model.get_submodule(handle.block(0)).register_forward_hook(lambda *_: None)
-        monkeypatch.setattr("editsafety.edits.session._Original.put_back", full)
+        monkeypatch.setattr("editsafety.edits.originals.Original.put_back", full)
     assert not handle.model.training
     assert not handle.model.get_submodule(handle.block(0))._forward_hooks
 

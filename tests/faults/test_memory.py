@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from editsafety.edits import session
+from editsafety.edits import originals
 from editsafety.lab import bench as benches
 from editsafety.lab.lab import Lab
 from editsafety.progress import Progress
@@ -96,8 +96,8 @@ def test_out_of_memory_while_measuring_is_an_error_and_the_next_case_is_that_of_
 def test_out_of_memory_while_a_model_is_put_back_spoils_no_later_case(laboratory, monkeypatch):
     whole, short = laboratory("whole"), laboratory("short")
     alone = [timeless(whole.record(case)) for case in whole.plan.cases]
-    put_back = session._Original.put_back
-    monkeypatch.setattr(session._Original, "put_back", out_of_memory_once(put_back, lambda original: True))
+    put_back = originals.Original.put_back
+    monkeypatch.setattr(originals.Original, "put_back", out_of_memory_once(put_back, lambda original: True))
     first, *others = [short.record(case) for case in short.plan.cases]
     assert (first.failure.kind, first.ended) == ("oom", "failed")
     assert [timeless(record) for record in others] == alone[1:]

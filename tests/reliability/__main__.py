@@ -122,7 +122,8 @@ def _of_detection(made: list[Result]) -> Result:
 
 def _of_seal(made: list[Result]) -> Result:
     shares = {one["editor"]: round(one["share"], 4) for one in made}
-    return {"shares": shares, "as_promised": max(shares.values()) < MOST_FOR_THE_SEAL}
+    reading = {one["editor"]: round(one["share_of_reading"], 4) for one in made}
+    return {"shares": shares, "shares_of_reading": reading, "as_promised": max(shares.values()) < MOST_FOR_THE_SEAL}
 
 
 MOST_FOR_THE_SEAL = 0.03  # of a case

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from editsafety.edits.behaviour import Behaviour
 from editsafety.edits.bindings import Bindings
+from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.surroundings import Surroundings
 from editsafety.edits.threads import Threads
 from tests.reliability.inside import MODEL, laboratory
 from tests.reliability.trials import Result
 
 WATCHED = ("rome", "c_rome", "memit", "alphaedit", "ft", "mend", "grace")
-# What only proves, by behaviour and by what is around the model. They call each other nowhere, so their times add up.
-PROVING = (
+# What only proves: by behaviour and by what is around the model; and by reading it. They call each other nowhere, so
+# their times add up.
+AROUND = (
     (Behaviour, "of"),
     (Behaviour, "differences"),
     (Bindings, "renewed"),
@@ -28,6 +30,13 @@ PROVING = (
     (Surroundings, "findings"),
     (Threads, "now"),
     (Threads, "left_running"),
+)
+READING = (
+    (Seal, "of"),
+    (Seal, "renewed_beside"),
+    (Frame, "of"),
+    (Frame, "left_behind"),
+    (Frame, "restore"),
 )
 
 
@@ -53,9 +62,9 @@ class Spent:
 
 
 @contextmanager
-def clocked(spent: Spent) -> Iterator[None]:
+def clocked(spent: Spent, proving: Sequence[tuple[type, str]]) -> Iterator[None]:
     """Inside, what proves is timed. To be entered before a model is opened: it remembers what is whose."""
-    own = [(kind, name, inspect.getattr_static(kind, name)) for kind, name in PROVING]
+    own = [(kind, name, inspect.getattr_static(kind, name)) for kind, name in proving]
     try:
         for kind, name, member in own:
             of_class = isinstance(member, classmethod)
@@ -69,8 +78,8 @@ def clocked(spent: Spent) -> Iterator[None]:
 
 def seal(number: int) -> Result:
     """The cases of one editor, behind those of the others, whose v* it may take over."""
-    editor, spent = WATCHED[number], Spent()
-    with clocked(spent):
+    editor, around, reading = WATCHED[number], Spent(), Spent()
+    with clocked(around, AROUND), clocked(reading, READING):
         lab = laboratory(*WATCHED)
         cases = [case for case in lab.plan.cases if case.editor == editor]
         lab.tools.ready(*cases[0].block)  # prepared, and measured unedited, before anything is timed
@@ -78,7 +87,7 @@ def seal(number: int) -> Result:
         for case in before:
             lab.record(case)
         lab.tools.bench(MODEL).unedited(cases[0].requests)
-        spent.seconds, start = 0.0, time.process_time()
+        around.seconds, reading.seconds, start = 0.0, 0.0, time.process_time()
         for case in cases:
             lab.record(case)
         whole = time.process_time() - start
@@ -86,5 +95,6 @@ def seal(number: int) -> Result:
         "editor": editor,
         "cases": len(cases),
         "seconds_per_case": whole / len(cases),
-        "share": spent.seconds / whole,
+        "share": around.seconds / whole,
+        "share_of_reading": reading.seconds / whole,
     }
