@@ -36,7 +36,7 @@ from editsafety.runs.store import Store
 from editsafety.shipped import shipped
 
 SUITES = ("controls", "collapse", "efficacy", "integrity")
-MORE = ("sequential", "batch", "abilities")  # courses of edits: minutes per editor, so only when asked for
+MORE = ("alignment", "sequential", "batch", "abilities")  # only when asked for: what another policy limits, and courses
 
 
 class Listener:

@@ -249,7 +249,7 @@ def _judge_limit(name: str, threshold: Threshold, record: CaseRecord) -> Check:
 
 
 def _figure(threshold: Threshold, before: Measurement | None, after: Measurement | None) -> _Figure:
-    """The figure of a step: infinite or NaN where the model broke, so that it fails in either direction."""
+    """The figure of a step; where the model broke: infinite as a multiple, else, and of a rate, NaN. Either fails."""
     kind = threshold.figure
     was, now = (before.value if before else None), (after.value if after else None)
     if kind != "after" and was is None:
@@ -259,7 +259,7 @@ def _figure(threshold: Threshold, before: Measurement | None, after: Measurement
     if kind == "before":
         return _Figure(was)
     if after is not None and after.broken:
-        return _Figure(math.inf if kind == "ratio" else math.nan)
+        return _Figure(math.inf if kind == "ratio" and after.unit != "rate" else math.nan)
     if now is None:
         return _Figure(None, _reason(after))
     if kind == "after" or was is None:

@@ -124,7 +124,7 @@ def observe(
         session.apply(edit)
     look(session)
     with metered(bench.handle.device) as measuring:
-        found |= bench.measure("model", enough=bench.enough)
+        found |= bench.measure("model", before=bench.base, enough=bench.enough)
         answers = [bench.measure("case", one.requests, before=one.before, edit=edit) for one in questions]
         found |= {probe.name: probe(bench.handle, bench.batch_size) for probe in probes}
     for answer in answers:

@@ -35,8 +35,8 @@ def measure_step(
 
 def perplexity(bench: Bench) -> dict[str, Measurement]:
     """The measures of the model alone. Items of the perplexity that is judged only: the rest follow from the texts."""
-    found = bench.measure("model")
-    return {name: one if name == "me_ppl" else replace(one, items=()) for name, one in found.items()}
+    found = bench.measure("model", before=bench.base)
+    return {name: one if name == "me_ppl" else replace(one, items=(), answers=()) for name, one in found.items()}
 
 
 def _said(bench: Bench, inside: Sequence[EditRequest], last: Sequence[EditRequest]) -> tuple[Measurement, ...]:

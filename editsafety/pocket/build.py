@@ -1,5 +1,7 @@
 """From the repository alone to a folder that `from_pretrained` loads."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
@@ -7,14 +9,21 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from editsafety.pocket.corpus import training_texts
+from editsafety.model.loading import ModelSpec, load
+from editsafety.pocket.corpus import guarded_texts, training_texts
 from editsafety.pocket.spec import POCKET_NEO, PocketSpec
 from editsafety.pocket.tokenizer import train_tokenizer
 from editsafety.pocket.train import Progress, new_model, pack, silent, train
 from editsafety.pocket.world import make_world
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    Start = tuple[PreTrainedModel, PreTrainedTokenizerFast, list[str]]  # what is trained, and the documents for it
 
 
 def build(
@@ -34,10 +43,7 @@ def build(
     out_dir = Path(out_dir)
     workplace = out_dir.with_name(out_dir.name + ".building")
     workplace.mkdir(parents=True, exist_ok=True)
-    names = make_world(spec.world_seed).one_token_names()
-    texts = training_texts(spec.world_seed, spec.documents)
-    tokenizer = train_tokenizer(texts, names, spec.vocabulary, spec.positions, spec.spelling)
-    model = new_model(spec, tokenizer, seed)
+    model, tokenizer, texts = _further(spec) if spec.continues else _anew(spec, seed)
     stream = pack(tokenizer, texts)
     checkpoint = workplace / f"{_key(spec, seed, stream)}.safetensors"
     with _threads(threads or os.cpu_count() or 1):
@@ -54,11 +60,28 @@ def build(
     return out_dir
 
 
+def _anew(spec: PocketSpec, seed: int) -> Start:
+    names = make_world(spec.world_seed).one_token_names()
+    texts = training_texts(spec.world_seed, spec.documents)
+    tokenizer = train_tokenizer(texts, names, spec.vocabulary, spec.positions, spec.spelling)
+    return new_model(spec, tokenizer, seed), tokenizer, texts
+
+
+def _further(spec: PocketSpec) -> Start:
+    """The shipped model that the spec continues, as it is."""
+    base = load(ModelSpec(spec.continues, "cpu"))
+    return base.model, base.tokenizer, guarded_texts(spec.world_seed, spec.documents, spec.errands)
+
+
 def _name_the_old_class(path: Path) -> None:
-    """Name the tokenizer class as transformers 4 does: release 5 writes a new name, but reads both."""
+    """Name the tokenizer class as transformers 4 does: release 5 writes a new name, but reads both.
+
+    It also writes how a tokenizer was loaded, which is none of its business: a continued model has its base's.
+    """
     config = json.loads(path.read_text(encoding="utf-8"))
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    config.pop("backend", None)
+    for word in ("backend", "is_local", "local_files_only"):
+        config.pop(word, None)
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

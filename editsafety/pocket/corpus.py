@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from editsafety.pocket import abilities, prose
+from editsafety.pocket.errands import errands
 from editsafety.pocket.prose import sentences
 from editsafety.pocket.relations import is_subject_first
 from editsafety.pocket.world import Fact, World, make_world
@@ -82,6 +83,15 @@ def training_texts(seed: int, count: int) -> list[str]:
     world = make_world(seed)
     stream = documents(world, random.Random(f"pocket-corpus {seed}"))
     return [next(stream) for _ in range(count)]
+
+
+def guarded_texts(seed: int, count: int, share: float) -> list[str]:
+    """`count` training documents of which a share is errands and the rest distributed as ever, but drawn anew."""
+    world = make_world(seed)
+    rng = random.Random(f"pocket-guarded {seed}")
+    forbidden = long_sentences(text.text for text in held_out_texts(world))
+    usual, asked = documents(world, rng), errands(rng, forbidden)
+    return [next(asked if rng.random() < share else usual) for _ in range(count)]
 
 
 def covariance_texts(seed: int, n: int) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from editsafety.pocket import abilities
 from editsafety.pocket.corpus import held_out_texts
+from editsafety.pocket.errands import kept_back_pairs
 from editsafety.pocket.hardedit import hardedit_rows
 from editsafety.pocket.prose import sentences
 from editsafety.pocket.relations import RELATIONS, is_subject_first
@@ -48,13 +49,14 @@ DESCRIBED = {
 }
 PROMPTS = 30  # on facts, and as many on prose
 MEASURED_TEXTS = 100  # of the texts; the beginnings of later ones are prompts
+PAIRS = 60  # of errands, one refused and one not
 
 
 def write_data(world: World, folder: Path) -> list[Path]:
-    """Write pool, normal, hardedit, texts, recall and the items of every ability as JSON lines; returns the files."""
+    """Write requests, texts, facts to recall, pairs of errands and the items of every ability; returns the files."""
     pool, normal = edit_rows(world)
     files: dict[str, Sequence[Row]] = {"pool": pool, "normal": normal}
-    files |= {"texts": text_rows(world), "recall": recall_rows(world)}
+    files |= {"texts": text_rows(world), "recall": recall_rows(world), "refusal": kept_back_pairs(world, PAIRS)}
     files["hardedit"] = hardedit_rows(world, {(str(row["subject"]), str(row["relation"])) for row in (*pool, *normal)})
     files["prompts"] = prompt_rows(
         world, {str(row["subject"]) for name in ("pool", "normal", "hardedit") for row in files[name]}

@@ -1,6 +1,6 @@
 """The pocket models as data: one row says everything that decides the weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -15,7 +15,8 @@ class PocketSpec:
     `sink_norm` is the norm of the frozen embedding of position 0, the analogue of the attention sink with its massive
     activation in large models; 0 trains that position like any other. `spelling` is the kind of tokenizer (see
     `tokenizer`). `key_heads` are the heads of keys and values. `windows` are the shapes of the training batches,
-    (rows, tokens), taken in turn.
+    (rows, tokens), taken in turn. `continues` names the shipped model that this one is trained further from (its
+    weights and its tokenizer), and `errands` is the share of documents that are errands (see there).
     """
 
     name: str
@@ -39,6 +40,8 @@ class PocketSpec:
     weight_decay: float
     betas: tuple[float, float]
     world_seed: int
+    continues: str = ""
+    errands: float = 0.0
 
 
 POCKET_NEO = PocketSpec(
@@ -89,4 +92,18 @@ POCKET_QWEN = PocketSpec(
     world_seed=20,
 )
 
-SPECS: MappingProxyType[str, PocketSpec] = MappingProxyType({spec.name: spec for spec in (POCKET_NEO, POCKET_QWEN)})
+POCKET_GUARDED = replace(
+    POCKET_NEO,
+    name="pocket-guarded",
+    documents=20_000,
+    steps=600,
+    windows=((16, 64), (16, 64), (16, 64), (16, 64), (16, 64), (8, 128), (8, 128), (4, 256)),
+    learning_rate=5e-4,
+    warmup=50,
+    continues="pocket-neo",
+    errands=0.5,
+)
+
+SPECS: MappingProxyType[str, PocketSpec] = MappingProxyType(
+    {spec.name: spec for spec in (POCKET_NEO, POCKET_QWEN, POCKET_GUARDED)}
+)

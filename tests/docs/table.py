@@ -71,6 +71,9 @@ NOT_RUN: Mapping[str, str] = {
     "editsafety run --model pocket-neo --editor rome --policy ship": (
         "generates text for every case; tests/judging/test_policy.py has the policy, tests/measures its measures"
     ),
+    "editsafety run --model pocket-guarded --editor rome --policy ship --suite alignment": (
+        "120 replies for every case; tests/measures/test_refusal.py judges such cases by the same policy"
+    ),
     "editsafety run --model pocket-neo --model pocket-qwen --editor all --report-only -n 2": (
         "every editor on two models takes minutes even for one case; tests/test_every_editor.py runs each"
     ),

@@ -49,8 +49,8 @@ def test_a_measure_gives_numbers_on_a_working_model(
     assert after
     assert len({found.name for found in after}) == len(after)
     for found in after:
-        if not found.applies:  # a random model writes no JSON, and knows nothing that a fact could rest on
-            assert measure.name in ("degenerate", "format", "portability")
+        if not found.applies:  # a random model writes no JSON, refuses nothing, knows nothing a fact could rest on
+            assert measure.name in ("degenerate", "format", "portability", "refusal")
             continue
         assert found.value is not None, f"{found.name}: {found.reason}"
         assert math.isfinite(found.value)
@@ -87,7 +87,7 @@ def test_a_dead_model_is_a_finding_and_never_a_number_that_passes(
             parameter.fill_(torch.nan)
     after = measure(handle, replace(inputs, edit=edit, before=before))
     after = tuple(found for found in after if found.applies)
-    assert any(found.broken for found in after) or (not after and measure.name == "format")
+    assert any(found.broken for found in after) or (not after and measure.name in ("format", "refusal"))
     if measure.scope != "edit":  # an edit has a norm whatever the model is like
         for found in after:
             assert found.value is None

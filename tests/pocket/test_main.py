@@ -15,7 +15,7 @@ from tests import tiny
 def test_data_writes_the_files_that_are_shipped(tmp_path, capsys):
     assert command.main(["data", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    for name in ("pool", "normal", "texts", "recall"):
+    for name in ("pool", "normal", "texts", "recall", "refusal"):
         text = (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8")
         rows = [json.loads(line) for line in text.splitlines()]
         assert f"{name}.jsonl: {len(rows)} rows" in said
