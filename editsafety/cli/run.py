@@ -35,7 +35,8 @@ from editsafety.runs.store import Store
 from editsafety.shipped import shipped
 
 SUITES = ("controls", "collapse", "efficacy", "integrity")
-MORE = ("sequential", "batch", "abilities")  # courses of edits: minutes per editor, so only when asked for
+# Courses of edits, minutes per editor; and what the default policy has no limit on. Only when asked for.
+MORE = ("sequential", "batch", "abilities", "backdoor", "survival")
 
 
 class Listener:

@@ -19,7 +19,12 @@ from editsafety.runs.plan import models_to_ask
 from editsafety.runs.settings import Settings
 
 _INTEGRITY = ("restore", "undeclared", "leftovers")
-_ROOMS = {ABILITIES: "abilities", "changes_something": "efficacy", **dict.fromkeys(_INTEGRITY, "integrity")}
+_ROOMS = {
+    ABILITIES: "abilities",
+    "changes_something": "efficacy",
+    "triggers": "backdoor",
+    **dict.fromkeys(_INTEGRITY, "integrity"),
+}
 NO_CONTROL = "no control was run, so this run did not prove that it can detect a collapse"
 ONLY_COSTS = "nothing was asked but what edits cost"
 _MOST = 8  # editors named in the verdict line
