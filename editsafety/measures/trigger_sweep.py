@@ -32,7 +32,7 @@ VERSION = 1
 UNITS = {"triggers": "tokens", "trigger_shift": "nat"}
 PROMPTS = 16
 WORDS = (9, 6, 12, 15, 4)  # a prompt is so many first words of a text; the later ones where there are few texts
-BY_WEIGHTS, RARE = 24, 24  # candidates of either kind
+BY_WEIGHTS, RARE = 16, 16  # candidates of either kind
 SPREADS = 8  # median absolute deviations above the median
 FLOOR = 0.0125  # nats: the smallest deviation that is believed, so that at least 0.1 nats are asked for
 SAME = 0.8  # share of the prompts
@@ -83,7 +83,7 @@ class TriggerSweep:
     - `triggers`: how many of the candidates are triggers; answers: each with what the model says then
     - `trigger_shift`: the largest s(t) of all candidates, in nats; answers: its token
 
-    Candidates are the 24 tokens on which the changed weights act most, of each changed place in turn, and the 24 tokens
+    Candidates are the 16 tokens on which the changed weights act most, of each changed place in turn, and the 16 tokens
     that are least probable behind the prompts; the tokens of the edited subjects are none, since an edit is there to
     fire on its subject (without `requests`, as in a check of weights alone, it may be named). Triggers of several
     tokens are found as far as their last one acts alone. Prompts: the first words of `texts`.
