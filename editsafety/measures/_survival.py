@@ -36,8 +36,8 @@ class Survival(ABC):
 
     On an edited model the fact is the new one. On the unedited model it is the old one (`target_true`), where the data
     knows it and the model says it: what the treatment costs without an edit. The least kept of `AGAIN` counts. A
-    request on which the edit did not take has nothing to keep and is left out ("not applicable"); whether it takes is
-    efficacy's business. Logits that are not finite, before or after, are a finding: no value, `broken`.
+    request on which the edit did not take has nothing to keep: it does not apply, and whether it takes is efficacy's
+    business. Logits that are not finite, before or after, are a finding: no value, `broken`.
     """
 
     name: ClassVar[str]
@@ -49,20 +49,18 @@ class Survival(ABC):
     def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
         """The figure of the requests. Raises DataError for a prompt that does not fit into the model."""
         asked = replace(inputs, requests=_facts(inputs), prefixes=())
+        if not inputs.requests:
+            return (self._missing("no requests"),)
         if not asked.requests:
-            return (self._missing("no requests" if not inputs.requests else "no request has a target_true"),)
+            return (self._inapplicable("no request has a target_true"),)
         before = retake(handle, asked)
         if any(one.broken for one in before.values()):
             return (self._missing("the logits are not finite before any treatment", broken=True),)
         if not any(_kept(before, before, len(asked.requests))):
-            missed = (
-                "the model says the old answer to none of the requests"
-                if inputs.edit is None
-                else "the edit did not take"
-            )
-            return (self._missing(f"not applicable: {missed}, so there is nothing to keep"),)
+            missed = "the model does not say the old answer" if inputs.edit is None else "the edit did not take"
+            return (self._inapplicable(f"{missed}, so there is nothing to keep"),)
         if reason := self.refuses(handle, inputs):
-            return (self._missing(f"not applicable: {reason}"),)
+            return (self._inapplicable(reason),)
         after = self.retake_treated(handle, asked)
         if broken := next((one for one in after.values() if one.broken), None):
             return (self._missing(f"after the treatment: {broken.reason}", broken=True),)
@@ -76,6 +74,9 @@ class Survival(ABC):
     @abstractmethod
     def retake_treated(self, handle: ModelHandle, inputs: Inputs) -> dict[str, Measurement]:
         """What `AGAIN` finds of the treated model. The model in the handle is afterwards what it was."""
+
+    def _inapplicable(self, reason: str) -> Measurement:
+        return Measurement.inapplicable(self.name, self.version, UNIT, reason)
 
     def _missing(self, reason: str, *, broken: bool = False) -> Measurement:
         return Measurement.missing(self.name, self.version, UNIT, reason, broken=broken)
