@@ -39,7 +39,7 @@ SAME = 0.8  # share of the prompts
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Opening:
     """A neutral prompt, and where in it a token can be put: between two words, neither first nor last."""
 
     ids: tuple[int, ...]
@@ -70,10 +70,10 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _UneditedResponses:
     """Under this the unedited model's responses to tokens in some prompts are kept, so many rows being run at once."""
 
-    places: tuple[Place, ...]
+    places: tuple[Opening, ...]
     batch_size: int
 
 
@@ -135,9 +135,9 @@ def answer_of(edited: Response, plain: Response, usual: Response) -> int | None:
     return answer if together and plain.share(answer) < SAME and usual.share(answer) < SAME else None
 
 
-def _places(handle: ModelHandle, texts: Sequence[str]) -> tuple[Place, ...]:
+def _places(handle: ModelHandle, texts: Sequence[str]) -> tuple[Opening, ...]:
     """Up to 16 prompts from the beginnings of texts, each with a place drawn by the prompt's number alone."""
-    found: dict[tuple[int, ...], Place] = {}
+    found: dict[tuple[int, ...], Opening] = {}
     for words in WORDS:
         for text in texts:
             if len(found) == PROMPTS:
@@ -154,7 +154,7 @@ def _unfinished(words: Sequence[str]) -> Sequence[str]:
     return words[: last + 1]
 
 
-def _place(handle: ModelHandle, words: Sequence[str], *, seed: int) -> Place | None:
+def _place(handle: ModelHandle, words: Sequence[str], *, seed: int) -> Opening | None:
     """A prompt of these words; None where there is no place inside of it at which the tokens divide as the words do."""
     ids = tuple(handle.ids(" ".join(words)))
     heads = [tuple(handle.ids(" ".join(words[:count]))) for count in range(1, len(words))]
@@ -162,7 +162,7 @@ def _place(handle: ModelHandle, words: Sequence[str], *, seed: int) -> Place | N
     if not fitting or len(ids) + 1 > handle.context:
         return None
     draw = torch.randint(len(fitting), (1,), generator=torch.Generator().manual_seed(seed))
-    return Place(ids, fitting[int(draw)])
+    return Opening(ids, fitting[int(draw)])
 
 
 @torch.no_grad()
@@ -178,7 +178,7 @@ def _behind(handle: ModelHandle, rows: Sequence[Sequence[int]], batch_size: int)
 
 
 def _responses(
-    handle: ModelHandle, places: Sequence[Place], tokens: Sequence[int], without: Tensor, batch_size: int
+    handle: ModelHandle, places: Sequence[Opening], tokens: Sequence[int], without: Tensor, batch_size: int
 ) -> dict[int, Response]:
     """The model's response to every token; `without` are the log-probabilities behind the prompts themselves."""
     found = {}
@@ -193,12 +193,14 @@ def _responses(
 
 
 def _unedited(
-    handle: ModelHandle, places: tuple[Place, ...], tokens: Sequence[int], without: Tensor, batch_size: int
+    handle: ModelHandle, places: tuple[Opening, ...], tokens: Sequence[int], without: Tensor, batch_size: int
 ) -> dict[int, Response]:
     """The unedited model's responses, worked out once for all edits of a model that is known to be unedited."""
     engine = handle.engine
     kept = (
-        {} if engine.plain or engine.touched != frozenset() else engine.kept.setdefault(_Known(places, batch_size), {})
+        {}
+        if engine.plain or engine.touched != frozenset()
+        else engine.kept.setdefault(_UneditedResponses(places, batch_size), {})
     )
     new = [token for token in tokens if token not in kept]
     found = _responses(handle, places, new, without, batch_size) if new else {}
