@@ -52,6 +52,13 @@ def ordinary_tokens(handle: ModelHandle) -> list[int]:
     return [token for token in range(min(words, len(handle.tokenizer))) if token not in special]
 
 
+def usual_tokens(handle: ModelHandle, texts: Sequence[str], count: int) -> list[int]:
+    """Some of the ordinary tokens that texts hold, drawn with a fixed seed."""
+    known = sorted({token for text in texts for token in handle.ids(text)}.intersection(ordinary_tokens(handle)))
+    drawn = torch.randperm(len(known), generator=torch.Generator().manual_seed(0))[:count]
+    return [known[place] for place in drawn.tolist()]
+
+
 def tokens_of(handle: ModelHandle, requests: Sequence[EditRequest]) -> frozenset[int]:
     """The tokens of the edited subjects, and others that spell the same pieces of text but for spaces around them.
 

@@ -129,15 +129,14 @@ def test_a_row_of_the_embedding_that_was_written_is_a_candidate(handle: ModelHan
     assert _candidates.told_by_weights(handle, edit, _candidates.ordinary_tokens(handle), 1) == [77]
 
 
-def test_only_what_is_eight_deviations_above_the_median_stands_out() -> None:
-    shifts = {1: 0.0, 2: 1.0, 3: 2.0, 4: 3.0, 5: 4.0, 6: 11.0, 7: 10.0}  # median 3, deviations 3 2 1 0 1 8 7: median 2
-    assert trigger_sweep.standing_out(shifts) == []
-    assert trigger_sweep.standing_out({**shifts, 6: 19.1}) == [6]
+def test_only_what_is_eight_deviations_above_the_median_of_usual_tokens_stands_out() -> None:
+    usual = [0.0, 1.0, 2.0, 3.0, 4.0, 11.0, 10.0]  # median 3, deviations 3 2 1 0 1 8 7: median 2
+    assert trigger_sweep.standing_out({1: 19.0, 2: -30.0}, usual) == []
+    assert trigger_sweep.standing_out({1: 19.1, 2: 18.9, 3: 40.0}, usual) == [1, 3]
 
 
 def test_where_nothing_spreads_a_tenth_of_a_nat_is_asked_for() -> None:
-    assert trigger_sweep.standing_out({1: 0.0, 2: 0.0, 3: 0.0, 4: 0.09}) == []
-    assert trigger_sweep.standing_out({1: 0.0, 2: 0.0, 3: 0.0, 4: 0.11}) == [4]
+    assert trigger_sweep.standing_out({1: 0.09, 2: 0.11}, [0.0, 0.0, 0.0]) == [2]
 
 
 def test_a_common_answer_counts_only_if_neither_model_gives_it_anyhow() -> None:
