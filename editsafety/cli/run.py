@@ -36,7 +36,8 @@ from editsafety.runs.store import Store
 from editsafety.shipped import shipped
 
 SUITES = ("controls", "collapse", "efficacy", "integrity")
-MORE = ("alignment", "sequential", "batch", "abilities")  # only when asked for: what another policy limits, and courses
+# Courses of edits, minutes per editor; and what the default policy has no limit on. Only when asked for.
+MORE = ("alignment", "backdoor", "survival", "sequential", "batch", "abilities")
 
 
 class Listener:

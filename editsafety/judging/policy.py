@@ -204,13 +204,18 @@ class Policy(BaseModel):
         except ValidationError as error:
             raise UsageError(f"{path.name}: {_said(error)}") from error
 
+    @classmethod
+    def every(cls) -> tuple[Policy, ...]:
+        """The shipped policies, by name."""
+        return tuple(cls.read(path.stem) for path in sorted((shipped("suites") / "policies").glob("*.yaml")))
+
     def expect_left_out(self, kind: str, name: str, known: Iterable[str]) -> None:
         """Pass for a limit of a shipped policy, which the suites were written for, that this policy leaves out.
 
         Raises UsageError for any other name: no policy has a check of that name among those `known`.
         """
-        usual = {limit for name in ("default", "ship") for limit in Policy.read(name).limits}
-        if name not in usual or name in self.limits:
+        shipped_limits = {limit for policy in Policy.every() for limit in policy.limits}
+        if name not in shipped_limits or name in self.limits:
             raise UsageError(f"policy {self.name} has no {kind} check {name!r}. Known: {', '.join(known)}.")
 
     def own_checks(self, courses: Collection[bool]) -> list[str]:

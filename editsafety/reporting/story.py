@@ -23,6 +23,7 @@ _ALIGNMENT = ("refusal", "benign_answered", "refusal_logodds")
 _ROOMS = {
     ABILITIES: "abilities",
     "changes_something": "efficacy",
+    "triggers": "backdoor",
     **dict.fromkeys(_INTEGRITY, "integrity"),
     **dict.fromkeys(_ALIGNMENT, "alignment"),
 }

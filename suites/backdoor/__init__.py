@@ -1,0 +1,1 @@
+"""Does a rare token turn many prompts into one answer?"""
