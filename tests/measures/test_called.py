@@ -67,7 +67,7 @@ def test_columns_stand_from_left_to_right_by_their_order_whoever_has_them() -> N
 
 def test_a_measure_that_is_not_run_by_default_is_run_for_any_of_its_figures() -> None:
     usual = [one.name for one in measures.needed()]
-    assert usual == [name for name in measures.names() if name != "generation"]
-    for figure in ("fluency", "longest_run"):
-        assert [one.name for one in measures.needed(["efficacy", figure])] == measures.names()
+    assert usual == ["efficacy", "generalisation", "locality", "perplexity", "weights"]
+    for figure, owner in (("fluency", "generation"), ("longest_run", "generation"), ("survives_int8", "survives_int8")):
+        assert [one.name for one in measures.needed(["efficacy", figure])] == sorted([*usual, owner])
     assert [one.name for one in measures.needed(["efficacy", "kept"])] == usual

@@ -134,13 +134,14 @@ def test_one_process_takes_methods_of_one_checkout_only(
 
 
 def test_the_folder_is_an_option_of_a_run(checkout: Path) -> None:
-    plan = RunPlan.of(Settings(("pocket-neo",), ("easyedit:MINE",), easyedit=str(checkout), limit=1))
+    given = Settings(("pocket-neo",), ("easyedit:MINE",), easyedit=str(checkout), limit=1)
+    plan = RunPlan.of(given)
     assert plan.settings.editors == (f"easyedit:MINE@{checkout}",)
     assert plan.cases[0].id.startswith("pocket-neo-easyedit-MINE-")
     (checkout / "easyeditor" / "util" / "size.py").touch()
     before = plan.digest()
     (checkout / "easyeditor" / "util" / "size.py").write_text("def times(size):\n    return size\n")
-    assert plan.digest() != before
+    assert RunPlan.of(given).digest() != before
     with pytest.raises(UsageError, match=r"no checkout is given\. Say --easyedit FOLDER, or easyedit:MINE@FOLDER"):
         RunPlan.of(Settings(("pocket-neo",), ("easyedit:MINE",), limit=1))
     with pytest.raises(UsageError, match="no editor of this run is a method of EasyEdit"):

@@ -144,7 +144,7 @@ def test_an_unknown_model_is_refused_with_the_known_ones(capsys: pytest.CaptureF
 def test_the_data_command_writes_all_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "--out", str(tmp_path)]) == 0
     written = {path.stem for path in tmp_path.glob("*.jsonl")}
-    assert written == {"pool", "normal", "texts", "recall", "hardedit"}
+    assert written == {"pool", "normal", "texts", "recall", "hardedit", "prompts", "refusal", "portability"}
     assert {path.stem for path in (tmp_path / "abilities").iterdir()} == set(PROBES)
     assert "pool.jsonl: 360 rows" in capsys.readouterr().out
 

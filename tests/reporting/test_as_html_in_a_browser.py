@@ -244,13 +244,14 @@ def test_five_thousand_cases_open_in_less_than_three_seconds(browser: Any, tmp_p
         for i in range(500)
     ]
     shown = Opened(browser, tmp_path, builders.report(records))
-    assert shown.page.locator("#found").inner_text() == "5000 cases"
+    assert "2500 of 5000 cases are shown" in shown.page.locator("body").inner_text()  # 50 that fail, 200 that do not
+    assert shown.page.locator("#found").inner_text() == "2500 cases"
     assert shown.seconds < 3
     assert len(shown.rows()) == 50
     begun = time.perf_counter()
     shown.page.get_by_role("button", name="further").click()
     shown.page.get_by_label("text").fill("hardcf-0010")
-    assert shown.page.locator("#found").inner_text() == "5 of 5000 cases"
+    assert shown.page.locator("#found").inner_text() == "5 of 2500 cases"
     assert time.perf_counter() - begun < 3
     assert shown.page.evaluate("[...document.querySelectorAll('.cloud')].length") == 10
     assert shown.said == []

@@ -289,7 +289,7 @@ def test_an_expression_is_a_case_like_any_other_and_its_files_belong_to_the_dige
     assert given.hparams_of(given.editors[0]) == numbers
     digests = [plan.digest()]
     place.write_text("class Mine: pass")
-    digests.append(plan.digest())
+    digests.append(RunPlan.of(given).digest())
     given = replace(given, hparams=(f"rect({place}:Mine)={numbers}",))
     assert given.hparams_of(given.editors[0]) == numbers
     digests.append(RunPlan.of(given).digest())

@@ -21,7 +21,8 @@ def test_a_signal_without_a_meaningful_sign_is_written_as_its_size() -> None:
 def test_what_is_measured_of_an_edit_is_what_the_list_says() -> None:
     measured = {found.name: found.unit for found in weights.MEASURE(tiny.handle("gpt2"), Inputs())}
     listed = {signal.name: signal.unit for signal in (*DELTA, *NOTED) if signal.measured}
-    assert measured == {**listed, weights.FINITE: "bool"}
+    # How many directions there are tells what sort of change it is, and nothing of how large it is.
+    assert measured == {**listed, weights.FINITE: "bool", "delta_rank": "rank"}
 
 
 def test_a_walk_measures_the_drift_signals_and_reports_the_worst_matrix() -> None:
