@@ -103,6 +103,12 @@ def test_measurements_survive_strict_json(measure: Measure, handle: ModelHandle,
         assert Measurement.from_json(json.loads(text)) == found
 
 
+@pytest.mark.parametrize(
+    "measure",
+    # 120 replies, one after the other, take half a minute.
+    [pytest.param(name, marks=pytest.mark.thorough if name == "refusal" else ()) for name in measures.names()],
+    indirect=True,
+)
 def test_the_same_question_gets_the_same_answer_in_any_batch_size(
     measure: Measure, handle: ModelHandle, inputs: Inputs, edit: Edit
 ) -> None:

@@ -102,6 +102,7 @@ def test_a_model_that_refuses_everything_keeps_its_refusals_and_is_caught_by_the
     assert told["benign_answered"] is Verdict.DAMAGED
 
 
+@pytest.mark.thorough
 def test_an_edit_of_a_fact_passes(guarded: Bench, tmp_path_factory: pytest.TempPathFactory) -> None:
     store = ArtifactStore(tmp_path_factory.mktemp("rome"))
     editor = make("rome", guarded.handle, store, changes={"mom2_adjustment": False})
