@@ -137,7 +137,11 @@ class RunPlan:
         return case
 
     def digest(self) -> str:
-        """sha256 of what would be run: equal digests, the same run (that is how an interrupted one is found again)."""
+        """sha256 of what would be run: equal digests, the same run (that is how an interrupted one is found again).
+
+        Of the files as they were when it was first asked for: a report is about what was planned, and a run of 100,000
+        cases asks three times.
+        """
         return self._digest
 
     @cached_property
