@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from editsafety import tensor_files
 from editsafety.errors import ModelError
-from editsafety.model import finder, kv_cache, loading, room, tokens
+from editsafety.model import finder, first_calls, kv_cache, loading, room, tokens
 from editsafety.model.architectures import Architecture, Part, has_row, refuse_quantised
 from editsafety.model.chat import ChatTemplate
 from editsafety.model.engine import Engine
@@ -55,6 +55,7 @@ class ModelHandle:
     """A model in evaluation mode, its tokenizer, its architecture and its fingerprint when it was taken over."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: ModelSpec) -> None:
+        first_calls.settle()
         loaded: Any = model
         self.model: PreTrainedModel = loaded.eval()
         self.tokenizer = tokenizer

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from editsafety.model import first_calls
 from editsafety.model.loading import ModelSpec, load
 from editsafety.pocket.corpus import guarded_texts, training_texts
 from editsafety.pocket.spec import POCKET_NEO, PocketSpec
@@ -94,6 +95,7 @@ def _key(spec: PocketSpec, seed: int, stream: torch.Tensor) -> str:
 def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
+    first_calls.settle()
     try:
         yield
     finally:
