@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -16,6 +17,7 @@ from tests import tiny
 from tests.model import causal
 from tests.system.commands import ROOT
 
+TRANSFORMERS_5 = int(transformers.__version__.partition(".")[0]) >= 5
 INSTALLED = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 # One of each sort; the others, a minute or two of them, are thorough.
 SOON = ("nemotron", "modernbert-decoder", "bart", "bert", "mamba2", "lfm3")
@@ -32,7 +34,7 @@ def some(names: tuple[str, ...]) -> list[object]:
 def test_every_causal_model_of_transformers_stands_in_one_list() -> None:
     listed = [name for names in causal.STANDINGS.values() for name in names]
     assert len(listed) == len(set(listed))
-    unlisted = sorted(INSTALLED - set(listed))
+    unlisted = sorted(INSTALLED - set(listed) - set(causal.GONE))
     assert not unlisted, (
         f"transformers brings {', '.join(unlisted)}. Try each with `causal.build(name)` and `ModelHandle.of`: one "
         "whose parts are found goes into FOUND in tests/model/causal.py, one that runs into BLACK_BOX under its "
@@ -74,7 +76,8 @@ def test_what_is_found_in_the_model_is_every_part_of_every_layer(name: str) -> N
 )
 def test_a_black_box_is_run_and_edited_by_the_names_of_its_weights(reason: str, name: str) -> None:
     handle = ModelHandle.of(causal.build(name), tiny.tokenizer(), name=name)
-    with pytest.raises(ModelError, match=reason):
+    # transformers 4 counts the encoder's blocks where a family has both.
+    with pytest.raises(ModelError, match=reason if TRANSFORMERS_5 else f"{reason}|no list of"):
         handle.mlp_out(0)
     with torch.no_grad():
         batch = handle.batch([handle.ids("The capital of Dorvan")])
