@@ -70,6 +70,10 @@ class EditorError(EditSafetyError):
     """An editor that broke its contract (returned no edit, read a wrong shape ...)."""
 
 
+class EditorTimeoutError(EditorError):
+    """An editor that was stopped because it took too long."""
+
+
 class MeasureError(EditSafetyError):
     """A measure that broke its contract: it returned a figure that is not its own, or no measurement."""
 

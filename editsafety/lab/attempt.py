@@ -19,7 +19,7 @@ from editsafety.edits.edit import Edit
 from editsafety.edits.rounding import is_only_rounded
 from editsafety.edits.seal import Seal
 from editsafety.edits.session import EditSession, Proof
-from editsafety.errors import EditorError, MeasureError, UndoError, sentence_of
+from editsafety.errors import EditorError, EditorTimeoutError, MeasureError, UndoError, sentence_of
 from editsafety.foreign import contained
 from editsafety.lab.asking import as_asked
 from editsafety.lab.bench import Bench, Found
@@ -164,7 +164,8 @@ def failure_of(bench: Bench, editor: str, error: BaseException) -> Failure:
 
     Where that cannot be the bench is `broken` afterwards, and nothing may be measured on it any more.
     """
-    kind = "contract" if isinstance(error, EditorError) else "editor"
+    late = isinstance(error, EditorTimeoutError)
+    kind = "timeout" if late else "contract" if isinstance(error, EditorError) else "editor"
     if isinstance(error, UndoError) and lost_device(error) is None:
         _repair(bench, error)
         raised = f"; it had raised {sentence_of(error.__cause__)}" if error.__cause__ is not None else ""

@@ -20,7 +20,7 @@ from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor, Traits
 from editsafety.editors.as_published import UnreadHparams, as_json
 from editsafety.edits.edit import Edit, Replace, nothing
-from editsafety.errors import EditorError, EditSafetyError, UsageError, sentence_of
+from editsafety.errors import EditorError, EditorTimeoutError, EditSafetyError, UsageError, sentence_of
 from editsafety.model.handle import ModelHandle
 from editsafety.numbers import many
 from editsafety.outside.left_by_program import read_left
@@ -79,7 +79,8 @@ class ProgramEditor(Editor):
             written = self._models.refresh(self.handle)
             said = f"its last lines: {ended.said}" if ended.said else "it printed nothing"
             if ended.late or ended.status != 0:
-                raise EditorError(f"the program {ended.how}; {said}")
+                stopped = EditorTimeoutError if ended.late else EditorError
+                raise stopped(f"the program {ended.how}; {said}")
             if written:
                 raise EditorError(
                     f"the program wrote into the model that it was given ({', '.join(written)}) and not "

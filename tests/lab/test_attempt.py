@@ -16,7 +16,7 @@ from editsafety.datasets.request import EditRequest
 from editsafety.edits.edit import Delta, Edit, Replace, Sidecar
 from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.session import EditSession
-from editsafety.errors import EditorError, UndoError
+from editsafety.errors import EditorError, EditorTimeoutError, UndoError
 from editsafety.lab.attempt import Made, Questions, attempt, compute, failure_of, observe
 from editsafety.lab.bench import Bench
 from tests.lab.walking import PRINTS, REQUESTS, Push, Scribbles, bench_of, editor
@@ -244,6 +244,7 @@ def test_what_came_out_of_an_editor_is_said_in_words_and_its_weights_are_brought
     assert (plain.kind, plain.message, plain.undeclared) == ("editor", "mine failed: ValueError: no such layer", ())
     assert plain.where.startswith("test_attempt.py:")
     assert failure_of(bench, "mine", caught(EditorError("no edit"))).kind == "contract"
+    assert failure_of(bench, "mine", caught(EditorTimeoutError("too long"))).kind == "timeout"
     assert failure_of(bench, "mine", caught(torch.OutOfMemoryError("full"))).kind == "oom"
     with torch.no_grad():
         bench.handle.model.get_parameter(WEIGHT).add_(1)

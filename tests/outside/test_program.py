@@ -15,7 +15,7 @@ from editsafety import editors
 from editsafety.artifacts import ArtifactStore
 from editsafety.edits.edit import Edit, LowRank, Replace
 from editsafety.edits.session import EditSession
-from editsafety.errors import EditorError, UsageError
+from editsafety.errors import EditorError, EditorTimeoutError, UsageError
 from editsafety.lab.attempt import compute
 from editsafety.model.handle import ModelHandle
 from editsafety.outside.program import EARLIER, PATIENCE, ProgramEditor
@@ -234,7 +234,7 @@ Path({str(tmp_path / "child")!r}).write_text(str(child.pid))
 print("waiting", flush=True)
 time.sleep(600)
 """
-    with pytest.raises(EditorError, match=r"the program did not end within .* s and was stopped; .*: waiting"):
+    with pytest.raises(EditorTimeoutError, match=r"the program did not end within .* s and was stopped; .*: waiting"):
         run(body, tmp_path, patience=4.0)
     assert not is_running(int((tmp_path / "child").read_text()))
 
