@@ -12,12 +12,13 @@ import torch
 
 from editsafety.model.handle import ModelHandle
 
-# On a CPU a product of 512 rows has its full rate, and larger ones leave the caches (measured). A GPU likes more; there
-# the limit is what a gradient keeps of every token, for which an eighth of the card is meant (counted, not measured).
-CPU_TOKENS = 512
+# On a CPU a product of 512 rows has its full rate; the other half is for the padding, which products leave out
+# (`engine/lean`), and larger batches leave the caches (measured). A GPU likes more; there the limit is what a gradient
+# keeps of every token, for which an eighth of the card is meant (counted, not measured).
+CPU_TOKENS = 1024
 SHARE = 8
 KEPT = 34  # numbers that are kept of a token, per layer and unit of width
-PADDING = 0.2  # the largest share of padding
+PADDING = 0.4  # the largest share of padding
 
 
 def by_width(widths: Sequence[int], rows: int, most: int) -> list[list[int]]:

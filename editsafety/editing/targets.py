@@ -21,12 +21,15 @@ digits on what is beside it (tested: by less than 1e-5). Alone it is the same to
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from editsafety.datasets.request import EditRequest
 from editsafety.editing import buckets, gradients
@@ -34,6 +37,7 @@ from editsafety.editing.keys import by_token
 from editsafety.editing.subject import locate, locate_text
 from editsafety.editing.suffix import Suffix
 from editsafety.engine.above import Above
+from editsafety.engine.lean import Lean
 from editsafety.engine.once import once
 from editsafety.hyperparameters import Hparams
 from editsafety.model import logits, trace
@@ -110,8 +114,9 @@ def optimise_many(
         with gradients.only(handle.model):
             most = 0 if handle.engine.plain else buckets.most_tokens(handle)
             for bucket in buckets.by_width([one.width for one in searches], len(searches[0].rows), most):
-                _descend(_Bucket.of(handle, module, [searches[place] for place in bucket]), settings)
-        return _packed([search.target() for search in searches])
+                together = [searches[place] for place in bucket]
+                _descend(_Bucket.of(handle, module, together, lean=len(searches) > 1), settings)
+        return _packed([search.found for search in searches if search.found is not None])
 
     numbers = {name: getattr(settings, name) for name in TargetHparams.model_fields}
     asked = {"what": "v*", "module": module, "numbers": numbers, "of": [search.question for search in searches]}
@@ -136,26 +141,32 @@ def _unpacked(tensors: Mapping[str, Tensor]) -> tuple[Target, ...]:
 
 def _descend(batch: _Bucket, settings: TargetHparams) -> None:
     """Gradient descent on every delta of a batch, until the last of them has converged."""
-    optimiser = torch.optim.Adam([search.delta for search in batch.searches], lr=settings.v_lr)
-    while True:
-        losses = batch.losses(settings)
-        going = [search for search in batch.searches if search.goes_on(settings)]
+    # What has converged drifts on here, unread: its delta has been noted.
+    deltas = torch.zeros_like(batch.start, requires_grad=True)
+    optimiser = torch.optim.Adam([deltas], lr=settings.v_lr)
+    rows = list(range(len(batch.searches)))
+    for step in itertools.count():
+        losses, figures = batch.losses(deltas if len(rows) == len(deltas) else deltas[rows], settings)
+        going = []
+        for place, (search, found) in enumerate(zip(batch.searches, figures, strict=True)):
+            if settings.v_stop_loss <= found[0] < math.inf and step < settings.v_num_grad_steps - 1:
+                going.append(place)
+            else:
+                search.end(batch.start[place], deltas[rows[place]], found, step)
         if not going:
             return
         # Each loss depends on one delta alone, so that the gradient of their sum is each one's own.
-        total = torch.stack([losses[search] for search in going]).sum()
-        for search in batch.searches:
-            search.delta.grad = None  # the optimiser leaves what has converged where it is
-        for search, gradient in zip(going, torch.autograd.grad(total, [one.delta for one in going]), strict=True):
-            search.delta.grad = gradient
+        total = losses.sum() if len(going) == len(rows) else losses[going].sum()
+        (deltas.grad,) = torch.autograd.grad(total, [deltas])
         optimiser.step()
-        for search in going:
-            search.clamp(settings.clamp_norm_factor)
-        batch = batch.only(going)
+        rows, batch = [rows[place] for place in going], batch.only(going)
+        with torch.no_grad():
+            most = settings.clamp_norm_factor * batch.start.norm(dim=1)
+            deltas[rows] *= (most / deltas[rows].norm(dim=1)).clamp(max=1.0)[:, None]
 
 
 class _Search:
-    """One request: its rows, the vector that is being found for it, and what that comes to so far."""
+    """One request: its rows, where they are changed and read, and what was found in the end."""
 
     def __init__(self, handle: ModelHandle, request: EditRequest, contexts: Sequence[str], whole_rows: bool) -> None:
         target = handle.target_ids(request.target_new, request.filled)
@@ -168,110 +179,141 @@ class _Search:
         first = [len(prompt.ids) - 1 - start for prompt, start in zip(prompts, self.starts, strict=False)]
         self.read = [(row, place + a) for row, place in enumerate(first) for a in range(len(target))]
         self.read.append((len(prompts), self.places[-1]))
-        self.labels = torch.tensor(target * len(prompts), device=handle.device)
+        self.labels = target * len(prompts)
         # All that it depends on beside the model, module and numbers.
         self.question = [self.rows, self.starts, self.places, target]
         self.width = max(len(row) - start for row, start in zip(self.rows, self.starts, strict=True))
-        size = int(handle.model.config.get_text_config().hidden_size)
-        self.delta = torch.zeros(size, device=handle.device, requires_grad=True)
-        self.start = torch.zeros_like(self.delta, requires_grad=False)  # v0, known after the first pass
-        self.before: Tensor | None = None  # log P_0, likewise
-        self.figures = (math.nan, math.nan, math.nan)  # loss, nll and kl with delta in place
-        self.steps = 0
+        self.found: Target | None = None
 
-    def losses(self, scores: Tensor, beside: Tensor, settings: TargetHparams) -> tuple[Tensor, Tensor, Tensor]:
-        """The objective, the mean negative log-likelihood per target token, and KL(P_delta || P_0).
-
-        `scores` `[contexts * T, vocab]` and `beside` `[1, vocab]` are the log-probabilities that the two are read from.
-        """
-        if self.before is None:
-            self.before = beside[0].detach().clone()
-        nll = -scores.gather(1, self.labels[:, None]).mean()
-        kl = (beside[0].exp() * (beside[0] - self.before)).sum()
-        decay = settings.v_weight_decay * self.delta.norm() / self.start.norm() ** 2
-        return nll + settings.kl_factor * kl + decay, nll, kl
-
-    def goes_on(self, settings: TargetHparams) -> bool:
-        """Whether there is another step to make."""
-        return settings.v_stop_loss <= self.figures[0] < math.inf and self.steps < settings.v_num_grad_steps - 1
-
-    @torch.no_grad()
-    def clamp(self, factor: float) -> None:
-        """End a step: bring delta back to where it may be."""
-        self.delta *= (factor * self.start.norm() / self.delta.norm()).clamp(max=1.0)
-        self.steps += 1
-
-    def target(self) -> Target:
-        """What was found."""
-        return Target(self.start + self.delta.detach(), self.start, *self.figures, self.steps)
+    def end(self, start: Tensor, delta: Tensor, figures: tuple[float, float, float], steps: int) -> None:
+        """Note what it came to: v0 and delta `[d]`, and loss, nll and kl with delta in place."""
+        self.found = Target(start + delta.detach(), start, *figures, steps)
 
 
-@dataclass(frozen=True, eq=False)
+class _Reading:
+    """Where the scores of a batch are read, and what the objectives make of them."""
+
+    def __init__(self, searches: Sequence[_Search], device: torch.device) -> None:
+        each = len(searches[0].rows)
+        self.read = [(place * each + row, at) for place, one in enumerate(searches) for row, at in one.read]
+        self.rows, self.places = torch.tensor(self.read).T
+        labels = [label for one in searches for label in (*one.labels, 0)]  # what stands beside has none
+        self.labels = torch.tensor(labels, device=device)[:, None]
+        counts = [len(one.labels) for one in searches]
+        ends = list(itertools.accumulate(count + 1 for count in counts))
+        self.beside = torch.tensor([end - 1 for end in ends], device=device)
+        # Of each search its scores, `[searches, most]`; behind the last of them a place that holds zero.
+        spread = torch.full((len(searches), max(counts)), len(labels))
+        for row, (end, count) in enumerate(zip(ends, counts, strict=True)):
+            spread[row, :count] = torch.arange(end - 1 - count, end - 1)
+        self.spread, self.counts = spread.to(device), torch.tensor(counts, device=device)
+
+    def nll(self, scores: Tensor) -> Tensor:
+        """The mean negative log-likelihood of each search per target token, `[searches]`, of `[positions, vocab]`."""
+        picked = -scores.gather(1, self.labels).flatten()
+        return functional.pad(picked, (0, 1))[self.spread].sum(1) / self.counts
+
+
+@dataclass(eq=False)
 class _Bucket:
     """Searches whose rows are run together, one search after the other; each has as many rows as any other."""
 
     handle: ModelHandle
     module: str
     searches: Sequence[_Search]
+    reading: _Reading
     suffix: Suffix
     # What lies below the module does not know of delta.
     above: Above
+    # How the passes above it are run; None for whole ones.
+    lean: Lean | None
+    # v0 `[searches, d]` float32, and log P_0 `[searches, vocab]`; known after the first pass.
+    start: Tensor
+    before: Tensor | None = None
 
     @classmethod
-    def of(cls, handle: ModelHandle, module: str, searches: Sequence[_Search]) -> _Bucket:
+    def of(cls, handle: ModelHandle, module: str, searches: Sequence[_Search], *, lean: bool) -> _Bucket:
         """What stands before the subjects is computed here."""
         rows = [row for search in searches for row in search.rows]
         starts = [start for search in searches for start in search.starts]
-        return cls(handle, module, searches, Suffix(handle, rows, starts), Above.of(handle, module))
+        suffix, reading = Suffix(handle, rows, starts), _Reading(searches, handle.device)
+        start = torch.zeros(len(searches), int(handle.model.config.get_text_config().hidden_size), device=handle.device)
+        how = Lean.of(handle, module, suffix.batch.ids, reading.read) if lean else None
+        return cls(handle, module, searches, reading, suffix, Above.of(handle, module), how, start)
 
-    def only(self, going: Sequence[_Search]) -> _Bucket:
+    def only(self, going: Sequence[int]) -> _Bucket:
         """The batch without what has converged."""
         if len(going) == len(self.searches):
             return self
         each = len(self.searches[0].rows)
-        kept = [place for place, search in enumerate(self.searches) if search in going]
-        rows = [place * each + row for place in kept for row in range(each)]
-        return replace(self, searches=going, suffix=self.suffix.of_rows(rows), above=self.above.of_rows(rows))
+        rows = [place * each + row for place in going for row in range(each)]
+        searches, suffix = [self.searches[place] for place in going], self.suffix.of_rows(rows)
+        reading = _Reading(searches, self.handle.device)
+        return replace(
+            self,
+            searches=searches,
+            reading=reading,
+            suffix=suffix,
+            above=self.above.of_rows(rows),
+            lean=self.lean and Lean.of(self.handle, self.module, suffix.batch.ids, reading.read),
+            start=self.start[going],
+            before=None if self.before is None else self.before[going],
+        )
 
-    def losses(self, settings: TargetHparams) -> dict[_Search, Tensor]:
-        """The objective of every search with its delta in place; its figures are noted in it."""
-        scores, output = self._run()
-        if self.searches[0].before is None:
-            self._note_start(output.detach())
-            self.above.prove(self.module, scores, lambda: self._run()[0])
-        # Once split, as every slice would have a gradient of the size of the whole.
-        parts = torch.split(scores, [size for search in self.searches for size in (len(search.read) - 1, 1)])
-        pairs = zip(self.searches, parts[::2], parts[1::2], strict=True)
-        found = {search: search.losses(own, beside, settings) for search, own, beside in pairs}
-        figures = torch.stack([torch.stack(losses) for losses in found.values()]).tolist()
-        for search, (loss, nll, kl) in zip(found, figures, strict=True):
-            search.figures = (loss, nll, kl)
-        return {search: losses[0] for search, losses in found.items()}
+    def losses(self, deltas: Tensor, settings: TargetHparams) -> tuple[Tensor, list[tuple[float, float, float]]]:
+        """The objective of every search with its delta in place; the same, and its nll and KL(P_delta || P_0)."""
+        scores = self._scores(deltas)
+        beside = scores.index_select(0, self.reading.beside)
+        if self.before is None:
+            self.before = beside.detach().clone()
+        nll = self.reading.nll(scores)
+        kl = (beside.exp() * (beside - self.before)).sum(1)
+        decay = settings.v_weight_decay * deltas.norm(dim=1) / self.start.norm(dim=1) ** 2
+        losses = nll + settings.kl_factor * kl + decay
+        return losses, [(loss, n, k) for loss, n, k in torch.stack([losses, nll, kl], 1).tolist()]
 
-    def _note_start(self, output: Tensor) -> None:
-        by_row = by_token(output, *self.suffix.batch.ids.shape)
+    def _scores(self, deltas: Tensor) -> Tensor:
+        """Log-probabilities where they are read, `[positions, vocab]`; the first time, v0 is noted as well."""
+        if self.before is not None:
+            with self.above.passing(), nullcontext() if self.lean is None else self.lean.passing():
+                return self._run(deltas)[0]
+        with self.above.passing():
+            scores, output = self._run(deltas)
+        by_row = by_token(output.detach(), *self.suffix.batch.ids.shape)
         each = len(self.searches[0].rows)
         for place, search in enumerate(self.searches):
-            search.start = by_row[place * each, search.places[0]].to(search.delta)
+            self.start[place] = by_row[place * each, search.places[0]]
+        self._prove(scores, deltas)
+        return scores
 
-    def _run(self) -> tuple[Tensor, Tensor]:
-        """Log-probabilities where each search reads them, `[positions, vocab]`, and the module's output."""
-        change = {self.module: self._shifted}
-        with self.above.passing(), trace.watch(self.handle.model, change=change) as seen:
-            return self._scores(), seen.outputs[self.module]
+    def _prove(self, scores: Tensor, deltas: Tensor) -> None:
+        """After the first pass: see that the others may leave something out."""
 
-    def _scores(self) -> Tensor:
-        each = len(self.searches[0].rows)
-        read = [(i * each + row, place) for i, search in enumerate(self.searches) for row, place in search.read]
-        rows, places = torch.tensor(read).T
-        with logits.only_at(self.handle, rows, places):
-            return logits.log_probabilities(self.suffix.logits()[0]).to(self.handle.device)
+        def entered() -> Tensor:
+            with self.above.passing():
+                return self._run(deltas)[0]
 
-    def _shifted(self, output: Tensor) -> Tensor:
-        """Every delta at the subject's last token of its rows."""
+        def leanly() -> Tensor:
+            assert self.lean is not None
+            with self.lean.passing():
+                return entered()
+
+        self.above.prove(self.module, scores, entered)
+        if self.lean is not None:
+            self.lean.prove(scores.detach(), leanly)
+
+    def _run(self, deltas: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores, and the module's output with every delta at the subject's last token of its rows."""
         count, width = self.suffix.batch.ids.shape
-        here = torch.zeros(count, width, 1, dtype=output.dtype, device=output.device)
-        here[torch.arange(count), [place for search in self.searches for place in search.places]] = 1.0
-        delta = torch.stack([search.delta for search in self.searches]).to(output)
-        shift = here.reshape(len(self.searches), -1, width, 1) * delta[:, None, None]
-        return output + shift.reshape(output.shape)
+        places = [place for search in self.searches for place in search.places]
+
+        def shifted(output: Tensor) -> Tensor:
+            here = torch.zeros(count, width, 1, dtype=output.dtype, device=output.device)
+            here[torch.arange(count), places] = 1.0
+            shift = here.reshape(len(deltas), -1, width, 1) * deltas.to(output)[:, None, None]
+            return output + shift.reshape(output.shape)
+
+        with trace.watch(self.handle.model, change={self.module: shifted}) as seen:
+            with logits.only_at(self.handle, self.reading.rows, self.reading.places):
+                scores = logits.log_probabilities(self.suffix.logits()[0]).to(self.handle.device)
+            return scores, seen.outputs[self.module]

@@ -167,7 +167,14 @@ def enter(handle: ModelHandle, lower: LowerLayers) -> Iterator[None]:
         attention, mlp, projection = _parts(handle, entrance.layer)
         stand_ins[attention] = lower.outputs[attention].again
         stand_ins[mlp] = _Projected(get(projection), lower.received)
-    modules = {name: get(name) for name in stand_ins}
+    with standing_in(handle.model, stand_ins):
+        yield
+
+
+@contextmanager
+def standing_in(model: nn.Module, stand_ins: Mapping[str, Forward]) -> Iterator[None]:
+    """In this block, modules do what their stand-ins do."""
+    modules = {name: model.get_submodule(name) for name in stand_ins}
     own = {name: vars(module)["forward"] for name, module in modules.items() if "forward" in vars(module)}
     try:
         for name, module in modules.items():
@@ -245,6 +252,12 @@ class _Watched:
             self.outputs[name] = _Given.of(output)
 
         return after
+
+
+def mlp_of(handle: ModelHandle, layer: int) -> tuple[str, ...]:
+    """Name of a block's MLP; none where that is no module of its own (opt)."""
+    mlp = _parts(handle, layer)[1]
+    return () if mlp == handle.block(layer) else (mlp,)
 
 
 def _parts(handle: ModelHandle, layer: int) -> tuple[str, str, str]:

@@ -11,13 +11,13 @@ from tests import tiny
 
 
 def test_requests_of_one_width_are_run_together_as_far_as_there_is_room() -> None:
-    assert by_width([5, 3, 5, 3, 5], rows=7, most=1000) == [[1, 3], [0, 2, 4]]
+    assert by_width([8, 3, 8, 3, 8], rows=7, most=1000) == [[1, 3], [0, 2, 4]]
     assert by_width([5] * 5, rows=7, most=2 * 7 * 5) == [[0, 1], [2, 3], [4]]
 
 
 def test_a_little_padding_is_worth_a_larger_batch() -> None:
     assert by_width([8, 9, 10], rows=1, most=1000) == [[0, 1, 2]]  # 3 of 30
-    assert by_width([2, 9, 10], rows=1, most=1000) == [[0], [1, 2]]
+    assert by_width([1, 2, 9, 10], rows=1, most=1000) == [[0, 1], [2, 3]]
 
 
 def test_what_is_too_large_by_itself_is_run_alone() -> None:
