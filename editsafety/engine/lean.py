@@ -105,4 +105,4 @@ class _Some:
         if not isinstance(given, Tensor) or given.shape[:2] != (1, len(self.chosen)):
             return self.own(*args)
         whole = given.new_zeros(self.shape[0] * self.shape[1], given.shape[-1])
-        return whole.index_copy(0, self.chosen, given[0]).unflatten(0, self.shape)
+        return whole.index_copy(0, self.chosen, given[0]).view(*self.shape, -1)
