@@ -15,7 +15,7 @@ from editsafety.engine import lean
 from editsafety.engine.lean import Lean
 from editsafety.model.handle import ModelHandle
 from tests import tiny
-from tests.engine.test_above import CONTEXTS, OTHERS, SETTINGS, module_of, plainly
+from tests.engine.test_above import CONTEXTS, OTHERS, SETTINGS, plainly
 from tests.engine.test_continuing import FAMILIES
 
 PASSES = SETTINGS.v_num_grad_steps
@@ -48,7 +48,8 @@ def test_tokens_that_are_not_read_are_left_out_and_the_target_is_the_same(
     family: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handle = tiny.handle(family)
-    module = module_of(handle, place)
+    # At the bottom, so that there is a block between it and the last one.
+    module = handle.mlp_out(0).module if place == "projection" else handle.block(0)
     expected = [plainly(handle, module, request) for request in OTHERS]
     tokens = seen_by(handle, f"{handle.block(2)}.{handle.architecture.attention_out}", monkeypatch)
     found = together(handle, module)
