@@ -190,7 +190,7 @@ class _Search:
         self.found = Target(start + delta.detach(), start, *figures, steps)
 
 
-class _Reading:
+class _ScoresRead:
     """Where the scores of a batch are read, and what the objectives make of them."""
 
     def __init__(self, searches: Sequence[_Search], device: torch.device) -> None:
@@ -221,7 +221,7 @@ class _Bucket:
     handle: ModelHandle
     module: str
     searches: Sequence[_Search]
-    reading: _Reading
+    reading: _ScoresRead
     suffix: Suffix
     # What lies below the module does not know of delta.
     above: Above
@@ -236,7 +236,7 @@ class _Bucket:
         """What stands before the subjects is computed here."""
         rows = [row for search in searches for row in search.rows]
         starts = [start for search in searches for start in search.starts]
-        suffix, reading = Suffix(handle, rows, starts), _Reading(searches, handle.device)
+        suffix, reading = Suffix(handle, rows, starts), _ScoresRead(searches, handle.device)
         start = torch.zeros(len(searches), int(handle.model.config.get_text_config().hidden_size), device=handle.device)
         how = Lean.of(handle, module, suffix.batch.ids, reading.read) if lean else None
         return cls(handle, module, searches, reading, suffix, Above.of(handle, module), how, start)
@@ -248,7 +248,7 @@ class _Bucket:
         each = len(self.searches[0].rows)
         rows = [place * each + row for place in going for row in range(each)]
         searches, suffix = [self.searches[place] for place in going], self.suffix.of_rows(rows)
-        reading = _Reading(searches, self.handle.device)
+        reading = _ScoresRead(searches, self.handle.device)
         return replace(
             self,
             searches=searches,

@@ -31,7 +31,7 @@ APART = 200
 
 
 @dataclass(frozen=True, slots=True)
-class _Proven:
+class _KnownExact:
     """Whether lean passes, where the output of a module is changed, come to what whole ones do."""
 
     module: str
@@ -63,7 +63,7 @@ class Lean:
     @contextmanager
     def passing(self) -> Iterator[None]:
         """Around each pass but the first; nothing is left out where it does not hold."""
-        holds = self.handle.engine.kept.get(_Proven(self.module), False)
+        holds = self.handle.engine.kept.get(_KnownExact(self.module), False)
         with standing_in(self.handle.model, self._stand_ins() if holds else {}):
             yield
 
@@ -71,12 +71,12 @@ class Lean:
     def prove(self, whole: Tensor, run: Callable[[], Tensor]) -> None:
         """After a whole pass, which came to `whole`: see, unless it is known, that `run` now comes to the same."""
         proven, finite = self.handle.engine.kept, whole.isfinite()
-        if _Proven(self.module) in proven or not finite.any():
+        if _KnownExact(self.module) in proven or not finite.any():
             return  # a broken model proves nothing
-        proven[_Proven(self.module)] = True
+        proven[_KnownExact(self.module)] = True
         expected = whole[finite]
         allowed = APART * torch.finfo(self.handle.model.dtype).eps * max(1.0, float(expected.abs().max()))
-        proven[_Proven(self.module)] = float((run()[finite] - expected).abs().max()) <= allowed
+        proven[_KnownExact(self.module)] = float((run()[finite] - expected).abs().max()) <= allowed
 
     def _stand_ins(self) -> Mapping[str, Callable[..., Any]]:
         entrance, last = Entrance.at(self.handle, self.module), self.handle.layers - 1
@@ -87,11 +87,11 @@ class Lean:
         if entrance.layer + entrance.inside <= last:
             tokens |= dict.fromkeys(self.handle.architecture.modules(Part.ATTENTION_OUT, last), self.read)
         get = self.handle.model.get_submodule
-        return {part: _Some(get(part).forward, self.shape, chosen) for part, chosen in tokens.items()}
+        return {part: _SomeTokens(get(part).forward, self.shape, chosen) for part, chosen in tokens.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Some:
+class _SomeTokens:
     """Stands in for a part of which only some tokens are wanted."""
 
     own: Callable[..., Any]

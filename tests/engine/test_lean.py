@@ -53,7 +53,7 @@ def test_tokens_that_are_not_read_are_left_out_and_the_target_is_the_same(
     expected = [plainly(handle, module, request) for request in OTHERS]
     tokens = seen_by(handle, f"{handle.block(2)}.{handle.architecture.attention_out}", monkeypatch)
     found = together(handle, module)
-    assert handle.engine.kept.get(lean._Proven(module)) is True
+    assert handle.engine.kept.get(lean._KnownExact(module)) is True
     read = sum(len(handle.target_ids(one.target_new)) * len(CONTEXTS) + 1 for one in OTHERS)
     assert tokens[-1] <= read < sum(tokens)
     assert tokens[-1] < max(tokens[1:])
@@ -79,7 +79,7 @@ def test_a_part_that_looks_at_other_tokens_is_given_all_of_them(monkeypatch: pyt
     with handle.engine.switched_off():
         expected = [plainly(handle, module, request) for request in OTHERS]
     found = together(handle, module)
-    assert handle.engine.kept[lean._Proven(module)] is False
+    assert handle.engine.kept[lean._KnownExact(module)] is False
     assert max(map(apart, found, expected)) < 1e-5
 
 
@@ -94,7 +94,7 @@ def test_every_token_is_run_where_it_has_to_be(why: str, monkeypatch: pytest.Mon
     tokens = seen_by(handle, "transformer.h.2.mlp", monkeypatch)
     optimise_many(handle, module, requests, CONTEXTS, SETTINGS)
     assert len(set(tokens[-PASSES:])) == 1
-    assert lean._Proven(module) not in handle.engine.kept
+    assert lean._KnownExact(module) not in handle.engine.kept
 
 
 def test_a_broken_model_proves_nothing() -> None:
@@ -102,7 +102,7 @@ def test_a_broken_model_proves_nothing() -> None:
     with torch.no_grad():
         handle.model.get_parameter(handle.mlp_out(2).parameter).fill_(float("nan"))
     assert [one.steps for one in together(handle, handle.block(1))] == [0] * len(OTHERS)
-    assert lean._Proven(handle.block(1)) not in handle.engine.kept
+    assert lean._KnownExact(handle.block(1)) not in handle.engine.kept
 
 
 def test_nothing_of_it_is_left_on_the_model() -> None:
