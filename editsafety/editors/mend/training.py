@@ -162,13 +162,15 @@ class Training:
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         for i, moments in self._optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{i}.{name}": tensor for name, tensor in moments.items()}
-        counted = torch.tensor([self.step, self._best_step, self._best_loss], dtype=torch.float64)
-        return {**tensors, "counted": counted}
+        # Before the first validation there is no loss yet, and a store keeps nothing that is not finite.
+        counted = [self.step, self._best_step, *([self._best_loss] if self.best else [])]
+        return {**tensors, "counted": torch.tensor(counted, dtype=torch.float64)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of `state`."""
-        step, best_step, self._best_loss = tensors["counted"].tolist()
+        step, best_step, *lowest = tensors["counted"].tolist()
         self.step, self._best_step = int(step), int(best_step)
+        self._best_loss = lowest[0] if lowest else math.inf
         self.net.load_state_dict(_below("net.", tensors))
         self.best = {name: tensor.to(self.handle.device) for name, tensor in _below("best.", tensors).items()}
         moments: dict[int, dict[str, Tensor]] = {}

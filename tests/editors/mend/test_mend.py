@@ -105,10 +105,11 @@ def test_gated_layers_have_two_matrices_into_the_mlp(make: Make) -> None:
     assert [name.split(".")[-2] for name in names] == ["gate_proj", "up_proj", "down_proj"]
 
 
+@pytest.mark.parametrize("val_interval", [1, 10**6], ids=["validated", "before the first validation"])
 def test_prepare_goes_on_from_its_checkpoint_and_leaves_one_file(
-    make: Make, handle: ModelHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make, handle: ModelHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, val_interval: int
 ) -> None:
-    editor = make("mend", handle, prepare=False, checkpoint_every=1)
+    editor = make("mend", handle, prepare=False, checkpoint_every=1, val_interval=val_interval)
     train, steps = Training._train, []
 
     def interrupted(self: Training, task: Any) -> None:
