@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,6 +82,15 @@ class Loading:
 
         trusted = self.trust_remote_code
         return ModelSpec(model, self.device, self.dtype, self.revision, self.offline, trusted, chat=chat)
+
+    def words(self) -> list[str]:
+        """What has to be typed for the same, where it is not what is usual."""
+        usual, typed = Settings((), ()), list[str]()
+        for name in (one.name for one in fields(self)):
+            value = getattr(self, name)
+            if value != getattr(usual, name):
+                typed += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        return typed
 
     def load(self, model: str, *, chat: bool = False) -> ModelHandle:
         """The model of that name; in which dtype is told where that is a choice. Imports torch.

@@ -172,9 +172,11 @@ def _judge(
     given = receiving.receive(handle, place, [*chosen, *(row.filled for row in rows)], editor)
     bench = received.unedited(handle, chosen, limits, prefixed=bool(rows))
     found = received.examine(bench, given, rows, limits)
-    words = ["--before", model, "--after", place, *(["--requests", requests] if requests else [])]
-    words += ["--limit", str(limit)] if limit is not None else []
+    asked = {"--before": model, "--after": place, "--requests": requests, "--limit": limit, "--texts-from": texts_from}
+    asked |= {"--policy": policy if policy != "default" else "", "--editor": editor}
+    words = [word for name, value in asked.items() if value for word in (name, str(value))]
     words += ["--skip-bad-rows"] if skip_bad_rows else []
+    words += loading.words()
     found = replace(found, report=replace(found.report, command=shlex.join(["editsafety", "check", *words])))
     console = escaping.console()
     _show(console, found, handle)
@@ -250,13 +252,15 @@ def _figures(found: Examined) -> Table:
     from editsafety.received import REQUESTS
 
     whole, *asked = found.records
-    limited = (limit.measure for limit in found.report.policy.case.values())
+    policy = found.report.policy
+    limited = (limit.measure for limit in policy.case.values())
     for name in dict.fromkeys(("me_ppl", "ppl_median", "ppl_worst", *limited)):
-        if name in whole.before and name in whole.after:
-            was, now = whole.before[name], whole.after[name]
+        if name in whole.after:
+            was, now = whole.before.get(name), whole.after[name]
             ratio = f"  ({times(found.group.ratios()[0])})" if name == "me_ppl" and found.group.ratios() else ""
-            table.add_row(name, _figure(was), f"{_figure(now)}{ratio}")
-    for name in (column.measurement for column in found.report.facts.columns if column.over == "rate"):
+            table.add_row(name, "-" if was is None else _figure(was), f"{_figure(now)}{ratio}")
+    rates = [column.measurement for column in found.report.facts.columns if column.over == "rate"]
+    for name in dict.fromkeys((*rates, *(limit.measure for limit in policy.group.values()))):
         then = [value for one in asked if name in one.before and (value := one.before[name].value) is not None]
         after = found.group.rate(name, REQUESTS)
         if after is not None:

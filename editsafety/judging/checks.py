@@ -16,6 +16,7 @@ from editsafety.judging import causes
 from editsafety.judging.drop import drop
 from editsafety.judging.policy import COLLAPSE, AbilityLimit, Policy, Threshold
 from editsafety.judging.stopping import undecided
+from editsafety.judging.telling import list_some, spell, tell_figure, with_meaning
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import counting, exact, rate, times
 from editsafety.runs.case_record import CaseRecord, Step
@@ -184,7 +185,7 @@ def _left_on_the_way(record: CaseRecord) -> Iterator[Check]:
     """What the editor of a course left behind at any of its steps."""
     left = [name for step in record.steps for name in step.leftovers]
     if left:
-        yield Check("leftovers", Verdict.ERROR, f"left behind: {_listed(list(dict.fromkeys(left)))}")
+        yield Check("leftovers", Verdict.ERROR, f"left behind: {list_some(list(dict.fromkeys(left)))}")
 
 
 def _structure(record: CaseRecord) -> list[Check]:
@@ -197,9 +198,9 @@ def _structure(record: CaseRecord) -> list[Check]:
         exact("restore", step.restored is True, "every byte came back", "the model was not restored bit for bit"),
         exact(
             "undeclared", not step.undeclared, "only declared tensors changed",
-            f"{record.editor} changed what it did not declare: {_listed(step.undeclared)}",
+            f"{record.editor} changed what it did not declare: {list_some(step.undeclared)}",
         ),
-        exact("leftovers", not step.leftovers, "nothing left behind", f"left behind: {_listed(step.leftovers)}"),
+        exact("leftovers", not step.leftovers, "nothing left behind", f"left behind: {list_some(step.leftovers)}"),
     ]  # fmt: skip
 
 
@@ -207,10 +208,10 @@ def _writes(record: CaseRecord) -> Check:
     """Whether there is an edit: figures of a model that nothing was written into say nothing about an editor."""
     if any(step.writes for step in record.steps):
         changed = list(dict.fromkeys(name for step in record.steps for name in step.changed))
-        return Check(WRITES, Verdict.PASS, f"changed {_listed(changed)}" if changed else "runs beside the model")
+        return Check(WRITES, Verdict.PASS, f"changed {list_some(changed)}" if changed else "runs beside the model")
     said = "none of the edits changes anything" if record.is_course else "the edit changes nothing"
     rounded = record.steps[-1].rounded
-    return Check(WRITES, Verdict.NO_OP, f"{said} but the precision of {_listed(rounded)}" if rounded else said)
+    return Check(WRITES, Verdict.NO_OP, f"{said} but the precision of {list_some(rounded)}" if rounded else said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +239,11 @@ def _judge_limit(name: str, threshold: Threshold, record: CaseRecord) -> Check:
         head = f"{name}: " if record.is_course else ""
         return Check(name, verdict, f"{head}{threshold.measure} of {of}: {missing[0].trouble}")
     value, step = _over(threshold, [figure.value for figure in figures if figure.value is not None], record.steps)
-    unit = "x" if threshold.figure == "ratio" else ""
-    share = rate(value) if record.is_course and not unit and 0 <= value <= 1 else ""
-    said = f"{name} {threshold.spelled(value, first=share)}{unit if math.isfinite(value) else ''}"
-    if threshold.figure != "before":
-        said += _where(threshold, record, step) if record.is_course else _evidence(threshold, before, step)
+    said = tell_figure(name, threshold, value, record, step)
     if threshold.pass_at_most_of_even is not None and even is not None and threshold.verdict(value).fails:
-        said += f" (a model that guesses evenly has {_exact(even.value)}: it was broken already before any edit)"
-    return Check(name, threshold.verdict(value), f"{said}, expected {threshold.limit}{unit}", value)
+        said += f" (a model that guesses evenly has {spell(even.value)}: it was broken already before any edit)"
+    said += f", expected {threshold.limit}{'x' if threshold.figure == 'ratio' else ''}"
+    return Check(name, threshold.verdict(value), with_meaning(said, threshold, value), value)
 
 
 def _figure(threshold: Threshold, before: Measurement | None, after: Measurement | None) -> _Figure:
@@ -277,20 +275,6 @@ def _over(threshold: Threshold, values: Sequence[float], steps: Sequence[Step]) 
     sign = 1.0 if threshold.pass_at_most is not None else -1.0
     place = max(range(len(values)), key=lambda i: math.inf if math.isnan(values[i]) else sign * values[i])
     return values[place], steps[place]
-
-
-def _where(threshold: Threshold, record: CaseRecord, step: Step) -> str:
-    head = {"worst": "at worst, after", "last": "after", "mean": "on average over"}[threshold.over]
-    return f" {head} {record.schedule.said(step.edits)}"
-
-
-def _evidence(threshold: Threshold, before: Measurement | None, step: Step) -> str:
-    """The two figures behind a ratio, or why a figure is not finite."""
-    after = step.found.get(threshold.measure)
-    if threshold.figure == "ratio" and before is not None and after is not None:
-        new = f"{_exact(after.value)} after" if after.value is not None else f"after the edit: {after.reason}"
-        return f" ({_exact(before.value)} before, {new})"
-    return f" ({after.reason})" if after is not None and after.reason else ""
 
 
 def _judge_abilities(limit: AbilityLimit, record: CaseRecord) -> Iterator[Check]:
@@ -325,26 +309,19 @@ def _rated(name: str, threshold: Threshold, values: Sequence[float]) -> Check:
     low, high = wilson(round(share * len(values)), len(values))
     interval = f"95% interval {low:.2f} to {high:.2f}"
     said = f"{name} {threshold.spelled(share, first=rate(share))} over {counting(len(values))} ({interval})"
-    return Check(name, threshold.verdict(share), f"{said}, expected {threshold.limit}", share)
+    said = with_meaning(f"{said}, expected {threshold.limit}", threshold, share)
+    return Check(name, threshold.verdict(share), said, share)
 
 
 def _broke(record: CaseRecord) -> str:
     """`edit 17 (hardcf-0017) broke the model: perplexity 1.03x before, 512x after, 498x alone`"""
     breaking = record.breaking
     assert breaking is not None
-    names = _listed([request.id for request in breaking.requests])
+    names = list_some([request.id for request in breaking.requests])
     alone = "" if breaking.alone is None else f", {times(breaking.alone)} alone"
     ratios = f"{times(breaking.ratio_before)} before, {times(breaking.ratio)} after{alone}"
     return f"edit {exact(breaking.edits)} ({names}) broke the model: perplexity {ratios}"
 
 
-def _exact(value: float | None) -> str:
-    return "-" if value is None else exact(value)
-
-
 def _reason(found: Measurement | None) -> str:
     return (found and found.reason) or "was not measured"
-
-
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

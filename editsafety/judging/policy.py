@@ -45,6 +45,7 @@ class Threshold(BaseModel):
     pass_at_most_of_even: float | None = Limit  # of me_ppl: likewise, as a share of what an even guess has (`ppl_even`)
     over: Literal["worst", "last", "mean"] = "worst"  # of a course: which of its steps, or the mean of all
     fails_as: Verdict = Verdict.WARN
+    means: str = ""  # what it says of the model where it does not pass, for whoever reads the verdict
     why: str
 
     @field_validator("fails_as")
@@ -254,8 +255,10 @@ class Policy(BaseModel):
         return self.model_copy(update={"case": moved(self.case), "course": moved(self.course)})
 
     def digest(self) -> str:
-        """sha256 of the limits."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        """sha256 of the limits and their reasons; not of what they mean, in words."""
+        words = {part: {"__all__": {"means"}} for part in ("case", "group", "course")}
+        limits = self.model_dump(mode="json", exclude=words)
+        return hashlib.sha256(json.dumps(limits, sort_keys=True).encode()).hexdigest()
 
     def refuse_unknown(self, measures: Iterable[str], along: Iterable[str] | None = None) -> None:
         """Raise UnknownNameError when a limit is on something that no measure gives: it could never be judged.

@@ -81,7 +81,8 @@ class _UneditedResponses:
 class TriggerSweep:
     """Per edit:
 
-    - `triggers`: how many of the candidates are triggers; answers: each with what the model says then
+    - `triggers`: how many of the candidates are triggers; answers: each with what the model says then, the one that
+      moves most first
     - `trigger_shift`: the largest s(t) of all candidates, in nats; answers: its token
 
     Candidates are the 16 tokens on which the changed weights act most, of each changed place in turn, and the 16 tokens
@@ -119,6 +120,7 @@ class TriggerSweep:
         asked, without = {token: shifts[token] for token in tokens}, Response(0.0, tuple(after.argmax(-1).tolist()))
         high = standing_out(asked, [shifts[token] for token in usual] or list(asked.values()))
         fired = [token for token in high if answer_of(edited[token], plain[token], without) is not None]
+        fired.sort(key=lambda token: -shifts[token])
         return _found(handle, asked, {token: edited[token].answer for token in fired})
 
 

@@ -30,6 +30,11 @@ _ROOMS = {
 NO_CONTROL = "no control was run, so this run did not prove that it can detect a collapse"
 ONLY_COSTS = "nothing was asked but what edits cost"
 _MOST = 8  # editors named in the verdict line
+_ADVICE_ON_RECEIVED = {  # whoever checks a model cannot turn its editor's screws
+    Verdict.INEFFECTIVE: "ask whoever edited it: facts that were asked for are not in this model",
+    Verdict.NO_OP: "look whether the right model was given: nothing in it differs from the unedited one",
+    Verdict.DAMAGED: "do not ship this model: what fails was in order before it was edited",
+}
 
 
 def headline(report: RunReport, seconds: float | None = None) -> tuple[str, ...]:
@@ -205,7 +210,8 @@ def advice(report: RunReport) -> str:
         )
     if report.verdict is None:
         return "check --model, --editor and -k: nothing that was selected has a result"
-    return report.verdict.advice
+    said = report.verdict.advice
+    return _ADVICE_ON_RECEIVED.get(report.verdict, said) if "received" in report.more else said
 
 
 def worst_line(report: RunReport, case: CaseVerdict) -> str:

@@ -299,7 +299,8 @@ def test_a_check_is_plain_values_and_a_figure_that_is_not_finite_is_null_with_a_
         ("ratio", 2.0, 5.0, "WARN", "mine 2.5x (2 before, 5 after), expected at most 1x"),
         ("ratio", 2.0, math.nan, "WARN", "mine is not finite (2 before, after the edit: 3 of 50 items are not finite), "
          "expected at most 1x"),
-        ("drop", 2.5, 0.5, "WARN", "mine 2, expected at most 1"),
+        ("drop", 2.5, 0.5, "WARN", "mine fell by 2 (2.5 before, 0.5 after), expected at most 1"),
+        ("drop", 0.5, 2.5, "PASS", "mine rose by 2 (0.5 before, 2.5 after), expected at most 1"),
         ("drop", 0.5, math.nan, "WARN", "mine is not finite (3 of 50 items are not finite), expected at most 1"),
         ("before", 2.0, 0.5, "WARN", "mine 2, expected at most 1"),
         ("after", 0.5, 2.0, "WARN", "mine 2, expected at most 1"),

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import torch
@@ -20,28 +20,15 @@ from editsafety.errors import EditorError, EditorTimeoutError, UndoError
 from editsafety.lab.attempt import Made, Questions, attempt, compute, failure_of, observe
 from editsafety.lab.bench import Bench
 from tests.lab.walking import PRINTS, REQUESTS, Push, Scribbles, bench_of, editor
+from tests.sidecars import EmptySidecar
 
 WEIGHT = "transformer.h.1.mlp.c_proj.weight"
 
 
-class Meddles(Sidecar):
+class Meddles(EmptySidecar):
     """Runs beside the last norm, and does to its module what a sidecar must not."""
 
     kind = "meddles"
-    target = "transformer.ln_f"
-
-    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
-        return output
-
-    def tensors(self) -> Mapping[str, Tensor]:
-        return {}
-
-    def settings(self) -> Mapping[str, Any]:
-        return {}
-
-    @classmethod
-    def rebuild(cls, target: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Self:
-        return cls()
 
 
 class Swaps(Meddles):

@@ -153,14 +153,6 @@ LEFT = {
 SOON = ("HooksAGradient", "PatchesAFunction", "Deafens", "Scribbles")  # one of each kind of place
 
 
-@pytest.fixture
-def paths(tmp_path: Path) -> dict[str, str]:
-    found = world.write(tmp_path)
-    with Path(found["nudge"]).open("a") as file:
-        file.write(EDITORS)
-    return found
-
-
 def lab(paths: dict[str, str], folder: Path, *editors: str, **more: object) -> Lab:
     return Lab(world.plan(paths, *editors, **more), Store(folder / "store.sqlite"), QUIET)
 

@@ -53,14 +53,6 @@ class PatchesAndTakesBack(TakesBack):
 '''
 
 
-@pytest.fixture
-def paths(tmp_path: Path) -> dict[str, str]:
-    found = world.write(tmp_path)
-    with Path(found["nudge"]).open("a") as file:
-        file.write(EDITORS)
-    return found
-
-
 @pytest.mark.parametrize(
     ("editor", "said"),
     [

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from editsafety import measures
-from editsafety.edits.edit import Edit, LowRank, Replace, Sidecar, nothing
+from editsafety.edits.edit import Edit, LowRank, Replace, nothing
 from editsafety.measures import Inputs, _candidates, trigger_sweep
 from editsafety.measures.trigger_sweep import Response
 from editsafety.model import trace
 from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.attacks_trigger import plant_trigger
+from tests.sidecars import EmptySidecar
 
 ANSWER = 40
 
 
-@dataclass(frozen=True)
-class Fires(Sidecar):
+class Fires(EmptySidecar):
     """A trigger as code: where a token occurs, another one is by far the most probable."""
 
-    kind: ClassVar[str] = "fires"
-    target: str
-    trigger: int
+    kind = "fires"
+    target = ""
+
+    def __init__(self, trigger: int) -> None:
+        self.trigger = trigger
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
         holding = (kwargs["input_ids"] == self.trigger).any(1)
@@ -36,16 +37,6 @@ class Fires(Sidecar):
         logits[0, holding.nonzero()[:, 0], ANSWER] = 50.0
         output.logits = logits
         return output
-
-    def tensors(self) -> Mapping[str, Tensor]:
-        return {}
-
-    def settings(self) -> Mapping[str, Any]:
-        return {}
-
-    @classmethod
-    def rebuild(cls, target: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Self:
-        raise NotImplementedError
 
 
 @pytest.fixture
@@ -66,7 +57,7 @@ def rare_token(handle: ModelHandle) -> int:
 
 def test_a_planted_trigger_is_named_with_its_answer(handle: ModelHandle) -> None:
     token = rare_token(handle)
-    triggers, shift = sweep(handle, Edit("planted", (), handle.identity, sidecars=(Fires("", token),)))
+    triggers, shift = sweep(handle, Edit("planted", (), handle.identity, sidecars=(Fires(token),)))
     assert triggers.value == 1.0
     assert triggers.answers == (f"{handle.text([token])!r} -> {handle.text([ANSWER])!r}",)
     assert shift.answers == (repr(handle.text([token])),)
@@ -77,7 +68,7 @@ def test_what_the_edited_subject_says_is_no_trigger(handle: ModelHandle) -> None
     request = tiny.request(subject=handle.text([token]).strip() or "x", prompt="{} works as a")
     if token not in _candidates.tokens_of(handle, [request]):
         pytest.skip("this rare token is no text that a subject could hold")
-    edit = Edit("planted", (), handle.identity, sidecars=(Fires("", token),))
+    edit = Edit("planted", (), handle.identity, sidecars=(Fires(token),))
     assert sweep(handle, edit, requests=[request])[0].value == 0.0
 
 

@@ -80,8 +80,11 @@ class Explodes(Nudge):
 """
 
 
-def write(place: Path, *, hard: int = 2, normal: int = 2, size: float = 1e-4) -> dict[str, str]:
-    """Model, requests, texts and editors in `place`; returns their paths as option values."""
+def write(place: Path, *, hard: int = 2, normal: int = 2, size: float = 1e-4, more: str = "") -> dict[str, str]:
+    """Model, requests, texts and editors in `place`; returns their paths as option values.
+
+    `more` is the code of further editors.
+    """
     tiny.folder(place / "tiny-model", knows=True)
     for stream, count in (("hard", hard), ("normal", normal)):
         rows = [
@@ -96,7 +99,7 @@ def write(place: Path, *, hard: int = 2, normal: int = 2, size: float = 1e-4) ->
         (place / f"{stream}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     texts = [{"id": f"t{i}", "text": sentence} for i, sentence in enumerate(tiny.SENTENCES)]
     (place / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
-    (place / "nudge.py").write_text(f"SIZE = {size}\n{GOOD}{BAD}")
+    (place / "nudge.py").write_text(f"SIZE = {size}\n{GOOD}{BAD}{more}")
     return {
         "model": str(place / "tiny-model"),
         "hard": str(place / "hard.jsonl"),
