@@ -31,6 +31,7 @@ def sentences(row: EditRequest) -> list[str]:
     asked = [(row.filled, row.target_new), (row.filled, row.target_true or "")]
     asked += [(text, row.target_true or "") for text in row.rephrasings]
     asked += [(one.prompt, one.answer) for one in (*row.neighbours, *row.portability)]
+    asked += [(one.hop, one.hop_answer) for one in row.portability if one.hop]
     return [f"{prompt} {answer}" for prompt, answer in asked]
 
 
@@ -88,6 +89,21 @@ def test_a_fact_that_follows_answers_for_the_new_target_and_not_for_the_true_one
     for row in NORMAL:
         for one in row.portability:
             assert (one.answer == row.target_new) is (one.kind == "alias"), row.id
+
+
+def test_what_has_to_be_known_beforehand_is_said_and_is_no_fact_about_the_edited_subject() -> None:
+    """Else a question would never count: only the unedited model's answer to it tells whether an edit can be blamed."""
+    for row in NORMAL:
+        for one in row.portability:
+            if one.kind == "one_hop":
+                assert one.hop_answer == one.answer, row.id
+                assert holds(one.hop, row.target_new), (row.id, one.hop)
+            if one.kind == "inverse":
+                assert one.hop_answer == one.answer == row.subject, row.id
+                assert one.hop.replace(row.target_true or "", row.target_new) == one.prompt, (row.id, one.hop)
+            assert one.kind == "alias" or not holds(one.hop, row.subject), (row.id, one.hop)
+    backwards = [one.prompt for row in NORMAL for one in row.portability if one.kind == "inverse"]
+    assert len(set(backwards)) == len(backwards), "two edits of a sequence would answer the same question differently"
 
 
 def test_no_subject_is_in_both_sets_and_none_is_edited_twice_in_the_ordinary_one() -> None:

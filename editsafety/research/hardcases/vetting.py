@@ -134,6 +134,8 @@ def _for_any(request: EditRequest) -> Wrong:
     for one in request.portability:
         if holds(one.prompt, one.answer):
             yield "portability", f"gives away its answer {one.answer!r}: {one.prompt!r}"
+        if holds(one.hop, one.hop_answer):
+            yield "portability", f"gives away what it rests on, {one.hop_answer!r}: {one.hop!r}"
 
 
 def _for_hardedit(request: EditRequest, answers: Set[str]) -> Wrong:
