@@ -71,6 +71,11 @@ def test_good_rows_have_no_findings() -> None:
             "portability",
             "gives away its answer 'Tokyo'",
         ),
+        (
+            broken(portability=(Consequence("one_hop", "x", "Asia", "Tokyo, in Asia, lies in", "Asia"),)),
+            "portability",
+            "gives away what it rests on, 'Asia'",
+        ),
     ],
 )
 def test_a_rule_for_any_file_is_broken(row: EditRequest, field: str, words: str) -> None:
