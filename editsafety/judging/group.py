@@ -48,6 +48,12 @@ class Group:
         """The worst of cases, group checks and completeness; INCOMPLETE when nothing was judged."""
         return self.verdict_on(None)
 
+    @property
+    def is_unasked(self) -> bool:
+        """Whether every case has a result, and none of them any check: the policy has no limit on what was asked."""
+        judged = any(case.checks for case in self.cases) or any(self.checks.values())
+        return bool(self.cases) and not self.missing and not judged
+
     def verdict_on(self, stream: str | None) -> Verdict:
         """The verdict over one stream alone ("hard", "normal"), or over everything."""
         cases = self.cases_of(stream)
@@ -103,6 +109,9 @@ class Group:
             yield Finding(verdict, "complete", WHOLE, said, self.missing)
         elif not self.cases:
             yield Finding(verdict, "complete", WHOLE, f"{verdict.value}: no case was judged")
+        elif self.is_unasked:
+            said = f"{verdict.value}: nothing that was asked has a limit in this policy, so no case was judged"
+            yield Finding(verdict, "complete", WHOLE, said)
 
     def _case_findings(self) -> Iterator[Finding]:
         places: dict[tuple[str, str, Verdict], list[tuple[CaseVerdict, Check]]] = {}

@@ -210,6 +210,8 @@ def advice(report: RunReport) -> str:
         )
     if report.verdict is None:
         return "check --model, --editor and -k: nothing that was selected has a result"
+    if report.verdict is Verdict.INCOMPLETE and any(group.is_unasked for group in report.groups):
+        return "give a policy that has limits on what was asked, such as ship (--policy ship, --editsafety-policy ship)"
     said = report.verdict.advice
     return _ADVICE_ON_RECEIVED.get(report.verdict, said) if "received" in report.more else said
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from editsafety.judging.checks import Check, judge_case, judge_group
+from editsafety.judging.checks import CaseVerdict, Check, judge_case, judge_group
 from editsafety.judging.group import WHOLE, Group, order
 from editsafety.judging.policy import Policy
 from editsafety.judging.verdict import Verdict
@@ -35,6 +35,17 @@ def test_a_healthy_group_passes_on_every_stream_and_has_nothing_to_say():
     group = grouped([*healthy("hard"), *healthy("normal")])
     assert [group.verdict_on(stream) for stream in (None, "hard", "normal")] == [Verdict.PASS] * 3
     assert (group.verdict, group.findings, group.sentences) == (Verdict.PASS, (), ())
+
+
+def test_cases_that_the_policy_has_no_limit_for_are_no_pass_and_the_reason_is_said():
+    """As when suites/alignment is run by the default policy: every case has figures, and none a limit."""
+    records = healthy("normal")
+    unasked = Group("pocket-neo", "rome", tuple(CaseVerdict(one, ()) for one in records), {}, (), {"normal": 3})
+    assert (unasked.is_unasked, unasked.verdict) == (True, Verdict.INCOMPLETE)
+    said = "INCOMPLETE: nothing that was asked has a limit in this policy, so no case was judged"
+    assert unasked.sentences == (said,)
+    assert not grouped(records).is_unasked
+    assert not grouped(records, lacking=[builders.case_of("rome", "normal", 3)]).is_unasked
 
 
 def test_an_editor_that_collapses_on_hard_cases_only_reads_so():
