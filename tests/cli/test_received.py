@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 
 import pytest
 import torch
@@ -88,6 +89,23 @@ def test_the_file_says_what_the_terminal_says(command, world, tmp_path):
     ppl = next(case for case in group["cases"] if case["stream"] == "model")
     assert f"{ppl['before']['me_ppl']['value']:.4g}" in done.out
     assert math.isclose(ppl["after"]["me_ppl"]["value"], ppl["before"]["me_ppl"]["value"], rel_tol=0.1)
+
+
+def test_the_replay_line_asks_the_same_again(command, world, tmp_path):
+    done = command(*check(world, "little.safetensors", "--requests", world["hard"], "--limit", 1, "--out", "found"))
+    program, *words = shlex.split(json.loads((tmp_path / "found/report.json").read_text())["replay"])
+    assert program == "editsafety"
+    for option in ("--policy", "--texts-from", "--device"):
+        assert option in words, "else another policy, other texts or another place would be judged by"
+    again = command(*words)
+    assert (again.code, again.out.splitlines()[-1]) == (done.code, done.out.splitlines()[-1])
+
+
+def test_a_figure_of_the_edited_model_alone_has_a_row_too(command, world):
+    done = command(*verify(world, "little.safetensors", policy=False))
+    (row,) = [line.split() for line in done.out.splitlines() if line.startswith("norm_growth ")]
+    assert row[1] == "-"
+    assert float(row[2]) == pytest.approx(1.0, abs=0.1)
 
 
 def test_rates_in_the_table_are_over_the_requests_alone(command, world, tmp_path):
