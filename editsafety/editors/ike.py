@@ -60,6 +60,7 @@ class IkeHparams(Hparams):
     select: Literal["lines", "facts"]
     retriever: Literal["words"] = "words"
 
+    sought: ClassVar[Mapping[str, tuple[float, ...]]] = {"k": (0.5, 2)}
     published: ClassVar[Published] = Published(
         aside={"sentence_model_name": "demonstrations are found by their words"},
         only={"use_icl_examples": (True,)},

@@ -51,6 +51,10 @@ class Hparams(BaseModel):
     # carried over (`carried`).
     layer_numbers: ClassVar[tuple[str, ...]] = ()
     projection_names: ClassVar[tuple[str, ...]] = ()
+    # The numbers that depend on the model beside the first of `layer_numbers`, in the order in which a calibration
+    # seeks them, and the factors by which it tries each; or why single edits cannot tell what they are worth.
+    sought: ClassVar[Mapping[str, tuple[float, ...]]] = {}
+    unsought: ClassVar[str] = ""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 

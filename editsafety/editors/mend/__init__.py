@@ -96,6 +96,7 @@ class MendHparams(TrainingHparams):
         completed=True,
         like="gpt2-xl",
     )
+    unsought: ClassVar[str] = "each set of them takes a training of its own"
 
 
 # What a trained network does not depend on (the requests are named by their content).

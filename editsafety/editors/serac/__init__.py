@@ -86,6 +86,7 @@ class SeracHparams(Hparams):
         completed=True,
         like="gpt2-xl",
     )
+    unsought: ClassVar[str] = "each set of them takes a training of its own"
 
 
 class Serac(Editor):
