@@ -47,6 +47,19 @@ def test_lines_tell_how_far_how_fast_how_long_still_and_the_note(clock):
     assert len(lines) == 4
 
 
+def test_several_steps_at_once_or_none_are_told_and_slow_ones_by_what_each_takes(clock):
+    out = io.StringIO()
+    with Progress(out).task("facts", 4) as task:
+        for count in (0, 0, 0, 0, 1, 0, 0, 0, 3):
+            task.step("asked", count)
+    assert out.getvalue().splitlines() == [
+        "facts: 0 of 4",
+        "facts: 0 of 4, asked",
+        "facts: 1 of 4, 24 s each, 72 s left, asked",
+        "facts: 4 of 4, 7 s each, asked",
+    ]
+
+
 def test_a_terminal_gets_a_bar_with_rate_and_note_as_they_are():
     out = Terminal()
     with Progress(out).task("rome [red]on m", 3) as task:

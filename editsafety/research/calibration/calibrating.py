@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from editsafety import editors
 from editsafety.artifacts import ArtifactStore
@@ -62,7 +63,8 @@ def calibrate(
     start = editors.read_hparams(editor, handle.name, hparams, build=editors.build_of(handle))
     held_out = _held_out(handle, rows, extent)
     trials = Trials(handle, editor, start.model_dump(), artifacts, extent.seed)
-    where, effects, layers = layer_name(trials.kind, trials.start), None, ()
+    where, effects = layer_name(trials.kind, trials.start), None
+    layers: tuple[Any, ...] = ()
     if where is not None:
         effects = _traced(handle, rows, artifacts, extent, progress)
         layers = choices_like(trials.start[where], effects)

@@ -78,7 +78,7 @@ class Trials:
         self._code = editors.code_version(self.editor)
 
     def prepare(self, where: str | None, layers: Sequence[Any], progress: Progress) -> None:
-        """What the editor needs for any of these values of the number `where`; several layers in one pass over texts."""
+        """What the editor needs for these values of the number `where`; several layers in one pass over the texts."""
         several = any(isinstance(some, tuple) for some in layers)
         values = [sorted({layer for some in layers for layer in some})] if several else layers
         for changes in [{where: value} for value in values] if where else [{}]:
