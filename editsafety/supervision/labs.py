@@ -66,11 +66,12 @@ class Labs:
     def known_only(self) -> RunPlan:
         """The plan with known facts only, as its settings ask for; who was asked for that is let go of.
 
-        Where a model cannot be asked the plan stays as it is: whoever runs it will say what is wrong with that model.
+        Where a model cannot be asked the plan stays as it is, which is said; whoever runs it will say what is wrong.
         """
         try:
             return keep_known(self.plan, self.store, self.computing.knows, self.progress)
-        except (EditorError, ModelError, UsageError):
+        except (EditorError, ModelError, UsageError) as error:
+            self.progress.say(f"no fact is left out, as it could not be found out which ones are known: {error}")
             return keep_known(self.plan, self.store)
         finally:
             self.close()

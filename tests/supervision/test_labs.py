@@ -49,8 +49,10 @@ def test_a_model_is_edited_where_it_knows_what_it_was_asked_or_cannot_be_asked(t
     data = {"normal": "pocket-world/normal", "texts_from": str(tmp_path / "texts.txt")}
     plan = RunPlan.of(Settings((str(place),), ("noop",), known=True, device="cpu", **data))
     store = Store(tmp_path / "run" / "store.sqlite")
-    labs = Labs(plan, store, Progress.quiet(), (), (), 1, tmp_path / "log", in_process=True)
+    out = io.StringIO()
+    labs = Labs(plan, store, Progress(out), (), (), 1, tmp_path / "log", in_process=True)
     kept = labs.known_only()
+    assert ("no fact is left out, as it could not be found out which ones are known: " in out.getvalue()) is not made
     known = store.fact(Known, place.name)
     if made:
         assert kept.cases == ()
