@@ -72,6 +72,16 @@ def test_a_terminal_gets_a_bar_with_rate_and_note_as_they_are():
     assert "left" in shown
 
 
+def test_a_narrow_terminal_still_shows_the_time_left(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = Terminal()
+    with Progress(out).task("text that small-llama writes itself", 240) as task:
+        for _ in range(100):
+            task.step()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    assert re.search(r"left \d:\d\d:\d\d", shown)
+
+
 def test_an_error_inside_is_not_swallowed_and_ends_the_bar():
     out = Terminal()
     with pytest.raises(ValueError, match="oh"), Progress(out).task("rome", 3):
