@@ -61,6 +61,18 @@ def in_bytes(size: float) -> str:
     return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"
 
 
+def duration(seconds: float) -> str:
+    """How long something takes: 18 s, 12 min, 3.5 h."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def pace(rate: float) -> str:
+    """How fast steps are done, `rate` a second: 12.3/s, or 41 s each where one takes long."""
+    return f"{rate:.1f}/s" if rate >= 0.15 else f"{duration(1 / rate)} each"
+
+
 def _short(value: float, places: int) -> str:
     mantissa, exponent = f"{value:.{places}e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Literal, TextIO
 
 from editsafety.escaping import line
+from editsafety.numbers import duration, pace
 
 Mode = Literal["auto", "quiet"]
 EVERY = 10.0  # seconds between plain lines
@@ -21,9 +22,9 @@ class Task:
         self.total = total
         self.done = 0
 
-    def step(self, note: str = "") -> None:
-        """One more step is done; `note` says something about it (the last loss, the last case)."""
-        self.done += 1
+    def step(self, note: str = "", count: int = 1) -> None:
+        """So many more steps are done; `note` says something about them (the last loss, the last case)."""
+        self.done += count
 
 
 class Progress:
@@ -72,16 +73,17 @@ class _Lines(Task):
         self._start = self._last = time.monotonic()
         print(f"{self._label}: 0 of {total}", file=stream, flush=True)
 
-    def step(self, note: str = "") -> None:
-        super().step(note)
+    def step(self, note: str = "", count: int = 1) -> None:
+        super().step(note, count)
         now = time.monotonic()
         if self.done == self.total or now - self._last >= EVERY:
             self._last = now
-            rate = self.done / max(now - self._start, 1e-9)
-            left = "" if self.done == self.total else f", {(self.total - self.done) / rate:.0f} s left"
-            note = f", {line(note)}" if note else ""
-            shown = f"{self._label}: {self.done} of {self.total}, {rate:.1f}/s{left}{note}"
-            print(shown, file=self._stream, flush=True)
+            shown = [f"{self._label}: {self.done} of {self.total}"]
+            if self.done:
+                each = max(now - self._start, 1e-9) / self.done
+                shown.append(pace(1 / each))
+                shown += [f"{duration((self.total - self.done) * each)} left"] if self.done < self.total else []
+            print(", ".join([*shown, *([line(note)] if note else [])]), file=self._stream, flush=True)
 
 
 @contextmanager
@@ -96,20 +98,22 @@ def _bar(stream: TextIO, label: str, total: int) -> Iterator[tuple[Task, Callabl
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
     columns = (
         TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(table_column=Column(min_width=7)),  # the bar makes room for it
         TextColumn("{task.fields[note]}", markup=False),
     )  # fmt: skip
     with Progress(*columns, console=Console(file=stream), transient=True) as bar:
         handle = bar.add_task(line(label), total=total, rate="", note="")
 
         class Bar(Task):
-            def step(self, note: str = "") -> None:
-                super().step(note)
+            def step(self, note: str = "", count: int = 1) -> None:
+                super().step(note, count)
                 speed = bar.tasks[0].speed
-                bar.update(handle, advance=1, rate=f"{speed:.1f}/s" if speed else "", note=line(note))
+                bar.update(handle, advance=count, rate=pace(speed) if speed else "", note=line(note))
 
         def above(text: str) -> None:
             bar.console.print(text, markup=False, highlight=False, soft_wrap=True)

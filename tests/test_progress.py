@@ -47,6 +47,19 @@ def test_lines_tell_how_far_how_fast_how_long_still_and_the_note(clock):
     assert len(lines) == 4
 
 
+def test_several_steps_at_once_or_none_are_told_and_slow_ones_by_what_each_takes(clock):
+    out = io.StringIO()
+    with Progress(out).task("facts", 4) as task:
+        for count in (0, 0, 0, 0, 1, 0, 0, 0, 3):
+            task.step("asked", count)
+    assert out.getvalue().splitlines() == [
+        "facts: 0 of 4",
+        "facts: 0 of 4, asked",
+        "facts: 1 of 4, 24 s each, 72 s left, asked",
+        "facts: 4 of 4, 7 s each, asked",
+    ]
+
+
 def test_a_terminal_gets_a_bar_with_rate_and_note_as_they_are():
     out = Terminal()
     with Progress(out).task("rome [red]on m", 3) as task:
@@ -57,6 +70,16 @@ def test_a_terminal_gets_a_bar_with_rate_and_note_as_they_are():
     assert "rome [red]on m" in shown
     assert "3/3" in shown
     assert "left" in shown
+
+
+def test_a_narrow_terminal_still_shows_the_time_left(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = Terminal()
+    with Progress(out).task("text that small-llama writes itself", 240) as task:
+        for _ in range(100):
+            task.step()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    assert re.search(r"left \d:\d\d:\d\d", shown)
 
 
 def test_an_error_inside_is_not_swallowed_and_ends_the_bar():

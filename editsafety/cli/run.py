@@ -22,14 +22,13 @@ from editsafety.judging.needed import needed_of_many
 from editsafety.judging.policy import Policy
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import NOTHING_JUDGED, STOPPED
-from editsafety.names import label, slug
-from editsafety.progress import Progress, Task
+from editsafety.progress import Progress
 from editsafety.publishing import comment as comments
 from editsafety.reporting import ReportPlace, as_terminal
 from editsafety.runs import folders
 from editsafety.runs.case import Case
 from editsafety.runs.case_record import CaseRecord
-from editsafety.runs.facts import EditorFacts, Wanted
+from editsafety.runs.facts import Wanted
 from editsafety.runs.plan import RunPlan, keep_known
 from editsafety.runs.settings import Output, Settings, changed_options
 from editsafety.runs.store import Store
@@ -51,37 +50,17 @@ class Listener:
         self.trouble: list[str] = []
         self._progress = progress
         self._shown = ExitStack()
-        self._task: Task | None = None
-        self._followed: Any = None
-        self._told: set[str] = set()
 
-    @pytest.hookimpl(optionalhook=True)
+    @pytest.hookimpl(optionalhook=True, trylast=True)
     def pytest_xdist_node_collection_finished(self, node: Any) -> None:
-        """There are workers, and they know their cases."""
+        """There are workers, they know their cases, and what these need has been made."""
+        from editsafety.cli.shared_progress import SharedProgress
         from editsafety.plugin.stash import STASH
 
-        self._followed = node.config.stash.get(STASH, None)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """A worker has done a check, so some more cases may be in the store."""
-        if self._followed is None or report.when != "teardown":
-            return
-        store = self._followed.store
-        self._tell_whose_numbers(store)
-        if self._task is None:
-            asked = store.fact(Wanted) or Wanted()
-            self._task = self._shown.enter_context(self._progress.task("cases", len(asked.cases)))
-        while self._task.done < min(store.count(), self._task.total):
-            self._task.step()
-
-    def _tell_whose_numbers(self, store: Store) -> None:
-        """What workers do not say themselves: whose hyperparameters an editor has on a model without any."""
-        for model, editor in self._followed.plan.blocks:
-            name = f"{slug(model)}:{label(editor)}"
-            if name not in self._told and (facts := store.fact(EditorFacts, name)) is not None:
-                self._told.add(name)
-                if facts.carried_from is not None:
-                    self._progress.say(facts.carried_from.announce(facts.editor, facts.model))
+        followed = node.config.stash.get(STASH, None)
+        if followed is not None and self.safety is None:
+            self.safety = followed
+            self._shown.enter_context(SharedProgress(followed.store.path, self._progress))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A suite that cannot even be collected."""

@@ -26,6 +26,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -55,6 +56,14 @@ class TargetHparams(Hparams):
     clamp_norm_factor: float
     kl_factor: float = 0.0625  # every published configuration
     v_stop_loss: float = 0.05  # rome/compute_v.py at 0874014
+
+    sought: ClassVar[Mapping[str, tuple[float, ...]]] = {
+        "clamp_norm_factor": (0.5, 2),
+        "v_lr": (0.5, 2),
+        "v_num_grad_steps": (0.5, 2),
+        "v_weight_decay": (0.1, 10),
+        "kl_factor": (0.25, 4),
+    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,6 +63,7 @@ class NeuronHparams(Hparams):
     p: float = Field(ge=0, lt=1)
     refine: bool = False
 
+    sought: ClassVar[Mapping[str, tuple[float, ...]]] = {"adaptive_threshold": (0.5, 2), "p": (0.5, 2)}
     published: ClassVar[Published] = Published(
         aside=dict.fromkeys(("lr_scale", "n_toks"), "the published code reads it nowhere")
     )

@@ -18,6 +18,7 @@ left as it was.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +48,7 @@ class AlphaEditHparams(SpreadHparams):
     L2: float = Field(gt=0)
     nullspace_precision: Precision = "float64"
 
+    sought: ClassVar[Mapping[str, tuple[float, ...]]] = {**SpreadHparams.sought, "L2": (0.25, 4)}
     published: ClassVar[Published] = replace(SpreadHparams.published, implied={"nullspace_precision": "float32"})
 
 

@@ -12,6 +12,7 @@ K^T A^-1 K (when two requests say the same) is noted as `pseudo_inverse`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import Field
@@ -31,6 +32,8 @@ class EmmetHparams(SpreadHparams, Mom2Hparams):
     mom2_update_weight: float = Field(gt=0)
     emmet_lambda: float = Field(ge=0)
     update_norm_lambda: float = Field(default=0.0, ge=0)  # every published configuration
+
+    sought: ClassVar[Mapping[str, tuple[float, ...]]] = {**SpreadHparams.sought, "mom2_update_weight": (0.25, 4)}
 
 
 class Emmet(SpreadEditor):

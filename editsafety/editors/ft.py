@@ -48,6 +48,12 @@ class FtHparams(Hparams):
     stop_loss: float = 0.01  # rome/baselines/ft/ft_main.py at 0874014
 
     layer_numbers: ClassVar[tuple[str, ...]] = ("layers",)
+    sought: ClassVar[Mapping[str, tuple[float, ...]]] = {
+        "lr": (0.25, 4),
+        "num_steps": (0.5, 2),
+        "norm_constraint": (0.25, 4),
+        "weight_decay": (0.1, 10),
+    }
     published: ClassVar[Published] = Published(
         aside={"wd_power_law": "the published code never applies it"},
         renamed={"objective_optimization": "loss"},

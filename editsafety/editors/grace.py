@@ -53,6 +53,7 @@ class GraceHparams(SidecarHparams):
     eps: float = Field(gt=0)
     val_init: Literal["cold", "warm"]
 
+    sought: ClassVar[Mapping[str, tuple[float, ...]]] = {"edit_lr": (0.5, 2), "n_iter": (0.5, 2), "eps": (0.25, 4)}
     published: ClassVar[Published] = Published(
         aside=dict.fromkeys(
             ("val_train", "val_reg", "reg", "num_pert", "dropout"), "the published code reads it nowhere"

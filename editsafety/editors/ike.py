@@ -40,6 +40,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from editsafety import datasets
+from editsafety.datasets.alike import with_neighbours
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor, Traits
 from editsafety.editors._root_sidecar import Asked, RootSidecar, leading
@@ -60,6 +61,8 @@ class IkeHparams(Hparams):
     select: Literal["lines", "facts"]
     retriever: Literal["words"] = "words"
 
+    shipped_data: ClassVar[Mapping[str, Any]] = {"demonstrations": "english/pool"}
+    sought: ClassVar[Mapping[str, tuple[float, ...]]] = {"k": (0.5, 2)}
     published: ClassVar[Published] = Published(
         aside={"sentence_model_name": "demonstrations are found by their words"},
         only={"use_icl_examples": (True,)},
@@ -208,7 +211,7 @@ class Ike(Editor):
         asked = {*facts, *(text for request in requests for text in _questions(request))}
         supply = [
             other
-            for other in datasets.requests(settings.demonstrations)
+            for other in with_neighbours(datasets.requests(settings.demonstrations))
             if (other.subject, other.relation or other.prompt) not in taken and other.filled not in asked
         ]
         handle = self.handle

@@ -64,6 +64,12 @@ class LoraHparams(Hparams):
     orth_reg_weight: float = Field(default=0.5, ge=0)  # peft's default, which the published code leaves as it is
 
     layer_numbers: ClassVar[tuple[str, ...]] = ("layers",)
+    sought: ClassVar[Mapping[str, tuple[float, ...]]] = {
+        "lr": (0.25, 4),
+        "num_steps": (0.5, 2),
+        "lora_alpha": (0.5, 2),
+        "rank": (0.5, 2),
+    }
     projection_names: ClassVar[tuple[str, ...]] = ("target_modules",)
     published: ClassVar[Published] = Published(
         only={"norm_constraint": (False,)},

@@ -15,6 +15,7 @@ layer (see `editing/solve`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import Field
@@ -33,6 +34,8 @@ class MemitHparams(SpreadHparams, Mom2Hparams):
 
     mom2_update_weight: float = Field(gt=0)
     protect_earlier: bool = False
+
+    sought: ClassVar[Mapping[str, tuple[float, ...]]] = {**SpreadHparams.sought, "mom2_update_weight": (0.25, 4)}
 
 
 class Memit(SpreadEditor):

@@ -332,3 +332,15 @@ def _supersedes(later: Sidecar, earlier: Sidecar) -> bool:
         return False
     line = later.settings().get("lineage")
     return line is not None and line == earlier.settings().get("lineage")
+
+
+class EditedSession(EditSession):
+    """A session with an edit, which is applied on entry."""
+
+    def __init__(self, handle: ModelHandle, edit: Edit) -> None:
+        super().__init__(handle)
+        self._edit = edit
+
+    def __enter__(self) -> Self:
+        super().__enter__().apply(self._edit)
+        return self

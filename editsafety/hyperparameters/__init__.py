@@ -51,6 +51,12 @@ class Hparams(BaseModel):
     # carried over (`carried`).
     layer_numbers: ClassVar[tuple[str, ...]] = ()
     projection_names: ClassVar[tuple[str, ...]] = ()
+    # What stands, in numbers that are carried over, in the place of data sets that would have to be fetched.
+    shipped_data: ClassVar[Mapping[str, Any]] = {}
+    # The numbers that depend on the model beside the first of `layer_numbers`, in the order in which a calibration
+    # seeks them, and the factors by which it tries each; or why single edits cannot tell what they are worth.
+    sought: ClassVar[Mapping[str, tuple[float, ...]]] = {}
+    unsought: ClassVar[str] = ""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 

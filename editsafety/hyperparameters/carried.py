@@ -2,7 +2,8 @@
 
 Near is, in this order: the same family; the same kind of MLP (gated or not); a similar depth; a similar size. Layer
 numbers are moved by relative depth, l to round(l * (n - 1) / (N - 1)), names of projections that the family does not
-have become the part of the block that they are, and every other number is as published. It is a beginning and no
+have become the part of the block that they are, data sets that would have to be fetched become those that ship, and
+every other number is as published. It is a beginning and no
 calibration, and whoever is shown a result is told so. The models with published numbers are those of
 `hparams/models.yaml`; the pocket models are not among them: their numbers suit a model of 3 million weights.
 """
@@ -52,7 +53,9 @@ class CarriedFrom:
         there, here = self.layers
         told = []
         for name, (old, new) in self.moved.items():
-            words = isinstance(new, list) and any(isinstance(one, str) for one in new)  # of projections
+            words = any(
+                isinstance(one, str) for one in (new if isinstance(new, list) else [new])
+            )  # of projections, data
             depths = ("", "") if words else (f" of {there}", f" of {here}")
             told.append(f"{name} {_told(old)}{depths[0]} as {_told(new)}{depths[1]}")
         return ", ".join([f"those of {self.model} ({self.file})", *told])
@@ -88,7 +91,7 @@ def carry_over(kind: type[Hparams], folder: str, slug: str, build: Build | None)
     values = hyperparameters.read(path)
     moved = {name: _moved(values[name], there.layers, build.layers) for name in kind.layer_numbers if values.get(name)}
     names = {name: _renamed(values[name], there, build) for name in kind.projection_names if values.get(name)}
-    moved |= {name: new for name, new in names.items() if new != values[name]}
+    moved |= {name: new for name, new in {**names, **kind.shipped_data}.items() if new != values[name]}
     changed = {name: (values[name], new) for name, new in moved.items()}
     file = f"{path.parent.name}/{path.name}"
     return Carried({**values, **moved}, CarriedFrom(model, file, (there.layers, build.layers), changed))

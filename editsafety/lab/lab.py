@@ -10,7 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import torch
@@ -112,6 +112,14 @@ class Lab:
     def knows(self, model: str, requests: Sequence[EditRequest]) -> list[bool]:
         """Whether the unedited model gives the true answer of each request. Raises EditSafetyError."""
         return gives_true_answers(self.tools.bench(model).handle, requests, self.plan.settings.batch_size)
+
+    def make_ready(self, block: Block) -> None:
+        """Load a model, measure it unedited and prepare an editor, as far as that can be done.
+
+        What stands in the way is left to whoever runs a case of the block, and says so.
+        """
+        with suppress(Exception), contained(label(block[1])):
+            self.tools.ready(*block)
 
     def verify(self, model: str) -> str:
         """Look whether a model that is in memory is what it was when it was loaded; what was found, empty for nothing.

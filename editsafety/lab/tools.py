@@ -27,7 +27,7 @@ from editsafety.model import room
 from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import ModelSpec, model_folder
 from editsafety.names import label, parts, slug
-from editsafety.progress import Progress
+from editsafety.progress import Progress, Task
 from editsafety.runs.case import Block
 from editsafety.runs.facts import (
     Columns,
@@ -181,6 +181,13 @@ class Tools:
             chat=settings.chat,
         )
         self._watch(Sign("loading", model))
+        shown = self._progress if model_folder(model) is None else Progress.quiet()  # of a shipped one it takes seconds
+        with shown.task(f"{slug(model)}, unedited", 2) as task:
+            return self._opened(spec, task)
+
+    def _opened(self, spec: ModelSpec, task: Task) -> Bench:
+        """The model, loaded, and measured where that was not done before; a step of the task for each."""
+        model, settings = spec.name, self._plan.settings
         files = ModelFiles(slug(model), state_of_files(model))  # as they were before they were read
         handle = self._handles.get(model) or ModelHandle.load(spec)
         if (said := room.announcement(spec, handle.spec, handle.device)) is not None:
@@ -188,6 +195,7 @@ class Tools:
         handle.engine.plain = settings.plain
         facts = provenance.of_model(handle)
         self._refuse_other_weights(facts)
+        task.step("loaded")
         prefixes = contexts.prefixes(handle, artifacts_for(handle), seed=settings.seed)
         policy = Policy.of(settings)
         chosen = measures.needed(policy.measured)
@@ -215,6 +223,7 @@ class Tools:
         self._store.note(files)
         self._store.note(Software(provenance.of_software()))
         self._store.note(Columns(measures.columns(bench.measures)))
+        task.step("measured")
         self._watch(Sign())
         return bench
 

@@ -69,12 +69,13 @@ def pytest_configure_node(node: Any) -> None:
         node.workerinput["editsafety_workers"] = len(node.config.getoption("tx", None) or [1])
 
 
-@pytest.hookimpl(optionalhook=True)
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
-    """The process that hands out the tests has none itself: it hears of them here."""
+    """The process that hands out the tests has none itself: it hears of them here, before it hands out the first."""
     safety = node.config.stash.get(STASH, None)
     if safety is not None and ids:
-        safety.expect_tests()
+        with Refused():
+            safety.expect_tests()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -114,6 +115,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(name, values, ids=[line(value.id) for value in values], indirect=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # a worker of xdist tells that it is ready in the same hook
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Remember which cases were selected: the lab computes only those, the report misses only those."""
     safety = session.config.stash.get(STASH, None)

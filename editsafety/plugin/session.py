@@ -140,8 +140,11 @@ class SafetySession:
         return self._labs
 
     def expect_tests(self) -> None:
-        """A worker has selected tests: its cases are in the store, and not known here."""
-        self._selected = True
+        """A worker has selected tests: its cases are in the store, and not known here; what they need is made once."""
+        if not self._selected:
+            self._selected = True
+            with self._shown():
+                self.labs.make_ready()
 
     def lose_worker(self) -> None:
         """A worker died: what it was judging is lost, whoever computes its cases again. The run is incomplete."""
@@ -259,18 +262,13 @@ class SafetySession:
 
     def edited(self, case: Case) -> EditSession:
         """A session with the edit of a case, to be entered: the edit is applied on entry."""
-        from editsafety.edits.session import EditSession
+        from editsafety.edits.session import EditedSession
 
         with self._shown():
             edit = self.labs.here.edit(case.block, case.requests).edit
             handle = self.labs.here.tools.bench(case.model).handle
 
-        class Edited(EditSession):
-            def __enter__(self) -> Edited:
-                super().__enter__().apply(edit)
-                return self
-
-        return Edited(handle)
+        return EditedSession(handle, edit)
 
     def close(self) -> None:
         """End what runs for this session, and give its folder back."""

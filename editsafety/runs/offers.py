@@ -21,7 +21,9 @@ from editsafety.runs.settings import Settings
 from editsafety.runs.store import Store
 
 HARDEDIT = "hardedit"
-AT_ONCE = 64  # requests that a model is asked before it is looked whether there are enough
+AT_ONCE = 64  # requests that a model is asked at most before it is looked whether there are enough
+FEWEST = 8  # and at least
+PER_FACT = 4  # for each known fact that is still wanted: a small model knows one request in three
 
 # Whether a model, by its name, gives the true answer of each request.
 Ask = Callable[[str, Sequence[EditRequest]], Sequence[bool]]
@@ -77,18 +79,30 @@ def find_known(
     for spec in specs:
         rows, _ = _in_order(settings, model, spec)
         unasked = [row for row in rows if row.target_true is not None and row.digest() not in known.answers]
-        if _is_enough(rows, known, settings.limit):
+        if not unasked or _is_enough(rows, known, settings.limit):
             continue
-        with shown.task(f"which facts of {spec} {slug(model)} knows", len(unasked)) as task:
+        ask(model, [])  # so that the time it takes to load it is not taken for that of the first answers
+        # With a limit what counts is how many are known: nobody can tell how many that asks for.
+        total = len(unasked) if settings.limit is None else settings.limit
+        with shown.task(f"facts of {spec} that {slug(model)} knows", total) as task:
             while unasked and not _is_enough(rows, known, settings.limit):
-                few, unasked = unasked[:AT_ONCE], unasked[AT_ONCE:]
+                count = _count_to_ask(rows, known, settings.limit)
+                few, unasked = unasked[:count], unasked[count:]
                 answers = dict(zip((row.digest() for row in few), ask(model, few), strict=True))
                 known = replace(known, answers={**known.answers, **answers})
                 store.note(known)
-                for answer in answers.values():
-                    task.step("known" if answer else "not known")
+                kept, asked = _kept(rows, known, settings.limit)
+                further = len(few) if settings.limit is None else len(kept) - task.done
+                task.step(f"{len(kept)} of {asked} known", further)
     store.note(known)
     return known
+
+
+def _count_to_ask(rows: Sequence[EditRequest], known: Known, limit: int | None) -> int:
+    """How many requests to ask next: more where more known facts are wanted still."""
+    if limit is None:
+        return AT_ONCE
+    return min(AT_ONCE, max(FEWEST, PER_FACT * (limit - len(_kept(rows, known, limit)[0]))))
 
 
 def _read(settings: Settings, spec: str, limit: int | None = None) -> Sifted:

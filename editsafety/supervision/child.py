@@ -107,9 +107,9 @@ class _ToldTask(Task):
         super().__init__(total)
         self._signs = signs
 
-    def step(self, note: str = "") -> None:
-        super().step(note)
-        self._signs.send({"step": note})
+    def step(self, note: str = "", count: int = 1) -> None:
+        super().step(note, count)
+        self._signs.send({"step": [note, count]})
 
 
 def _answer_all(connection: Connection, begun: Mapping[str, Any]) -> None:
@@ -152,6 +152,9 @@ def _answer(lab: Lab, cases: Mapping[str, Case], question: Mapping[str, Any], si
             return {"answer": True}
         if question["ask"] == "known":
             return {"answer": lab.knows(question["model"], list(map(EditRequest.from_json, question["requests"])))}
+        if question["ask"] == "ready":
+            lab.make_ready(tuple(question["block"]))
+            return {"answer": True}
         if question["ask"] == "verify":
             return {"answer": lab.verify(question["model"])}
         case = replace(cases[question["case"]], probed=question["probed"])

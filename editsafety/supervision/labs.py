@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from editsafety.errors import EditorError, ModelError, UsageError
+from editsafety.errors import EditorError, EditSafetyError, ModelError, UsageError
+from editsafety.names import label, slug
 from editsafety.progress import Progress
-from editsafety.runs.case import Case
+from editsafety.runs.case import Block, Case
+from editsafety.runs.facts import EditorFacts, Wanted
 from editsafety.runs.plan import RunPlan, keep_known
 from editsafety.runs.store import Store
 from editsafety.supervision.supervised_lab import SupervisedLab
@@ -63,15 +66,43 @@ class Labs:
     def known_only(self) -> RunPlan:
         """The plan with known facts only, as its settings ask for; who was asked for that is let go of.
 
-        Where a model cannot be asked the plan stays as it is: whoever runs it will say what is wrong with that model.
+        Where a model cannot be asked the plan stays as it is, which is said; whoever runs it will say what is wrong.
         """
         try:
             return keep_known(self.plan, self.store, self.computing.knows, self.progress)
-        except (EditorError, ModelError, UsageError):
+        except (EditorError, ModelError, UsageError) as error:
+            self.progress.say(f"no fact is left out, as it could not be found out which ones are known: {error}")
             return keep_known(self.plan, self.store)
         finally:
             self.close()
             self._supervised = self._here = None
+
+    def make_ready(self) -> None:
+        """What each of several workers would do for itself, once and in the open, before any of them begins.
+
+        Models are loaded and measured unedited, editors are prepared; workers find in the store of the run, and among
+        the artifacts, what was made. For a shipped model that takes no time, and for a block of which a case was run it
+        has been done. Who did it is let go of. What stands in the way is left to the workers.
+        """
+        wanted = self.plan.wanted(self.store.fact(Wanted) or Wanted())
+        finished = self.store.finished(wanted)
+        begun = {case.block for case in wanted if case.id in finished}
+        try:
+            for block in dict.fromkeys(case.block for case in wanted):
+                if block in begun:
+                    self._tell_whose_numbers(block)
+                elif not block[0].startswith("pocket-"):
+                    with suppress(EditSafetyError):
+                        self.computing.make_ready(block)
+        finally:
+            self.close()
+            self._supervised = self._here = None
+
+    def _tell_whose_numbers(self, block: Block) -> None:
+        """What is said where an editor is made, of one that was made in a run before: whose numbers it has."""
+        facts = self.store.fact(EditorFacts, f"{slug(block[0])}:{label(block[1])}")
+        if facts is not None and facts.carried_from is not None:
+            self.progress.say(facts.carried_from.announce(facts.editor, facts.model))
 
     def close(self) -> None:
         """End the supervised process; it is started again when it is needed."""

@@ -114,6 +114,10 @@ class SupervisedLab:
             pass
         return list(map(bool, answer))
 
+    def make_ready(self, block: Block) -> None:
+        """Load a model, measure it unedited and prepare an editor, as `Lab.make_ready`."""
+        self._ask({"ask": "ready", "block": block}, block)
+
     def verify(self, model: str) -> str:
         """Look whether a model that is in memory is what it was, as `Lab.verify`."""
         block = next((one for one in self._plan.blocks if one[0] == model and one not in self._refused), None)
@@ -191,7 +195,7 @@ class SupervisedLab:
             elif "task" in message:
                 self._task = self._shown.enter_context(self._progress.task(*message["task"]))
             elif "step" in message:
-                self._task.step(message["step"])
+                self._task.step(*message["step"])
                 self._since = time.monotonic() if self._sign.doing == "preparing" else self._since
             elif "done" in message:
                 self._shown.close()

@@ -66,7 +66,13 @@ def test_layers_are_moved_by_relative_depth() -> None:
 @pytest.mark.parametrize("name", ["rome", "memit", "ft", "lora", "kn", "serac", "ike"])
 def test_every_other_number_is_as_published(name: str) -> None:
     ours, theirs = numbers(name, SMOLLM), editors.read_hparams(name, "llama-2-7b").model_dump()
-    assert {key for key in ours if ours[key] != theirs[key]} <= {"layers"}
+    assert {key for key in ours if ours[key] != theirs[key]} <= {"layers", *editors.load(name).Hparams.shipped_data}
+
+
+def test_data_that_would_have_to_be_fetched_becomes_what_ships() -> None:
+    assert numbers("ike", SMOLLM)["demonstrations"] == "english/pool"
+    assert numbers("serac", SMOLLM)["held_out"] == ("english/normal", "hardedit")
+    assert origin("ike", SMOLLM).sentence.endswith("(ike/llama-2-7b.yaml), demonstrations zsre_3k as english/pool")
 
 
 def test_a_variant_keeps_its_own_number() -> None:

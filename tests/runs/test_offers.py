@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from editsafety import datasets
+from editsafety import datasets, progress
 from editsafety.datasets.reading import Sifted
 from editsafety.datasets.request import EditRequest
+from editsafety.progress import Progress
 from editsafety.runs.facts import Known
 from editsafety.runs.offers import find_known, is_real, leaves_unknown_out, offer
 from editsafety.runs.plan import RunPlan, keep_known, models_to_ask
@@ -92,16 +94,44 @@ def test_a_model_that_knows_all_it_is_asked_loses_nothing(store: Store) -> None:
 def test_no_more_is_asked_than_needed_and_nothing_twice(store: Store) -> None:
     model = Model()
     find_known(replace(BARE, limit=5), "org/m", ["x", "y"], store, model)
-    assert model.asked == [*range(64), *range(64)], "of each data set"
+    assert model.asked == [*range(20), *range(20)], "of each data set, four for each fact that is wanted"
     again = Model()
     find_known(replace(BARE, limit=25), "org/m", ["x"], store, again)
-    assert again.asked == list(range(64, 128))
+    assert again.asked == list(range(20, 84)), "64 at most at once"
     find_known(BARE, "org/m", ["x"], store, again)
-    assert again.asked == list(range(64, 200))
+    assert again.asked == list(range(20, 200))
     last = Model()
     known = find_known(BARE, "org/m", ["x"], store, last)
     assert last.asked == []
     assert len(offer(BARE, "org/m", "x", known).requests) == 200 * OF_TEN // 10
+
+
+def test_the_time_left_is_that_of_the_facts_still_wanted_and_loading_is_no_part_of_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    class Slow(Model):
+        def __call__(self, model: str, requests: Sequence[EditRequest]) -> list[bool]:
+            nonlocal now
+            now += 2.0 * len(requests) if requests else 1000.0
+            return super().__call__(model, requests)
+
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    out = io.StringIO()
+    find_known(replace(BARE, limit=20), "org/m", ["x"], store, Slow(), Progress(out))
+    assert out.getvalue().splitlines() == [
+        "facts of x that m knows: 0 of 20",
+        # 64 requests in 128 s, of which 21 are known; 20 are enough
+        "facts of x that m knows: 20 of 20, 0.2/s, 20 of 62 known",
+    ]
+    find_known(BARE, "org/m", ["x"], store, Slow(), Progress(out))
+    assert out.getvalue().splitlines()[2:] == [
+        "facts of x that m knows: 0 of 136",
+        "facts of x that m knows: 64 of 136, 0.5/s, 2 min left, 39 of 128 known",
+        "facts of x that m knows: 128 of 136, 0.5/s, 16 s left, 59 of 192 known",
+        "facts of x that m knows: 136 of 136, 0.5/s, 60 of 200 known",
+    ]
 
 
 def test_what_was_found_out_before_an_interruption_is_kept(store: Store) -> None:

@@ -23,8 +23,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from editsafety import hyperparameters
 from editsafety.artifacts import ArtifactKey
 from editsafety.datasets import fetch
+from editsafety.datasets.alike import with_neighbours
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor, Traits
 from editsafety.editors.mend.lessons import FileLessons, Lessons, PocketLessons
@@ -42,6 +44,7 @@ VERSION = 1  # of everything that decides a trained network and is not a hyperpa
 TOLD = "training is told by prepare, and by the numbers here"
 BY_USER = "prepared by the user"
 USUAL = "zsre_3k"  # MEND, section 5.1: edits of zsRE; these rows can be fetched
+SHIPPED = "english/pool"
 
 
 class MendHparams(TrainingHparams):
@@ -50,8 +53,8 @@ class MendHparams(TrainingHparams):
     layers, parts: the edited matrices (`inner_params`): of every layer its parts, in this order. edit_lr: the rate that
     each of them begins training with; the update is added, so a negative one descends. lr_scale: a factor on all rates
     at edit time. training_requests: a data set of requests to train on (see `editsafety data`); empty for what
-    `prepare --corpus` was given, else the small world of a pocket model, else `zsre_3k`. checkpoint_every: in optimiser
-    steps.
+    `prepare --corpus` was given, else the small world of a pocket model, else `zsre_3k` for a model that numbers ship
+    for, and `english/pool`, which need not be fetched, for any other. checkpoint_every: in optimiser steps.
 
     Three published defects of editing, off by default; those of training are in `TrainingHparams`:
     training_mode_at_edit: the statistics are lost when the trained network is loaded, start again from the tokens of
@@ -96,6 +99,7 @@ class MendHparams(TrainingHparams):
         completed=True,
         like="gpt2-xl",
     )
+    unsought: ClassVar[str] = "each set of them takes a training of its own"
 
 
 # What a trained network does not depend on (the requests are named by their content).
@@ -128,7 +132,11 @@ class Mend(Editor):
         """Where the network is kept that edits: what a user's requests gave before what is trained without any."""
         if not self._is_open:
             return self._key_of(self._lessons(None).name)
-        return self._key_of(BY_USER if self._trained_by_user else f"{USUAL}, sha256 {fetch.SOURCES[USUAL].sha256}")
+        if self._trained_by_user:
+            return self._key_of(BY_USER)
+        usual = self._usual
+        known = fetch.SOURCES.get(usual)  # named without being fetched
+        return self._key_of(f"{usual}, sha256 {known.sha256}" if known else self._lessons(None).name)
 
     @cached_property
     def _trained_by_user(self) -> bool:
@@ -251,8 +259,14 @@ class Mend(Editor):
         spec = str(corpus) if corpus is not None else self.hparams.training_requests
         if not spec and self._has_world():
             return self._pocket
-        found = datasets.requests(spec or USUAL, offline=self.handle.spec.offline)
-        return FileLessons(found, spec or USUAL)
+        spec = spec or self._usual
+        found = datasets.requests(spec, offline=self.handle.spec.offline)
+        return FileLessons(with_neighbours(found), spec)
+
+    @property
+    def _usual(self) -> str:
+        """What is trained on where nothing says it."""
+        return SHIPPED if hyperparameters.find("mend", self.handle.name) is None else USUAL
 
     @cached_property
     def _pocket(self) -> Lessons:

@@ -27,7 +27,7 @@ import random
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -47,6 +47,7 @@ from editsafety.hyperparameters import Hparams, Published
 from editsafety.progress import Progress
 
 POCKET_TEXTS = 600
+JUDGED_TEXTS = 50  # the first of english/texts, on which perplexity is measured
 OWN_NETWORKS = "both networks are made and trained from nothing here, with the sizes and numbers that ship"
 
 
@@ -86,6 +87,11 @@ class SeracHparams(Hparams):
         completed=True,
         like="gpt2-xl",
     )
+    shipped_data: ClassVar[Mapping[str, Any]] = {
+        "training": "english/pool",
+        "held_out": ["english/normal", "hardedit"],
+    }
+    unsought: ClassVar[str] = "each set of them takes a training of its own"
 
 
 class Serac(Editor):
@@ -129,7 +135,7 @@ class Serac(Editor):
         return "its scope and answer networks" if self.artifacts.get(self._key) is None else None
 
     def prepare(self, progress: Progress | None = None, corpus: Path | None = None) -> None:
-        """Train both networks. `corpus` holds texts that ask for nothing (pocket models bring theirs)."""
+        """Train both networks. `corpus` holds texts that ask for nothing; small world and English data have some."""
         if corpus is None and self.missing() is None:
             return
         settings, progress = self.hparams, progress or Progress.quiet()
@@ -165,6 +171,8 @@ class Serac(Editor):
     def _texts(self, corpus: Path | None) -> Sequence[str]:
         if corpus is not None:
             return read_texts(corpus)
+        if self.hparams.training.startswith("english/"):
+            return datasets.texts("english/texts")[JUDGED_TEXTS:]
         if not self.handle.spec.name.startswith("pocket-"):
             return ()
         from editsafety.pocket.corpus import covariance_texts

@@ -74,6 +74,12 @@ class WiseHparams(SidecarHparams):
     context_template_length_params: tuple[tuple[int, int], ...] = Field(default=((5, 5), (10, 5)), min_length=1)
     context_starts: tuple[str, ...] = Field(default=("I", "You", "Because", "Yes", "Q: "), min_length=1)
 
+    sought: ClassVar[Mapping[str, tuple[float, ...]]] = {
+        "edit_lr": (0.5, 2),
+        "n_iter": (0.5, 2),
+        "norm_constraint": (0.5, 2),
+        "mask_ratio": (0.5, 2),
+    }
     published: ClassVar[Published] = Published(
         only={
             "merge_alg": ("ties",),

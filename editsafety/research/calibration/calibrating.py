@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from editsafety import editors
 from editsafety.artifacts import ArtifactStore
 from editsafety.datasets.request import EditRequest
-from editsafety.editing.targets import TargetHparams
 from editsafety.errors import DataError, UsageError
 from editsafety.hyperparameters import find
 from editsafety.model.handle import ModelHandle
 from editsafety.names import label
 from editsafety.progress import Progress
-from editsafety.research.calibration.search import seek
+from editsafety.research.calibration.search import layer_name, seek
 from editsafety.research.calibration.trials import Trials
-from editsafety.research.calibration.where import layer_choices
+from editsafety.research.calibration.where import choices_like
 from editsafety.research.calibration.writing import Calibration
 from editsafety.research.tracing.effects import AverageEffects
 from editsafety.research.tracing.facts import LAST_OF_SUBJECT, known_facts, known_requests
@@ -55,16 +55,20 @@ def calibrate(
     """Find an editor's numbers for a model; `rows` come from `source`.
 
     The first known facts of `rows` are traced, the last ones are edited: a run with a limit takes the first ones.
+    Layers are traced where the editor edits some and not all.
     Raises UsageError for an editor whose numbers are not sought here, DataError where the model knows too few facts.
     """
     progress = progress or Progress.quiet()
     refuse_other_methods(editor)
     start = editors.read_hparams(editor, handle.name, hparams, build=editors.build_of(handle))
     held_out = _held_out(handle, rows, extent)
-    effects = _traced(handle, rows, artifacts, extent, progress)
-    layers = layer_choices(tuple(start.model_dump()["layers"]), effects)
     trials = Trials(handle, editor, start.model_dump(), artifacts, extent.seed)
-    trials.prepare(layers, progress)
+    where, effects = layer_name(trials.kind, trials.start), None
+    layers: tuple[Any, ...] = ()
+    if where is not None:
+        effects = _traced(handle, rows, artifacts, extent, progress)
+        layers = choices_like(trials.start[where], effects)
+    trials.prepare(where, layers, progress)
     found = seek(
         trials,
         layers,
@@ -81,15 +85,12 @@ def calibrate(
 
 
 def refuse_other_methods(editor: str) -> None:
-    """Raise UsageError for an editor that seeks no v* in chosen layers: its numbers are not sought here."""
-    if not _is_sought(editor):
-        able = [name for name in editors.names() if _is_sought(name)]
-        raise UsageError(f"the numbers of {label(editor)} are not sought here; those of {', '.join(able)} are.")
-
-
-def _is_sought(editor: str) -> bool:
+    """Raise UsageError for an editor whose hyperparameters name no number that is worth a search."""
     kind = editors.load(editor).Hparams
-    return issubclass(kind, TargetHparams) and "layers" in kind.model_fields
+    if not kind.sought:
+        able = [name for name in editors.names() if editors.load(name).Hparams.sought]
+        why = f": {kind.unsought}" if kind.unsought else ""
+        raise UsageError(f"the numbers of {label(editor)} are not sought here{why}; those of {', '.join(able)} are.")
 
 
 def _held_out(handle: ModelHandle, rows: Sequence[EditRequest], extent: Extent) -> list[EditRequest]:

@@ -1,26 +1,22 @@
-"""The search: layers first, then one number after the other, each on what was found before it."""
+"""The search: layers first, then one number after the other, each on what was found before it.
+
+Which numbers those are, and by which factors they are tried, is said by the editor's hyperparameters (`sought`).
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from editsafety.datasets.request import EditRequest
+from editsafety.hyperparameters import Hparams
 from editsafety.progress import Progress, Task
 from editsafety.research.calibration.trials import Outcome, Trials, Values
-from editsafety.research.calibration.where import Layers
 
-# The numbers that depend on the model, in the order in which they are sought, and the factors by which they are tried.
-FACTORS: Mapping[str, tuple[float, ...]] = {
-    "clamp_norm_factor": (0.5, 2),
-    "v_lr": (0.5, 2),
-    "v_num_grad_steps": (0.5, 2),
-    "v_weight_decay": (0.1, 10),
-    "kl_factor": (0.25, 4),
-    "mom2_update_weight": (0.25, 4),
-}
 GAIN = 0.01  # of the score: less is no reason to leave what a number was
 
 
@@ -65,7 +61,7 @@ class Found:
 
 def seek(
     trials: Trials,
-    layers: Sequence[Layers],
+    layers: Sequence[Any],
     requests: Sequence[EditRequest],
     others: Sequence[EditRequest],
     *,
@@ -77,7 +73,7 @@ def seek(
     After so many `minutes` no further value is tried.
     """
     progress = progress or Progress.quiet()
-    choices = choices_of(trials.start, layers)
+    choices = choices_of(trials.kind, trials.start, layers)
     tries = 1 + sum(len(values) - 1 for values in choices.values())
     with progress.task(f"one edit of {trials.handle.name} by {trials.editor}", 1) as task:
         trials.outcome({}, requests[:1], task)
@@ -93,15 +89,32 @@ def seek(
     return Found(tuple(sought), before, after)
 
 
-def choices_of(start: Values, layers: Sequence[Layers]) -> dict[str, tuple[Any, ...]]:
-    """What is tried of each number, in that order, what it is first."""
-    scaled = {name: _scaled(start[name], factors) for name, factors in FACTORS.items() if start.get(name)}
-    return {"layers": tuple(layers), **scaled}
+def layer_name(kind: type[Hparams], start: Values) -> str | None:
+    """The number that says which layers are edited; None where there is none, or where it stands for all of them."""
+    return next((name for name in kind.layer_numbers if start[name] != ()), None)
 
 
-def _scaled(value: float, factors: Sequence[float]) -> tuple[float, ...]:
-    kind: Callable[[float], float] = round if isinstance(value, int) else lambda x: float(f"{x:.6g}")
-    return (value, *(kind(value * factor) for factor in factors))
+def choices_of(kind: type[Hparams], start: Values, layers: Sequence[Any]) -> dict[str, tuple[Any, ...]]:
+    """What is tried of each number, in that order, what it is first. A number that is off, or 0, is left so."""
+    scaled = {name: _scaled(kind, start, name, factors) for name, factors in kind.sought.items() if start.get(name)}
+    where = layer_name(kind, start)
+    return {**({where: tuple(layers)} if where else {}), **scaled}
+
+
+def _scaled(kind: type[Hparams], start: Values, name: str, factors: Sequence[float]) -> tuple[float, ...]:
+    value = start[name]
+    whole = isinstance(value, int)
+    others = [round(value * factor) if whole else float(f"{value * factor:.6g}") for factor in factors]
+    return (value, *(other for other in others if _is_possible(kind, {**start, name: other})))
+
+
+def _is_possible(kind: type[Hparams], values: Values) -> bool:
+    """Whether the editor takes these numbers: a share may not grow beyond 1."""
+    try:
+        kind.model_validate(dict(values))
+    except ValidationError:
+        return False
+    return True
 
 
 def _seek_each(

@@ -73,14 +73,18 @@ class Trials:
 
     def __post_init__(self) -> None:
         chosen = tuple(map(measures.load, ASKED))
+        self.kind = editors.load(self.editor).Hparams
         self.bench = Bench(self.handle, (), (), 64, Keepsake.of(self.handle, most_bytes=0), chosen)
         self._code = editors.code_version(self.editor)
 
-    def prepare(self, layers: Iterable[Sequence[int]], progress: Progress) -> None:
-        """What the editor needs for any of these layers, in one pass over the texts."""
-        editor = self.make({"layers": sorted({layer for some in layers for layer in some})})
-        if editor.missing() is not None:
-            editor.prepare(progress)
+    def prepare(self, where: str | None, layers: Sequence[Any], progress: Progress) -> None:
+        """What the editor needs for these values of the number `where`; several layers in one pass over the texts."""
+        several = any(isinstance(some, tuple) for some in layers)
+        values = [sorted({layer for some in layers for layer in some})] if several else layers
+        for changes in [{where: value} for value in values] if where else [{}]:
+            editor = self.make(changes)
+            if editor.missing() is not None:
+                editor.prepare(progress)
 
     def outcome(self, changes: Values, requests: Iterable[EditRequest], task: Task) -> Outcome:
         """What the numbers come to with these changes; every request is edited by itself. A step for each."""

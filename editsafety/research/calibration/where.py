@@ -8,6 +8,13 @@ Layers = tuple[int, ...]
 STRIDE = 15  # one in so many layers, up and down from the one with the largest effect
 
 
+def choices_like(start: Layers | int, effects: AverageEffects) -> tuple[Layers | int, ...]:
+    """As `layer_choices`, for layers that are named as `start` is: several, or a single one as a number."""
+    if isinstance(start, int):
+        return tuple(one for (one,) in layer_choices((start,), effects))
+    return layer_choices(start, effects)
+
+
 def layer_choices(start: Layers, effects: AverageEffects) -> tuple[Layers, ...]:
     """What is tried: `start`, then as many layers that end where the MLPs' effect is largest, a bit below and above.
 

@@ -28,8 +28,8 @@ class Calibration:
     fixed: frozenset[str]
     # Where they come from: "carried over from ...".
     origin: str
-    # Of the MLPs at the subject's last token.
-    effects: AverageEffects
+    # Of the MLPs at the subject's last token; None where no layer was sought.
+    effects: AverageEffects | None
     # Where the requests come from; how many the search had.
     source: str
     requests: int
@@ -72,7 +72,7 @@ class Calibration:
         told = f"score with {', '.join(scores)}" if len(scores) > 1 else "not sought"
         if sought.left:
             told += f"; no time for {', '.join(_written(_plain(value)) for value in sought.left)}"
-        if sought.name == "layers":
+        if self.effects is not None and sought.name in type(self.start).layer_numbers:
             peak = self.effects.peak
             effect = f"{self.effects.mean[peak]:.3f} +- {self.effects.stderr[peak]:.3f}"
             facts = f"{self.effects.facts} facts"

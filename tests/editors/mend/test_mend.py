@@ -163,15 +163,31 @@ def test_the_key_names_the_model_the_numbers_and_the_lessons(handle: ModelHandle
     assert {key(**{name: value}) for name, value in only_at_edit.items()} == {key()}
 
 
-def test_a_model_without_lessons_of_its_own_is_trained_on_what_can_be_fetched(
+def test_a_model_that_numbers_ship_for_is_trained_on_what_can_be_fetched(
     make: Make, handle: ModelHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDITSAFETY_CACHE", str(tmp_path))
-    monkeypatch.setattr(handle, "spec", replace(handle.spec, offline=True))
+    monkeypatch.setattr(handle, "spec", replace(handle.spec, name="gpt2-xl", offline=True))
     editor = make("mend", handle, prepare=False, training_requests="")
     assert editor.missing() == "its trained network"
     with pytest.raises(DataError, match=r"zsre_3k .* offline mode forbids fetching it\. Fetch it once online"):
         editor.prepare()
+
+
+def test_any_other_model_is_trained_on_what_ships(
+    make: Make, handle: ModelHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDITSAFETY_CACHE", str(tmp_path))
+    monkeypatch.setattr(handle, "spec", replace(handle.spec, offline=True))
+    editor, shown = make("mend", handle, prepare=False, training_requests=""), io.StringIO()
+
+    def begin(self: Training, *_: Any) -> None:
+        raise KeyboardInterrupt  # it would be a long one
+
+    monkeypatch.setattr(Training, "run", begin)
+    with pytest.raises(KeyboardInterrupt):
+        editor.prepare(Progress(shown))
+    assert "a network is trained on 1354 requests of english/pool" in shown.getvalue()
 
 
 def test_it_is_said_what_is_trained_on_and_how_long(make: Make, handle: ModelHandle) -> None:

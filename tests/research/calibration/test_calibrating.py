@@ -91,7 +91,9 @@ def test_the_file_is_read_as_hyperparameters_and_says_where_every_number_comes_f
 
 def test_what_cannot_be_calibrated_is_refused(handle: ModelHandle, artifacts: ArtifactStore) -> None:
     rows = datasets.requests("pocket-world/normal", limit=3)
-    with pytest.raises(UsageError, match=r"the numbers of ft are not sought here; those of .*memit.*rome.* are"):
-        calibrating.calibrate(handle, "ft", rows, "three", artifacts, Extent())
+    with pytest.raises(UsageError, match=r"the numbers of noop are not sought here; those of .*ft.*memit.*rome.* are"):
+        calibrating.calibrate(handle, "noop", rows, "three", artifacts, Extent())
+    with pytest.raises(UsageError, match="of mend are not sought here: each set of them takes a training of its own;"):
+        calibrating.calibrate(handle, "mend", rows, "three", artifacts, Extent())
     with pytest.raises(DataError, match=r"knows \d of the \d requests .* takes 6 and 10 others"):
         calibrating.calibrate(handle, "rome", rows, "three", artifacts, Extent())

@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 
+from editsafety import editors
 from editsafety.datasets.request import EditRequest
 from editsafety.progress import Progress, Task
 from editsafety.research.calibration.search import Found, choices_of, seek
 from editsafety.research.calibration.trials import Outcome
 from tests import tiny
 
+# What is 0 is off, and not sought.
+NUMBERS = {
+    "layers": (1,), "v_num_grad_steps": 0, "v_lr": 0.0, "v_weight_decay": 0.0, "clamp_norm_factor": 0.0,
+    "kl_factor": 0.0, "mom2_adjustment": False,
+}  # fmt: skip
 SEEN, OTHERS = [tiny.request("seen")], [tiny.request("other")]
 
 
@@ -24,7 +30,8 @@ class Known:
     handle = tiny.handle("gpt2")
 
     def __init__(self, **start: Any) -> None:
-        self.start = {"layers": (1,), **start}
+        self.kind = editors.load(self.editor).Hparams
+        self.start = {**NUMBERS, **start}
         self.seconds = [6.0]
         self.asked: list[dict[str, Any]] = []
 
@@ -80,10 +87,27 @@ def test_the_time_is_said_before_and_kept_to() -> None:
 
 
 def test_numbers_that_the_editor_does_not_have_or_that_are_off_are_not_sought() -> None:
-    start = {"layers": (1,), "v_num_grad_steps": 25, "kl_factor": 0.0, "v_weight_decay": 1e-3, "mom2_adjustment": True}
-    assert choices_of(start, [(1,), (2,)]) == {
+    start = {**NUMBERS, "v_num_grad_steps": 25, "v_weight_decay": 1e-3}
+    assert choices_of(editors.load("rome").Hparams, start, [(1,), (2,)]) == {
         "layers": ((1,), (2,)), "v_num_grad_steps": (25, 12, 50), "v_weight_decay": (1e-3, 1e-4, 1e-2),
     }  # fmt: skip
+
+
+def test_an_editor_without_layers_or_with_all_of_them_has_none_sought_and_no_share_grows_beyond_one() -> None:
+    neurons = {"steps": 20, "adaptive_threshold": 0.3, "p": 0.7}
+    assert choices_of(editors.load("kn").Hparams, neurons, []) == {
+        "adaptive_threshold": (0.3, 0.15, 0.6), "p": (0.7, 0.35),
+    }  # fmt: skip
+    start = editors.read_hparams("lora", "llama-2-7b").model_dump()
+    assert start["layers"] == ()
+    assert list(choices_of(editors.load("lora").Hparams, start, [])) == ["lr", "num_steps", "lora_alpha", "rank"]
+
+
+@pytest.mark.parametrize("name", editors.names())
+def test_what_is_sought_is_a_number_of_the_editor(name: str) -> None:
+    kind = editors.load(name).Hparams
+    assert kind.sought.keys() <= kind.model_fields.keys()
+    assert not (kind.sought and kind.unsought)
 
 
 def test_the_score_is_the_harmonic_mean_and_a_failed_edit_counts_as_nothing() -> None:

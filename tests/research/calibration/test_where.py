@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from editsafety.research.calibration.where import layer_choices
+from editsafety.research.calibration.where import choices_like, layer_choices
 from editsafety.research.tracing.effects import AverageEffects
 from editsafety.research.tracing.facts import LAST_OF_SUBJECT
 
@@ -23,3 +23,8 @@ def test_several_layers_end_there() -> None:
 def test_layers_stay_inside_of_the_model_and_none_is_tried_twice() -> None:
     assert layer_choices((0, 1), effects(6, 0)) == ((0, 1),)
     assert layer_choices((0,), effects(6, 5)) == ((0,), (5,), (4,))
+
+
+def test_an_editor_that_names_its_one_layer_as_a_number_is_given_numbers() -> None:
+    assert choices_like(27, effects(30, 9)) == (27, 9, 7, 11)
+    assert choices_like((27,), effects(30, 9)) == ((27,), (9,), (7,), (11,))
