@@ -183,7 +183,7 @@ class Keepsake:
         copies = [(tensor, kept) for tensor, kept in self.values.values() if kept is not None]
         if len(copies) == len(self.values):
             return copies
-        fresh = ModelHandle.load(replace(handle.spec, device="cpu")).tensors()
+        fresh = ModelHandle.load(replace(handle.spec, device="cpu", device_map=None)).tensors()
         return [(tensor, fresh[name]) for name, (tensor, _) in self.values.items()]
 
 

@@ -117,7 +117,7 @@ class Forecast:
         return sum(one.cases * one.operations for one in self.work if one.operations is not None) / (rate * REACHED)
 
 
-def of(plan: RunPlan, model: str, spec: ModelSpec, device: torch.device) -> Forecast | None:
+def of(plan: RunPlan, model: str, spec: ModelSpec, devices: Sequence[torch.device]) -> Forecast | None:
     """What the single edits and controls of a model are going to take; None where the model is not on this machine.
 
     Raises what `Shape.of` and reading hyperparameters raise.
@@ -125,7 +125,7 @@ def of(plan: RunPlan, model: str, spec: ModelSpec, device: torch.device) -> Fore
     shape = Shape.of(spec)
     if shape is None:
         return None
-    spec = room.settled(spec, device)
+    spec = room.settled(spec, devices)
     cases = [case for case in (*plan.cases, *plan.controls) if case.model == model]
     texts = len(plan.texts[model])
     work, needs = [], list(_of_model(shape, spec.dtype, texts, plan.settings.batch_size))
@@ -137,11 +137,11 @@ def of(plan: RunPlan, model: str, spec: ModelSpec, device: torch.device) -> Fore
             if editor in plan.settings.editors:
                 raise
             continue  # a control that the run will leave out, and say so
-        for need in _of_editor(shape, spec.dtype, numbers, device):
+        for need in _of_editor(shape, spec.dtype, numbers, devices):
             if need.what not in largest or need.size > largest[need.what].size:
                 largest[need.what] = need
         work.append(Work(label(editor), _count(cases, editor), _operations(shape, numbers, texts)))
-    return Forecast(spec, shape, device.type, (*needs, *largest.values()), tuple(work))
+    return Forecast(spec, shape, devices[0].type, (*needs, *largest.values()), tuple(work))
 
 
 def _count(cases: Sequence[Case], editor: str) -> int:
@@ -161,7 +161,7 @@ def _of_model(shape: Shape, dtype: str, texts: int, batch: int) -> list[Need]:
     return found
 
 
-def _of_editor(shape: Shape, dtype: str, numbers: Hparams, device: torch.device) -> list[Need]:
+def _of_editor(shape: Shape, dtype: str, numbers: Hparams, devices: Sequence[torch.device]) -> list[Need]:
     size = torch.finfo(getattr(torch, dtype)).bits // 8
     layers = _layers(numbers)
     found = [Need("edited matrices", "device", max(1, len(layers)) * shape.width * shape.inner * size)]
@@ -172,7 +172,7 @@ def _of_editor(shape: Shape, dtype: str, numbers: Hparams, device: torch.device)
     if isinstance(numbers, CorpusHparams) and layers:
         square = shape.inner**2
         factors = (len(layers) + 1) * square * torch.float64.itemsize
-        place = room.place_for(device, shape.parameters * size, factors)
+        place = room.place_for(devices[0], shape.parameters * size // len(devices), factors)
         where: Place = "host" if place.type == "cpu" else "device"
         found.append(Need("second moments", "host", len(layers) * square * torch.float32.itemsize))
         found.append(Need("their factors", where, factors))

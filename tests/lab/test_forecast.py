@@ -35,7 +35,7 @@ def test_llama_3_8b_does_not_fit_in_24_gigabytes_with_memit_unless_the_factors_g
 ) -> None:
     monkeypatch.setattr(room, "whole_memory", lambda _: 24 << 30)
     model = "random:llama-3-8b"
-    found = forecast.of(plan(model, "memit"), model, ModelSpec(model, dtype="auto"), torch.device("cuda"))
+    found = forecast.of(plan(model, "memit"), model, ModelSpec(model, dtype="auto"), [torch.device("cuda")])
     assert found is not None
     assert found.spec.dtype == "bfloat16"
     places = {need.what: (need.place, need.size) for need in found.needs}
@@ -46,7 +46,7 @@ def test_llama_3_8b_does_not_fit_in_24_gigabytes_with_memit_unless_the_factors_g
 
 
 def test_on_a_cpu_device_and_host_are_one_memory_and_a_small_model_is_kept_twice() -> None:
-    found = forecast.of(plan("pocket-neo", "rome"), "pocket-neo", ModelSpec("pocket-neo", "cpu"), CPU)
+    found = forecast.of(plan("pocket-neo", "rome"), "pocket-neo", ModelSpec("pocket-neo", "cpu"), [CPU])
     assert found is not None
     assert found.held("device") == found.held("host") == sum(need.size for need in found.needs)
     weights = sum(need.size for need in found.needs if "weights" in need.what)
@@ -55,7 +55,7 @@ def test_on_a_cpu_device_and_host_are_one_memory_and_a_small_model_is_kept_twice
 
 def test_cases_of_every_editor_and_control_are_counted() -> None:
     made = plan("pocket-neo", "rome", "ft")
-    found = forecast.of(made, "pocket-neo", ModelSpec("pocket-neo", "cpu"), CPU)
+    found = forecast.of(made, "pocket-neo", ModelSpec("pocket-neo", "cpu"), [CPU])
     assert found is not None
     assert sum(one.cases for one in found.work) == len(made.cases) + len(made.controls)
     known = [one for one in found.work if one.operations is not None]
