@@ -1,8 +1,8 @@
 """Two devices on a machine that has none: tensors that live in main memory and say that they are elsewhere.
 
     with pretended():
-        model.to("lazy:0")          # computed as on the CPU, bit for bit up to the choice of kernels
-        dispatch_model(model, {"transformer.h.0": "lazy:0", "transformer.h.1": "lazy:1", ...})
+        handle = spread(tiny.model("gpt2", tied=False))   # block 0 on lazy:0, the others on lazy:1
+        handle.logits(...)                                 # computed as on the CPU, but for the choice of kernels
 
 As on cards, what meets in one operation has to be on one device: a tensor that was not brought there raises, with the
 operation's name. Numbers without dimensions, and indices on the CPU, may be used anywhere, as torch allows for cards.
@@ -16,9 +16,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate import dispatch_model
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from editsafety.model import placement
+from editsafety.model.handle import ModelHandle
+from tests import tiny
 
 PRETENDED = "lazy"
 # Their indices may be on the CPU.
@@ -52,6 +57,9 @@ class Elsewhere(Tensor):
 
     def tolist(self) -> Any:
         return self.here.tolist()
+
+    def new_tensor(self, data: Any, **more: Any) -> Any:
+        return torch.tensor(data, dtype=more.get("dtype", self.dtype), device=self.device)
 
     def __deepcopy__(self, memo: Any) -> Any:
         return type(self)(self.here.clone(), self.device, self.requires_grad)
@@ -123,3 +131,28 @@ def pretended() -> Iterator[None]:
             yield
     finally:
         torch._C._set_only_lift_cpu_tensors(before)
+
+
+def places_of(model: nn.Module, first: str, then: str) -> dict[str, str]:
+    """A device map: embeddings and the first block on one device, all later blocks and the head on another."""
+    places: dict[str, str] = {}
+    for name, module in model.named_modules():
+        number = name.rpartition(".")[2]
+        inside = any(name.startswith(f"{known}.") for known in places)
+        if name and not inside and (number.isdigit() or not list(module.children())):
+            early = number == "0" or isinstance(module, nn.Embedding)
+            places[name] = first if early else then
+    return places
+
+
+def spread(model: Any, name: str = "two", **more: Any) -> ModelHandle:
+    """The model on two pretended devices, with accelerate's hooks; inside of `pretended` only."""
+    placement.dispatch(model, places_of(model, "lazy:0", "lazy:1"))
+    return ModelHandle.of(model, tiny.tokenizer(), name=name, **more)
+
+
+def hooked(model: Any, name: str = "hooked") -> ModelHandle:
+    """The model on the CPU, with the hooks that accelerate gives to models on several devices."""
+    skipped = sorted(model._skip_keys_device_placement)
+    dispatch_model(model, places_of(model, "cpu", "cpu"), skip_keys=skipped, force_hooks=True)
+    return ModelHandle.of(model, tiny.tokenizer(), name=name)

@@ -308,8 +308,8 @@ def _refuse_odd_memory(model: nn.Module, name: str) -> None:
         if weight.is_meta:
             raise ModelError(
                 f"{parameter} of {name} is on the meta device (not loaded, or offloaded): an edit cannot be written "
-                "into a weight that is not there. Load the whole model into memory; a smaller --dtype needs less of it, and "
-                "--device-map auto spreads it over several cards."
+                "into a weight that is not there. Load the whole model into memory: a smaller --dtype needs less, "
+                "and --device-map auto takes several cards."
             )
         if weight.numel() and weight.is_contiguous():
             start = weight.data_ptr()

@@ -8,7 +8,7 @@ weights are on the meta device between passes, and an edit cannot be written int
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def lay_out(model: Any, given: str, dtype: torch.dtype, name: str) -> Places:
     accelerate = _accelerate()
     from accelerate.utils import check_device_map, find_tied_parameters, get_balanced_memory, get_max_memory
 
-    places = read_map(given)
+    places, cards = read_map(given), list[str]()
     whole = [*_blocks_of(model)]
     if isinstance(places, str):
         even: dict[str, Any] = {"dtype": dtype, "no_split_module_classes": whole}
@@ -78,13 +78,14 @@ def lay_out(model: Any, given: str, dtype: torch.dtype, name: str) -> Places:
             if places == "sequential"
             else get_balanced_memory(model, low_zero=places == "balanced_low_0", **even)
         )
+        cards = [_device("a card", one) for one in room if one not in OFFLOADED]
         found = accelerate.infer_auto_device_map(model, max_memory=room, **even)
         places = {module: _device(module, device) for module, device in found.items()}
     try:
         check_device_map(model, places)
     except ValueError as error:
         raise ModelError(f"the device map does not fit {name}: {str(error).splitlines()[0]}") from error
-    refuse_offloading(places, name)
+    refuse_offloading(places, cards, name)
     for group in find_tied_parameters(model):
         there = {one: _place_of(one, places) for one in group}
         if len(set(there.values())) > 1:
@@ -93,9 +94,9 @@ def lay_out(model: Any, given: str, dtype: torch.dtype, name: str) -> Places:
     return places
 
 
-def refuse_offloading(places: Mapping[str, str], name: str) -> None:
-    """Raise ModelError for a map that keeps weights where they cannot be edited."""
-    cards = [place for place in places.values() if place not in OFFLOADED]
+def refuse_offloading(places: Mapping[str, str], cards: Sequence[str], name: str) -> None:
+    """Raise ModelError for a map that keeps weights where they cannot be edited. `cards` could be used."""
+    cards = [*cards, *(place for place in places.values() if place not in OFFLOADED)]
     away = [module for module, place in places.items() if place == "disk" or (cards and place == "cpu")]
     if away:
         raise ModelError(
