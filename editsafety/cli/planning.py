@@ -75,6 +75,8 @@ def _show_model(found: Forecast, devices: Sequence[torch.device], rate: float) -
         said = ("not known", "not known") if each is None else (in_words(each), in_words(each * one.cases))
         work.add_row(escape(one.editor), str(one.cases), *said)
     console.print(work)
+    if found.uncounted:
+        typer.echo(f"not counted, as it cannot be told beforehand: {', '.join(found.uncounted)}")
 
 
 def in_words(seconds: float) -> str:

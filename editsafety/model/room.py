@@ -98,6 +98,12 @@ def free_memory(*devices: torch.device) -> int | None:
     return _of_system("MemAvailable")
 
 
+def has_room(size: int) -> bool:
+    """Whether main memory holds so many bytes more and as many again for what is computed; yes where nobody knows."""
+    free = free_memory()
+    return free is None or 2 * size <= free
+
+
 def named(devices: Sequence[torch.device]) -> str:
     """Their kind, and how many there are where that is more than one: "cuda x 2"."""
     kinds = ", ".join(dict.fromkeys(device.type for device in devices))
