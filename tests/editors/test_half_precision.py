@@ -20,7 +20,7 @@ WIDE = (torch.float32, torch.float64)
 def test_a_delta_of_a_half_precision_model_is_kept_in_float32_and_rounded_once(
     name: str, dtype: str, tmp_path: Path
 ) -> None:
-    """Expected: the sum in float64, rounded; float32 may fall on the other side of a tie: one unit in the last place."""
+    """Expected: the sum in float64, rounded; float32 may fall on the other side of a tie: one last place off."""
     handle = tiny.handle("llama", dtype=dtype)
     edit = Bed(name, handle, tmp_path).prepared().edit([REQUEST])
     kind = handle.model.dtype
