@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from editsafety.model.loading import ModelSpec
 
 # Fields of Settings that say how a model is loaded, and how it is run.
-LOADING = ("device", "dtype", "revision", "offline", "trust_remote_code", "plain")
+LOADING = ("device", "dtype", "device_map", "revision", "offline", "trust_remote_code", "plain")
 
 Model = Annotated[str, typer.Option("--model", "-m", help="pocket-..., a hub id, a local folder, or random:<config>")]
 EditorName = Annotated[
@@ -75,13 +75,13 @@ class Loading:
     revision: str | None = redeclared(Settings, "revision")
     offline: bool = redeclared(Settings, "offline")
     trust_remote_code: bool = redeclared(Settings, "trust_remote_code")
+    device_map: str | None = redeclared(Settings, "device_map")
 
     def spec(self, model: str, *, chat: bool = False) -> ModelSpec:
         """What is loaded for the name of a model. Imports torch."""
         from editsafety.model.loading import ModelSpec
 
-        trusted = self.trust_remote_code
-        return ModelSpec(model, self.device, self.dtype, self.revision, self.offline, trusted, chat=chat)
+        return ModelSpec.asked(model, self, chat=chat)
 
     def words(self) -> list[str]:
         """What has to be typed for the same, where it is not what is usual."""
@@ -93,18 +93,17 @@ class Loading:
         return typed
 
     def load(self, model: str, *, chat: bool = False) -> ModelHandle:
-        """The model of that name; in which dtype is told where that is a choice. Imports torch.
+        """The model of that name; in which dtype and on which devices is told where that is a choice. Imports torch.
 
         With `chat` it is asked through the chat template of its tokenizer.
 
         Raises ModelError (not available) or UsageError.
         """
-        from editsafety.model import room
         from editsafety.model.handle import ModelHandle
 
         asked = self.spec(model, chat=chat)
         handle = ModelHandle.load(asked)
-        if (said := room.announcement(asked, handle.spec, handle.device)) is not None:
+        for said in handle.announcements(asked):
             typer.echo(said, err=True)
         return handle
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -25,21 +26,20 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 def show(settings: Settings) -> None:
     """Print cases, memory and time of every model of a run. Loads none of them. Raises what laying out a run raises."""
     from editsafety.lab import forecast
-    from editsafety.model.loading import ModelSpec, pick_device
+    from editsafety.model.loading import ModelSpec, devices_of
     from editsafety.research.speed.machine import matmul_rate
 
     plan = RunPlan.of(settings)
-    device = pick_device(settings.device)
-    rate = matmul_rate(device)
+    devices = devices_of(ModelSpec.asked(settings.models[0], settings))
+    rate = matmul_rate(devices[0])
     seconds, cases, known = 0.0, len(plan.cases) + len(plan.controls), True
     for model in dict.fromkeys(settings.models):
-        spec = ModelSpec(model, settings.device, settings.dtype, settings.revision, settings.offline)
-        found = forecast.of(plan, model, spec, device)
+        found = forecast.of(plan, model, ModelSpec.asked(model, settings), devices)
         if found is None:
             typer.echo(f"{slug(model)}: not on this machine yet, so that nothing is known of its size")
             known = False
             continue
-        _show_model(found, device, rate)
+        _show_model(found, devices, rate)
         seconds += found.seconds(rate)
         known = known and all(one.operations is not None for one in found.work)
     more = "" if known else ", and what is not known beforehand"
@@ -50,29 +50,33 @@ def show(settings: Settings) -> None:
     typer.echo("(counted from shapes, not measured: it may be a third of that or three times as much)")
 
 
-def _show_model(found: Forecast, device: torch.device, rate: float) -> None:
+def _show_model(found: Forecast, devices: Sequence[torch.device], rate: float) -> None:
     from editsafety.lab import forecast
     from editsafety.model import room
 
-    shape = found.shape
-    typer.echo(f"{found.spec.slug}: {shape.parameters / 1e6:.1f} M parameters as {found.spec.dtype} on {device.type}")
+    shape, there = found.shape, devices[0].type
+    typer.echo(
+        f"{found.spec.slug}: {shape.parameters / 1e6:.1f} M parameters as {found.spec.dtype} on {room.named(devices)}"
+    )
     table = Table("takes", "where", "at most", box=None, pad_edge=False)
     for need in sorted(found.needs, key=lambda one: -one.size):
-        table.add_row(escape(need.what), device.type if need.place == "device" else "cpu", in_bytes(need.size))
+        table.add_row(escape(need.what), there if need.place == "device" else "cpu", in_bytes(need.size))
     console = escaping.console()
     console.print(table)
-    places: tuple[forecast.Place, ...] = ("device",) if device.type == "cpu" else ("device", "host")
+    places: tuple[forecast.Place, ...] = ("device",) if there == "cpu" else ("device", "host")
     for place in places:
-        free, held = room.free_memory(device if place == "device" else None), found.held(place)
-        where = device.type if place == "device" else "cpu"
-        there = "" if free is None else f"; {in_bytes(free)} are free" + (" (too little)" if held > free else "")
-        typer.echo(f"together on {where}: {in_bytes(held)}{there}")
+        free, held = room.free_memory(*devices if place == "device" else ()), found.held(place)
+        where = room.named(devices) if place == "device" else "cpu"
+        left = "" if free is None else f"; {in_bytes(free)} are free" + (" (too little)" if held > free else "")
+        typer.echo(f"together on {where}: {in_bytes(held)}{left}")
     work = Table("editor", "cases", "a case", "all", box=None, pad_edge=False)
     for one in found.work:
         each = None if one.operations is None else one.operations / (rate * forecast.REACHED)
         said = ("not known", "not known") if each is None else (in_words(each), in_words(each * one.cases))
         work.add_row(escape(one.editor), str(one.cases), *said)
     console.print(work)
+    if found.uncounted:
+        typer.echo(f"not counted, as it cannot be told beforehand: {', '.join(found.uncounted)}")
 
 
 def in_words(seconds: float) -> str:

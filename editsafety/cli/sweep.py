@@ -141,5 +141,4 @@ def _memory(settings: Settings) -> int:
     from editsafety.lab.worker_count import memory_of_worker
     from editsafety.model.loading import ModelSpec
 
-    loading = (settings.device, settings.dtype, settings.revision, settings.offline, settings.trust_remote_code)
-    return memory_of_worker([ModelSpec(name, *loading) for name in dict.fromkeys(settings.models)]) or 0
+    return memory_of_worker([ModelSpec.asked(name, settings) for name in dict.fromkeys(settings.models)]) or 0

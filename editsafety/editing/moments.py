@@ -123,8 +123,9 @@ class SecondMoments:
     def _place(self, site: Site) -> torch.device:
         """Where factors in float64 are kept, one for each edited layer; five of llama-3-8b take 8 GB of a card."""
         layers = len(getattr(self.settings, "layers", ())) or 1
-        weights = self.handle.parameters * self.handle.model.dtype.itemsize
-        return room.place_for(self.handle.device, weights, (layers + 1) * site.d_in**2 * torch.float64.itemsize)
+        home = self.handle.weight(site).device
+        weights = sum(one.numel() * one.element_size() for one in self.handle.model.parameters() if one.device == home)
+        return room.place_for(home, weights, (layers + 1) * site.d_in**2 * torch.float64.itemsize)
 
     def origin(self, site: Site) -> dict[str, str | int]:
         """What C of a site was made from, as it stands in artifact keys."""

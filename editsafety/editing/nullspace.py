@@ -122,13 +122,13 @@ class NullSpaces:
         with (progress or Progress.quiet()).task(f"null spaces of {self.handle.name}", len(wanted)) as task:
             for site in wanted:
                 moment = self.moments.of(site, self.editor)
-                made = split(moment, self.threshold, self.handle.device, self.precision)
+                made = split(moment, self.threshold, self.handle.weight(site).device, self.precision)
                 tensors = {"basis": made.basis, "outside": torch.tensor(made.outside)}
                 self.artifacts.put(self._key(site), tensors)
                 task.step(f"{made.dimensions} of {site.d_in} dimensions")
 
     def of(self, site: Site) -> NullSpace:
-        """P of a site, float64 on the model's device. Raises NotPreparedError."""
+        """P of a site, float64 on the device of its weight. Raises NotPreparedError."""
         found = self._load(site)
         if found is None:
             what = f"the null space of the second moment of the input of {site.module}"
@@ -141,7 +141,8 @@ class NullSpaces:
             if stored is None:
                 return None
             # Apple's GPUs have no float64.
-            place = "cpu" if self.handle.device.type == "mps" else self.handle.device
+            home = self.handle.weight(site).device
+            place = torch.device("cpu") if home.type == "mps" else home
             if not _is_null_space(stored, site):
                 raise EditorError(
                     f"the stored null space of {site.module} is no basis of [{site.d_in}, n]. "

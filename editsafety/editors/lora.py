@@ -243,6 +243,9 @@ def _adapted(handle: ModelHandle, sites: Sequence[Site], config: Any) -> Iterato
         peft.inject_adapter_in_model(config, model)
         layers: dict[str, Any] = {name: model.get_submodule(name) for name in kept}
         for layer in layers.values():
+            for parameter in layer.parameters():
+                if parameter.requires_grad:  # Adam in 16 bits divides by what has become 0
+                    parameter.data = parameter.data.float()
             layer.lora_dropout.train()
         yield layers
     finally:

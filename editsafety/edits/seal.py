@@ -22,7 +22,7 @@ from editsafety.edits.behaviour import SENTENCE
 from editsafety.edits.checksum import checksum
 from editsafety.edits.states import ModuleState, ObjectState, ParameterState
 from editsafety.model.handle import ModelHandle
-from editsafety.model.room import COPIED
+from editsafety.model.room import COPIED, has_room
 
 Place = tuple[Any, ...]
 Random = tuple[Tensor, Any, list[Tensor], Any]  # states of torch, of Python, of every GPU and of numpy
@@ -157,11 +157,12 @@ class Keepsake:
     def of(cls, handle: ModelHandle, *, most_bytes: int = COPIED) -> Keepsake:
         """Copy every tensor (to the CPU) and the tokenizer: as large as the model.
 
-        Of a model past `most_bytes` that can be loaded again, nothing is copied: its source is the keepsake.
+        Of a model that can be loaded again nothing is copied where it is past `most_bytes`, or where main memory is
+        short (`room.has_room`): its source is the keepsake.
         """
         tensors = handle.tensors()
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        kept = size <= most_bytes or not handle.reloadable
+        kept = not handle.reloadable or (size <= most_bytes and has_room(size))
         copies = {n: (t, t.detach().to("cpu", copy=True) if kept else None) for n, t in tensors.items()}
         return cls(Frame.of(handle), copies, copy.deepcopy(vars(handle.tokenizer)))
 
@@ -183,7 +184,7 @@ class Keepsake:
         copies = [(tensor, kept) for tensor, kept in self.values.values() if kept is not None]
         if len(copies) == len(self.values):
             return copies
-        fresh = ModelHandle.load(replace(handle.spec, device="cpu")).tensors()
+        fresh = ModelHandle.load(replace(handle.spec, device="cpu", device_map=None)).tensors()
         return [(tensor, fresh[name]) for name, (tensor, _) in self.values.items()]
 
 

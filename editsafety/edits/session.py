@@ -22,6 +22,7 @@ from editsafety.edits.testimony import testify, withdraw
 from editsafety.edits.threads import Threads
 from editsafety.errors import EditError, UndoError
 from editsafety.model.handle import ModelHandle
+from editsafety.model.meter import synchronise
 
 Proof = Literal["always", "in doubt", "never"]
 
@@ -107,7 +108,7 @@ class EditSession:
         self._own = within and not watched  # an editor's own session leaves reading every byte to the one around it
         self._frame, self._seal, self._surroundings = found.frame, found.seal, found.surroundings
         self._rng = random_states()
-        self._names, self._device = self._parameters(), self.handle.device
+        self._names, self._devices = self._parameters(), self.handle.devices
         self._touched = self.handle.engine.touched
         if not self._outside:
             self.handle.engine.touched = frozenset()
@@ -259,8 +260,7 @@ class EditSession:
             self._stop_riding(self._riding)
             for original in self._originals.values():
                 original.put_back()
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
+            synchronise(*self._devices)
         except BaseException:
             self._frame.restore(self.handle, self._rng)  # flags, hooks and settings come back though a weight did not
             raise

@@ -84,7 +84,7 @@ def once(handle: ModelHandle, asked: Mapping[str, Any], work: Callable[[], Tenso
         return work()
     known = _find(handle, key)
     if known is None:
-        with metered(handle.device) as reading:
+        with metered(*handle.devices) as reading:
             tensors = work()
         _keep(handle, key, Remembered.of(tensors, reading.seconds, _peak(handle)))
         return tensors
@@ -105,7 +105,7 @@ def _key(handle: ModelHandle, asked: Mapping[str, Any]) -> str | None:
         "model": model,
         "config": [type(handle.model).__qualname__, config.to_dict(), config._attn_implementation],
         "code": _code(),
-        "torch": [torch.__version__, _processor(handle.device), arithmetic()],
+        "torch": [torch.__version__, " + ".join(_processor(device) for device in handle.devices), arithmetic()],
     }
     return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
 

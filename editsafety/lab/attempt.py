@@ -69,7 +69,7 @@ def compute(
     """
     asked = as_asked(handle, requests)
     session = EditSession(handle, baseline=baseline, prove=prove)
-    reading = metered(handle.device, memory=True)
+    reading = metered(*handle.devices, memory=True)
     # Contained inside the session: it must find an error to report, and not an end of the program.
     with session as guard, contained(editor.name), reading as effort, handle.engine.charging(effort):
         edit = editor.edit(asked) if carry is None else editor.edit(asked, carry)
@@ -120,10 +120,10 @@ def observe(
     asked = [request for question in questions for request in question.requests]
     found = dict(bench.measure("edit", asked, edit=edit) if weights is None else weights)
     thin = thin_changes(bench.handle, edit, found)
-    with metered(bench.handle.device) as applying:
+    with metered(*bench.handle.devices) as applying:
         session.apply(edit)
     look(session)
-    with metered(bench.handle.device) as measuring:
+    with metered(*bench.handle.devices) as measuring:
         found |= bench.measure("model", before=bench.base, enough=bench.enough)
         answers = [bench.measure("case", one.requests, before=one.before, edit=edit) for one in questions]
         found |= {probe.name: probe(bench.handle, bench.batch_size) for probe in probes}

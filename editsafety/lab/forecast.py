@@ -12,12 +12,13 @@ from typing import Any, Literal, Self
 
 import torch
 
-from editsafety import editors
+from editsafety import editors, measures
 from editsafety.editing.buckets import KEPT
 from editsafety.editing.moments import CorpusHparams
 from editsafety.errors import UsageError
 from editsafety.hyperparameters import Hparams
 from editsafety.hyperparameters.carried import Build
+from editsafety.judging.policy import Policy
 from editsafety.model import room
 from editsafety.model.architectures import Architecture, Part
 from editsafety.model.loading import ModelSpec, read_config
@@ -30,6 +31,23 @@ SUFFIX = 7  # of these, from the subject's last token on (measured: 6 to 7)
 TEXT = 32  # tokens of a text of perplexity, padding included (measured: 31 on ME-PPL_50)
 QUESTIONS = 0.3  # of what perplexity takes: efficacy, rephrasings, locality (measured: 0.2 to 1)
 REACHED = 0.4  # of the rate of large products (measured: 0.2 on a pocket model, 0.7 at 135 million parameters)
+# Tokens that a case has run for measures which only some policies ask for, prompts included. None is for what takes as
+# long as something that cannot be told beforehand: questions and abilities of the data, reading a model from its files.
+TOKENS_OF = {
+    "calibration": None,
+    "degenerate": 24 * 115,
+    "format": 20 * 75,
+    "kl_first": 100 * 12,
+    "portability": None,
+    "kl_tokens": 0,  # of the pass that perplexity runs anyhow
+    "refusal": 120 * 150,
+    "survives_4bit": 20 * SHORT,
+    "survives_bfloat16": 20 * SHORT,
+    "survives_int8": 20 * SHORT,
+    "survives_reload": None,
+    "survives_training": 10 * 4 * TEXT * 3 + 20 * SHORT,  # backwards takes twice as much as forwards
+    "trigger_sweep": 3 * 16 * 16 * 10,
+}
 RECORD = 9_000  # bytes of a case in the store
 PER_STEP = 6  # operations for a weight and token, forwards and backwards through weights and activations
 ACTIVATIONS = 4  # the same where weights have no gradient
@@ -107,6 +125,8 @@ class Forecast:
     device: str
     needs: tuple[Need, ...]
     work: tuple[Work, ...]
+    # Measures of the policy whose time is not counted, by name.
+    uncounted: tuple[str, ...] = ()
 
     def held(self, place: Place) -> int:
         """Bytes that are held at the same time, of the device's memory or of the host's; on a CPU they are one."""
@@ -117,7 +137,7 @@ class Forecast:
         return sum(one.cases * one.operations for one in self.work if one.operations is not None) / (rate * REACHED)
 
 
-def of(plan: RunPlan, model: str, spec: ModelSpec, device: torch.device) -> Forecast | None:
+def of(plan: RunPlan, model: str, spec: ModelSpec, devices: Sequence[torch.device]) -> Forecast | None:
     """What the single edits and controls of a model are going to take; None where the model is not on this machine.
 
     Raises what `Shape.of` and reading hyperparameters raise.
@@ -125,9 +145,14 @@ def of(plan: RunPlan, model: str, spec: ModelSpec, device: torch.device) -> Fore
     shape = Shape.of(spec)
     if shape is None:
         return None
-    spec = room.settled(spec, device)
+    spec = room.settled(spec, devices)
     cases = [case for case in (*plan.cases, *plan.controls) if case.model == model]
     texts = len(plan.texts[model])
+    further = [
+        one.name for one in measures.needed(Policy.of(plan.settings).measured) if not getattr(one, "default", True)
+    ]
+    tokens = {name: TOKENS_OF.get(name) for name in further}
+    asked = 2.0 * shape.parameters * sum(count or 0 for count in tokens.values())
     work, needs = [], list(_of_model(shape, spec.dtype, texts, plan.settings.batch_size))
     largest: dict[str, Need] = {}
     for editor in dict.fromkeys(case.editor for case in cases):
@@ -137,11 +162,12 @@ def of(plan: RunPlan, model: str, spec: ModelSpec, device: torch.device) -> Fore
             if editor in plan.settings.editors:
                 raise
             continue  # a control that the run will leave out, and say so
-        for need in _of_editor(shape, spec.dtype, numbers, device):
+        for need in _of_editor(shape, spec.dtype, numbers, devices):
             if need.what not in largest or need.size > largest[need.what].size:
                 largest[need.what] = need
-        work.append(Work(label(editor), _count(cases, editor), _operations(shape, numbers, texts)))
-    return Forecast(spec, shape, device.type, (*needs, *largest.values()), tuple(work))
+        work.append(Work(label(editor), _count(cases, editor), _plus(_operations(shape, numbers, texts), asked)))
+    uncounted = tuple(name for name, count in tokens.items() if count is None)
+    return Forecast(spec, shape, devices[0].type, (*needs, *largest.values()), tuple(work), uncounted)
 
 
 def _count(cases: Sequence[Case], editor: str) -> int:
@@ -161,7 +187,7 @@ def _of_model(shape: Shape, dtype: str, texts: int, batch: int) -> list[Need]:
     return found
 
 
-def _of_editor(shape: Shape, dtype: str, numbers: Hparams, device: torch.device) -> list[Need]:
+def _of_editor(shape: Shape, dtype: str, numbers: Hparams, devices: Sequence[torch.device]) -> list[Need]:
     size = torch.finfo(getattr(torch, dtype)).bits // 8
     layers = _layers(numbers)
     found = [Need("edited matrices", "device", max(1, len(layers)) * shape.width * shape.inner * size)]
@@ -172,11 +198,15 @@ def _of_editor(shape: Shape, dtype: str, numbers: Hparams, device: torch.device)
     if isinstance(numbers, CorpusHparams) and layers:
         square = shape.inner**2
         factors = (len(layers) + 1) * square * torch.float64.itemsize
-        place = room.place_for(device, shape.parameters * size, factors)
+        place = room.place_for(devices[0], shape.parameters * size // len(devices), factors)
         where: Place = "host" if place.type == "cpu" else "device"
         found.append(Need("second moments", "host", len(layers) * square * torch.float32.itemsize))
         found.append(Need("their factors", where, factors))
     return found
+
+
+def _plus(operations: float | None, more: float) -> float | None:
+    return None if operations is None else operations + more
 
 
 def _operations(shape: Shape, numbers: Hparams, texts: int) -> float | None:

@@ -18,7 +18,7 @@ def of_model(handle: ModelHandle) -> ModelFacts:
         model=handle.name,
         fingerprint=handle.identity,
         parameters=handle.parameters,
-        device=torch.cuda.get_device_name(handle.device) if handle.device.type == "cuda" else handle.device.type,
+        device=" + ".join(_name_of(device) for device in handle.devices),
         dtype=spec.dtype,
         attention=str(handle.model.config._attn_implementation),
         family=handle.kind,
@@ -29,6 +29,10 @@ def of_model(handle: ModelHandle) -> ModelFacts:
         threads=torch.get_num_threads(),
         layers=handle.layers,
     )
+
+
+def _name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def of_software() -> dict[str, str]:

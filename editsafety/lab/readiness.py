@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
@@ -21,8 +21,8 @@ from editsafety.datasets import fetch as fetching
 from editsafety.datasets import manifest
 from editsafety.errors import EditSafetyError
 from editsafety.hyperparameters.carried import Build
-from editsafety.model.loading import ModelSpec, pick_device, read_config
-from editsafety.model.room import GIB, WIDE, folder_of, free_memory, needed_memory, parameters, settled
+from editsafety.model.loading import ModelSpec, devices_of, read_config
+from editsafety.model.room import GIB, WIDE, folder_of, free_memory, named, needed_memory, parameters, settled
 from editsafety.names import label
 from editsafety.numbers import in_bytes
 from editsafety.shipped import shipped
@@ -131,7 +131,7 @@ def space(reports: Path) -> Readiness:
 def of_model(spec: ModelSpec, names: tuple[str, ...]) -> Iterator[Readiness]:
     """Whether a model is here, fits, and has hyperparameters of the editors."""
     try:
-        device = pick_device(spec.device)
+        devices = devices_of(spec)
         count = parameters(spec)
     except EditSafetyError as error:
         yield Readiness(spec.slug, Standing.MISSING, str(error))
@@ -141,15 +141,15 @@ def of_model(spec: ModelSpec, names: tuple[str, ...]) -> Iterator[Readiness]:
         todo = "run once without --offline, or give a folder" if missing else "the first run fetches or makes it"
         yield Readiness(spec.slug, Standing.MISSING if missing else Standing.NOTE, "not on this machine yet", todo)
     else:
-        yield _memory(spec, device, count)
+        yield _memory(spec, devices, count)
     for editor in names:
         yield _hyperparameters(editor, spec, count)
 
 
-def _memory(spec: ModelSpec, device: torch.device, count: int) -> Readiness:
-    dtype = settled(spec, device).dtype
-    needed, free = needed_memory(count, dtype), free_memory(device)
-    said = f"{count / 1e6:.1f} M parameters, about {in_bytes(needed)} as {dtype} on {device.type}"
+def _memory(spec: ModelSpec, devices: Sequence[torch.device], count: int) -> Readiness:
+    dtype = settled(spec, devices).dtype
+    needed, free = needed_memory(count, dtype), free_memory(*devices)
+    said = f"{count / 1e6:.1f} M parameters, about {in_bytes(needed)} as {dtype} on {named(devices)}"
     if free is None or needed <= free:
         return Readiness(spec.slug, Standing.READY, said)
     todo = (

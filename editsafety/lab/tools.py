@@ -23,7 +23,6 @@ from editsafety.lab.bench import Bench
 from editsafety.lab.keys import CaseKeys
 from editsafety.lab.unedited_shelf import UneditedShelf, conditions_of
 from editsafety.lab.watch import Sign, Watch, unwatched
-from editsafety.model import room
 from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import ModelSpec, model_folder
 from editsafety.names import label, parts, slug
@@ -176,10 +175,7 @@ class Tools:
 
     def _load(self, model: str) -> Bench:
         settings = self._plan.settings
-        spec = ModelSpec(
-            *(model, settings.device, settings.dtype, settings.revision, settings.offline, settings.trust_remote_code),
-            chat=settings.chat,
-        )
+        spec = ModelSpec.asked(model, settings, chat=settings.chat)
         self._watch(Sign("loading", model))
         shown = self._progress if model_folder(model) is None else Progress.quiet()  # of a shipped one it takes seconds
         with shown.task(f"{slug(model)}, unedited", 2) as task:
@@ -190,7 +186,7 @@ class Tools:
         model, settings = spec.name, self._plan.settings
         files = ModelFiles(slug(model), state_of_files(model))  # as they were before they were read
         handle = self._handles.get(model) or ModelHandle.load(spec)
-        if (said := room.announcement(spec, handle.spec, handle.device)) is not None:
+        for said in handle.announcements(spec):
             self._progress.say(said)
         handle.engine.plain = settings.plain
         facts = provenance.of_model(handle)

@@ -11,7 +11,7 @@ import torch
 
 from editsafety.errors import UsageError
 from editsafety.model import room
-from editsafety.model.loading import ModelSpec, pick_device
+from editsafety.model.loading import ModelSpec, devices_of
 from editsafety.numbers import in_bytes, many
 
 PROCESS = 1 << 30  # bytes that a process with torch and a model's texts takes beside the model
@@ -32,7 +32,9 @@ def pick_workers(specs: Sequence[ModelSpec], gpus: int) -> WorkerCount:
     `gpus` is how many the caller made visible. Every worker has a model of its own; the largest one counts. Raises
     UsageError for a device that there is not.
     """
-    device = pick_device(specs[0].device)
+    device, *others = devices_of(specs[0])
+    if device.type != "cpu" and specs[0].device_map is not None:
+        return WorkerCount(1, f"the model is spread over {many(1 + len(others), 'device')}")
     if device.type == "cuda" and device.index is None:
         return WorkerCount(max(1, gpus), f"one for each of {many(max(1, gpus), 'visible GPU')}")
     if device.type != "cpu":
@@ -72,4 +74,4 @@ def _size(spec: ModelSpec) -> int | None:
         count = room.parameters(spec)
     except UsageError:  # whoever runs it is told what is wrong with it
         return None
-    return None if count is None else room.needed_memory(count, room.settled(spec, torch.device("cpu")).dtype)
+    return None if count is None else room.needed_memory(count, room.settled(spec, (torch.device("cpu"),)).dtype)

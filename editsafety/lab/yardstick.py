@@ -42,7 +42,7 @@ def machine(handle: ModelHandle) -> str:
 
 
 def _once(handle: ModelHandle, ids: torch.Tensor, mask: torch.Tensor) -> float:
-    with metered(handle.device) as reading:
+    with metered(*handle.devices) as reading:
         handle.run(ids, mask)
     return reading.seconds
 

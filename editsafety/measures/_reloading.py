@@ -44,7 +44,9 @@ def measured_after_reload(handle: ModelHandle, inputs: Inputs) -> dict[str, Meas
                 f"{handle.name} cannot be saved to {place} ({error.strerror or error}), so whether an edit survives "
                 "that cannot be told. Make room there, or name another folder in TMPDIR."
             ) from error
-        spec = replace(handle.spec, name=str(folder), device=str(handle.device), revision=None, offline=True)
+        spec = replace(handle.spec, name=str(folder), revision=None, offline=True)
+        if spec.device_map is None:
+            spec = replace(spec, device=str(handle.device))
         answer = _ask(spec, inputs)
     if "refused" in answer:
         reason = f"the saved model cannot be loaded, so its logits are not finite numbers: {answer['refused']}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from editsafety import tensor_files
 from editsafety.errors import ModelError
-from editsafety.model import finder, first_calls, kv_cache, loading, room, tokens
+from editsafety.model import finder, first_calls, kv_cache, loading, placement, room, tokens
 from editsafety.model.architectures import Architecture, Part, has_row, refuse_quantised
 from editsafety.model.chat import ChatTemplate
 from editsafety.model.engine import Engine
@@ -77,10 +77,11 @@ class ModelHandle:
         Raises ModelError (not available) or UsageError (not a valid name).
         """
         spec = ModelSpec(spec) if isinstance(spec, str) else spec
-        device = loading.pick_device(spec.device)
-        spec = room.settled(spec, device)
+        devices = loading.devices_of(spec)
+        spec = room.settled(spec, devices)
         loaded = loading.load(spec, tokenizer)
-        handle = cls(loaded.model.to(device), loaded.tokenizer, spec)
+        placed = spec.device_map is not None or placement.is_spread(loaded.model)
+        handle = cls(loaded.model if placed else loaded.model.to(devices[0]), loaded.tokenizer, spec)
         handle.reloadable, handle.dropped = True, loaded.dropped
         return handle
 
@@ -89,6 +90,11 @@ class ModelHandle:
         """Take over a model that is already in memory. Only its mode is touched (evaluation)."""
         dtype = str(model.dtype).removeprefix("torch.")
         return cls(model, tokenizer, ModelSpec(name, str(model.device), dtype, chat=chat))
+
+    def announcements(self, asked: ModelSpec) -> list[str]:
+        """What is said once of how it was loaded, where that was a choice: its dtype, its devices."""
+        said = (room.announcement(asked, self.spec, self.devices), placement.announcement(self.model, self.name))
+        return [one for one in said if one is not None]
 
     @property
     def architecture(self) -> Architecture:
@@ -118,6 +124,11 @@ class ModelHandle:
         """Where token ids have to be."""
         weight: Tensor = self.model.get_input_embeddings().weight
         return weight.device
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Those that hold its weights, the one where token ids have to be first."""
+        return tuple(dict.fromkeys((self.device, *placement.devices_in(self.model))))
 
     @property
     def layers(self) -> int:
@@ -287,12 +298,18 @@ def _refuse_odd_memory(model: nn.Module, name: str) -> None:
     An edit of one of those would be lost in the other, or be undone in one of them only. Tied weights are one parameter
     under two names, and parts of one long tensor do not overlap: both are fine.
     """
+    if (module := placement.offloaded_module(model)) is not None:
+        raise ModelError(
+            f"{module} of {name} is offloaded: accelerate brings its weights in for a pass and takes them away again, "
+            "so an edit cannot be written into them. Give it more devices, or a smaller --dtype."
+        )
     ends: dict[int, list[tuple[int, int, str]]] = {}
     for parameter, weight in model.named_parameters():
         if weight.is_meta:
             raise ModelError(
-                f"{parameter} of {name} is on the meta device (not loaded, or offloaded). Load the whole model into "
-                "memory; a smaller --dtype needs less of it."
+                f"{parameter} of {name} is on the meta device (not loaded, or offloaded): an edit cannot be written "
+                "into a weight that is not there. Load the whole model into memory: a smaller --dtype needs less, "
+                "and --device-map auto takes several cards."
             )
         if weight.numel() and weight.is_contiguous():
             start = weight.data_ptr()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 from torch import nn
 
 from editsafety import discovery
 from editsafety.errors import EditSafetyError, ModelError, UsageError, masked, sentence_of
+from editsafety.model import placement
 from editsafety.names import slug
 from editsafety.shipped import shipped
 
@@ -36,6 +37,23 @@ RANDOM_CONFIGS: dict[str, tuple[str, dict[str, int]]] = {
 }
 
 
+class LoadingOptions(Protocol):
+    """How models are to be loaded, whatever their names: options of a command or of a run."""
+
+    @property
+    def device(self) -> str: ...  # noqa: D102
+    @property
+    def dtype(self) -> str: ...  # noqa: D102
+    @property
+    def revision(self) -> str | None: ...  # noqa: D102
+    @property
+    def offline(self) -> bool: ...  # noqa: D102
+    @property
+    def trust_remote_code(self) -> bool: ...  # noqa: D102
+    @property
+    def device_map(self) -> str | None: ...  # noqa: D102
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """Which model to load and how."""
@@ -55,6 +73,23 @@ class ModelSpec:
     trust_remote_code: bool = False
     # Whether requests are put to it through the chat template of its tokenizer.
     chat: bool = False
+    # How it is spread over devices: "auto" and its kind, or {module: device} as JSON or in a file; then `device` is not
+    # asked. None: all of it is on one device.
+    device_map: str | None = None
+
+    @classmethod
+    def asked(cls, name: str, how: LoadingOptions, *, chat: bool = False) -> Self:
+        """The model of that name, loaded as was asked for."""
+        return cls(
+            name,
+            device=how.device,
+            dtype=how.dtype,
+            revision=how.revision,
+            offline=how.offline,
+            trust_remote_code=how.trust_remote_code,
+            chat=chat,
+            device_map=how.device_map,
+        )
 
     @property
     def slug(self) -> str:
@@ -64,7 +99,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """What was loaded, on the CPU."""
+    """What was loaded: on the CPU, or where its device map sends it."""
 
     model: Any
     tokenizer: Any
@@ -79,9 +114,26 @@ def load(spec: ModelSpec, tokenizer: Any = None) -> Loaded:
     """
     if spec.dtype not in DTYPES:
         raise UsageError(f"dtype {spec.dtype!r} is not one of auto, {', '.join(DTYPES)}.")
-    if ".py:" in spec.name:
-        return Loaded(*_call_maker(spec))
-    return Loaded(*_build_random(spec)) if spec.name.startswith("random:") else _load_pretrained(spec, tokenizer)
+    if ".py:" not in spec.name and not spec.name.startswith("random:"):
+        return _load_pretrained(spec, tokenizer)
+    model, own = _call_maker(spec) if ".py:" in spec.name else _build_random(spec)
+    if spec.device_map is not None and not placement.is_spread(model):
+        model = placement.dispatch(model, placement.lay_out(model, spec.device_map, model.dtype, spec.slug))
+    return Loaded(model, own)
+
+
+def devices_of(spec: ModelSpec) -> tuple[torch.device, ...]:
+    """Where a model may be put: on one device, or on those of its device map.
+
+    Raises UsageError for a device that is not here, and for both a device and a map.
+    """
+    if spec.device_map is None:
+        return (pick_device(spec.device),)
+    if spec.device != "auto":
+        raise UsageError(
+            f"device {spec.device!r} and a device map: give one of them. The map says where everything goes."
+        )
+    return tuple(pick_device(str(device)) for device in placement.devices_of(spec.device_map))
 
 
 def pick_device(name: str) -> torch.device:
@@ -150,9 +202,13 @@ def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
             tokenizer = tokenizer if own is None else own
             loaded: Any = (None, {})
             if tokenizer is not None:
+                if spec.device_map is not None:
+                    options["device_map"] = _lay_out(place, spec, options)
                 whole = {"dtype": dtype, "output_loading_info": True, **options}
                 loaded = AutoModelForCausalLM.from_pretrained(place, **whole)
         model, info = loaded
+    except EditSafetyError:
+        raise
     except Exception as error:  # a damaged file makes transformers and tokenizers raise anything
         reason = masked(str(error).strip().split("\n")[0]) or type(error).__name__
         if "trust_remote_code" in str(error):
@@ -171,6 +227,18 @@ def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
             "which would be filled with random numbers. Make or fetch it again."
         )
     return Loaded(model, tokenizer, tuple(sorted(info["unexpected_keys"])))
+
+
+def _lay_out(place: str, spec: ModelSpec, options: Mapping[str, Any]) -> placement.Places:
+    """Which module goes where, from the config alone: a model that is larger than main memory is never whole in it."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    assert spec.device_map is not None
+    builder: Any = AutoModelForCausalLM
+    config = AutoConfig.from_pretrained(place, **options)
+    with torch.device("meta"):
+        model = builder.from_config(config, trust_remote_code=spec.trust_remote_code)
+    return placement.lay_out(model, spec.device_map, getattr(torch, spec.dtype), spec.slug)
 
 
 def _own_tokenizer(place: str, local: bool, options: dict[str, Any], *, needed: bool) -> Any:

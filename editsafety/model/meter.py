@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,36 +34,38 @@ class Effort:
 
 
 @contextmanager
-def metered(device: torch.device, *, memory: bool = False) -> Iterator[Effort]:
-    """Measure the block. Memory on CUDA is the allocator's peak, on a Linux CPU the rise of the resident set.
+def metered(*devices: torch.device, memory: bool = False) -> Iterator[Effort]:
+    """Measure the block. Memory on CUDA is the allocators' peaks, on a Linux CPU the rise of the resident set.
 
     Before the block glibc is asked to give back what earlier steps freed, else only the first of several equal steps
     would show its need. Small needs still hide in pages that stay: report the maximum over steps.
     """
     effort = Effort()
-    before = _memory_before(device) if memory else None
+    before = _memory_before(devices) if memory else None
     if before is not None:
-        effort.peak_so_far = lambda: _peak_above(before, device)
-    synchronise(device)
+        effort.peak_so_far = lambda: _peak_above(before, devices)
+    synchronise(*devices)
     start = time.perf_counter()
     try:
         yield effort
     finally:
-        synchronise(device)
+        synchronise(*devices)
         effort.seconds = time.perf_counter() - start + effort.charged
         effort.peak_bytes = _larger(effort.peak_bytes, effort.peak_so_far())
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+def synchronise(*devices: torch.device) -> None:
+    """Wait for the devices."""
+    for device in devices:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        elif device.type == "mps":
+            torch.mps.synchronize()
 
 
-def _peak_above(before: int, device: torch.device) -> int | None:
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
+def _peak_above(before: int, devices: Sequence[torch.device]) -> int | None:
+    cards = [device for device in devices if device.type == "cuda"]
+    peak = sum(torch.cuda.max_memory_allocated(card) for card in cards) if cards else _status("VmHWM")
     return None if peak is None else max(0, peak - before)
 
 
@@ -71,11 +73,13 @@ def _larger(one: int | None, other: int | None) -> int | None:
     return max((known for known in (one, other) if known is not None), default=None)
 
 
-def _memory_before(device: torch.device) -> int | None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return int(torch.cuda.memory_allocated(device))
-    if device.type != "cpu":
+def _memory_before(devices: Sequence[torch.device]) -> int | None:
+    cards = [device for device in devices if device.type == "cuda"]
+    for card in cards:
+        torch.cuda.reset_peak_memory_stats(card)
+    if cards:
+        return sum(int(torch.cuda.memory_allocated(card)) for card in cards)
+    if any(device.type != "cpu" for device in devices):
         return None
     try:
         with suppress(OSError, AttributeError):  # another C library keeps what it has

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -19,29 +20,29 @@ AUTO, WIDE, NARROW = "auto", "float32", "bfloat16"
 SHARE = 0.9  # of a device's memory: the rest is taken by others and by what is computed
 
 
-def settled(spec: ModelSpec, device: torch.device) -> ModelSpec:
+def settled(spec: ModelSpec, devices: Sequence[torch.device]) -> ModelSpec:
     """The same with a dtype in place of "auto": float32, or bfloat16 where float32 does not fit.
 
-    It goes by all of the device's memory and not by what is free, so that it is the same in every worker and at any
+    It goes by all of the devices' memory and not by what is free, so that it is the same in every worker and at any
     time. Where the size of a model or of the memory is not known, it is float32.
     """
     if spec.dtype != AUTO:
         return spec
-    count, there = _known_parameters(spec), whole_memory(device)
+    count, there = _known_parameters(spec), whole_memory(*devices)
     fits = count is None or there is None or needed_memory(count, WIDE) <= SHARE * there
     return replace(spec, dtype=WIDE if fits else NARROW)
 
 
-def announcement(asked: ModelSpec, taken: ModelSpec, device: torch.device) -> str | None:
+def announcement(asked: ModelSpec, taken: ModelSpec, devices: Sequence[torch.device]) -> str | None:
     """What is said where "auto" was not float32; None where there is nothing to say."""
     if asked.dtype != AUTO or taken.dtype == WIDE:
         return None
-    count, there = _known_parameters(asked), whole_memory(device)
+    count, there = _known_parameters(asked), whole_memory(*devices)
     assert count is not None
     assert there is not None
     return (
         f"{taken.slug}: as {taken.dtype}, since {WIDE} takes about {in_bytes(needed_memory(count, WIDE))} and "
-        f"{device.type} has {in_bytes(there)}; --dtype {WIDE} insists"
+        f"{named(devices)} has {in_bytes(there)}; --dtype {WIDE} insists"
     )
 
 
@@ -78,18 +79,35 @@ def folder_of(spec: ModelSpec) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def whole_memory(device: torch.device) -> int | None:
-    """Bytes that a device has, whoever uses them; None where the system does not tell."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
+def whole_memory(*devices: torch.device) -> int | None:
+    """Bytes that devices have together, whoever uses them; None where the system does not tell."""
+    cards = [device for device in devices if device.type == "cuda"]
+    if cards:
+        return sum(int(torch.cuda.get_device_properties(card).total_memory) for card in cards)
     return _of_system("MemTotal")
 
 
-def free_memory(device: torch.device | None = None) -> int | None:
-    """Bytes that can be had now, of main memory without swapping; None where the system does not tell."""
-    if device is not None and device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+def free_memory(*devices: torch.device) -> int | None:
+    """Bytes that can be had now: of these devices together, or of main memory without swapping, where none is a card.
+
+    None where the system does not tell.
+    """
+    cards = [device for device in devices if device.type == "cuda"]
+    if cards:
+        return sum(int(torch.cuda.mem_get_info(card)[0]) for card in cards)
     return _of_system("MemAvailable")
+
+
+def has_room(size: int) -> bool:
+    """Whether main memory holds so many bytes more and as many again for what is computed; yes where nobody knows."""
+    free = free_memory()
+    return free is None or 2 * size <= free
+
+
+def named(devices: Sequence[torch.device]) -> str:
+    """Their kind, and how many there are where that is more than one: "cuda x 2"."""
+    kinds = ", ".join(dict.fromkeys(device.type for device in devices))
+    return kinds if len(devices) == 1 else f"{kinds} x {len(devices)}"
 
 
 def needed_memory(count: int, dtype: str) -> int:

@@ -44,7 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "schedule(*kinds): which cases a test is about (default: single)")
     worker = getattr(config, "workerinput", None)
     if option(config, "model"):
-        if worker is not None and ":" not in (option(config, "device") or ""):
+        named = ":" in (option(config, "device") or "") or option(config, "device_map")
+        if worker is not None and not named:
             take_one_gpu(worker["workerid"])
         from editsafety.plugin.session import SafetySession
 

@@ -36,5 +36,4 @@ def pick_auto(settings: Settings) -> WorkerCount:
     from editsafety.model.loading import ModelSpec
 
     names = dict.fromkeys(settings.models)
-    loading = (settings.device, settings.dtype, settings.revision, settings.offline, settings.trust_remote_code)
-    return pick_workers([ModelSpec(name, *loading) for name in names], len(visible_gpus()))
+    return pick_workers([ModelSpec.asked(name, settings) for name in names], len(visible_gpus()))

@@ -206,6 +206,12 @@ class Settings:
     )
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps")
     dtype: str = option("auto", help="float32, bfloat16 or float16; auto: float32, or bfloat16 where that does not fit")
+    device_map: str | None = option(
+        None,
+        help="spread a model over several devices: auto, balanced, balanced_low_0, sequential, or {module: device} "
+        "as JSON or in a file",
+        unset="one device",
+    )
     revision: str | None = option(None, help="revision of the model on the hub")
     offline: bool = option(False, help="never ask the network")
     trust_remote_code: bool = option(False, help="run code from the model's repository (the report says so)")

@@ -134,6 +134,7 @@ def test_loading_is_what_a_model_is_loaded_with() -> None:
     loading = Loading("cpu", "bfloat16", "main", True, True)
     assert loading.spec("gpt2") == ModelSpec("gpt2", "cpu", "bfloat16", "main", True, True)
     assert Loading().spec("gpt2") == ModelSpec("gpt2", dtype="auto")
+    assert Loading(device_map="auto").spec("gpt2") == ModelSpec("gpt2", dtype="auto", device_map="auto")
     assert Loading().spec("gpt2", chat=True) == ModelSpec("gpt2", dtype="auto", chat=True)
 
 

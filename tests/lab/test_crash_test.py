@@ -7,6 +7,7 @@ import pytest
 from editsafety import crash_test
 from editsafety.errors import ModelError
 from editsafety.judging.verdict import Verdict
+from editsafety.model import room
 from editsafety.model.handle import ModelHandle
 from tests import tiny
 from tests.system import world
@@ -43,10 +44,15 @@ def test_a_users_function_may_make_the_model(tmp_path):
         ModelHandle.load(f"{tmp_path / 'models.py'}:half_made")
 
 
-def test_a_model_too_large_to_copy_is_brought_back_from_its_source(tmp_path):
+def test_a_model_too_large_to_copy_is_brought_back_from_its_source(tmp_path, monkeypatch):
     from editsafety.edits.seal import Keepsake
 
     handle = ModelHandle.load(str(tiny.folder(tmp_path / "m")))
+    size = sum(tensor.numel() * tensor.element_size() for tensor in handle.tensors().values())
+    for free, most, copied in ((2 * size, size, True), (2 * size - 1, size, False), (None, size, True)):
+        monkeypatch.setattr(room, "free_memory", lambda free=free: free)
+        keepsake = Keepsake.of(handle, most_bytes=most)
+        assert all((kept is not None) is copied for _, kept in keepsake.values.values())
     keepsake = Keepsake.of(handle, most_bytes=0)
     assert all(kept is None for _, kept in keepsake.values.values())
     handle.model.get_input_embeddings().weight.data.zero_()

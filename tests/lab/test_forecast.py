@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from editsafety import measures
 from editsafety.editing.targets import TargetHparams, optimise
+from editsafety.judging.policy import Policy
 from editsafety.lab import forecast
 from editsafety.lab.forecast import Shape
 from editsafety.model import room
@@ -35,7 +37,7 @@ def test_llama_3_8b_does_not_fit_in_24_gigabytes_with_memit_unless_the_factors_g
 ) -> None:
     monkeypatch.setattr(room, "whole_memory", lambda _: 24 << 30)
     model = "random:llama-3-8b"
-    found = forecast.of(plan(model, "memit"), model, ModelSpec(model, dtype="auto"), torch.device("cuda"))
+    found = forecast.of(plan(model, "memit"), model, ModelSpec(model, dtype="auto"), [torch.device("cuda")])
     assert found is not None
     assert found.spec.dtype == "bfloat16"
     places = {need.what: (need.place, need.size) for need in found.needs}
@@ -46,16 +48,36 @@ def test_llama_3_8b_does_not_fit_in_24_gigabytes_with_memit_unless_the_factors_g
 
 
 def test_on_a_cpu_device_and_host_are_one_memory_and_a_small_model_is_kept_twice() -> None:
-    found = forecast.of(plan("pocket-neo", "rome"), "pocket-neo", ModelSpec("pocket-neo", "cpu"), CPU)
+    found = forecast.of(plan("pocket-neo", "rome"), "pocket-neo", ModelSpec("pocket-neo", "cpu"), [CPU])
     assert found is not None
     assert found.held("device") == found.held("host") == sum(need.size for need in found.needs)
     weights = sum(need.size for need in found.needs if "weights" in need.what)
     assert weights == 2 * 4 * found.shape.parameters
 
 
+def test_what_a_policy_asks_for_beside_the_usual_is_counted_or_said_to_be_left_out() -> None:
+    usual, ship = (
+        forecast.of(plan("pocket-neo", "noop", policy=policy), "pocket-neo", ModelSpec("pocket-neo", "cpu"), [CPU])
+        for policy in ("default", "ship")
+    )
+    assert usual is not None
+    assert ship is not None
+    (before,), (after,) = ({one.operations for one in found.work if one.editor == "noop"} for found in (usual, ship))
+    asked = sum(count or 0 for count in forecast.TOKENS_OF.values())
+    assert after == pytest.approx(before + 2 * ship.shape.parameters * asked)
+    assert after > 10 * before  # 120 replies alone are 18,000 tokens; fifty texts are 1,600
+    assert usual.uncounted == ()
+    assert set(ship.uncounted) == {"calibration", "portability", "survives_reload"}
+
+
+def test_every_measure_that_only_some_policies_ask_for_has_a_count_or_says_why_not() -> None:
+    asked = measures.needed(Policy.read("ship").measured)
+    assert {one.name for one in asked if not getattr(one, "default", True)} <= forecast.TOKENS_OF.keys()
+
+
 def test_cases_of_every_editor_and_control_are_counted() -> None:
     made = plan("pocket-neo", "rome", "ft")
-    found = forecast.of(made, "pocket-neo", ModelSpec("pocket-neo", "cpu"), CPU)
+    found = forecast.of(made, "pocket-neo", ModelSpec("pocket-neo", "cpu"), [CPU])
     assert found is not None
     assert sum(one.cases for one in found.work) == len(made.cases) + len(made.controls)
     known = [one for one in found.work if one.operations is not None]

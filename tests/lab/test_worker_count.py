@@ -9,7 +9,7 @@ import torch
 
 from editsafety.lab import worker_count
 from editsafety.lab.worker_count import WorkerCount, memory_of_worker, pick_workers, usable_cores
-from editsafety.model import room
+from editsafety.model import loading, room
 from editsafety.model.loading import ModelSpec
 from tests import tiny
 
@@ -72,7 +72,7 @@ def test_a_model_of_ones_own_is_counted_by_its_files(tmp_path: Path) -> None:
 def test_gpus_take_one_worker_each_and_a_single_device_takes_one(
     monkeypatch: pytest.MonkeyPatch, given: str, gpus: int, expected: int
 ) -> None:
-    monkeypatch.setattr(worker_count, "pick_device", torch.device)
+    monkeypatch.setattr(loading, "pick_device", torch.device)
     picked = pick_workers([ModelSpec("pocket-neo", device=given)], gpus)
     assert picked.count == expected
     assert ("visible GPU" in picked.why) is (given == "cuda")

@@ -44,16 +44,16 @@ def test_auto_is_float32_where_it_fits_and_bfloat16_where_it_does_not(
 ) -> None:
     monkeypatch.setattr(room, "whole_memory", lambda _: there)
     asked = ModelSpec("random:gpt2", dtype="auto")
-    taken = room.settled(asked, CPU)
+    taken = room.settled(asked, [CPU])
     assert taken.dtype == dtype
-    said = room.announcement(asked, taken, CPU)
+    said = room.announcement(asked, taken, [CPU])
     if dtype == "float32":
         assert said is None
     else:
         assert said == (
             "gpt2: as bfloat16, since float32 takes about 1.4 GiB and cpu has 1.5 GiB; --dtype float32 insists"
         )
-    assert room.settled(ModelSpec("random:gpt2", dtype="float32"), CPU).dtype == "float32"  # said, so done
+    assert room.settled(ModelSpec("random:gpt2", dtype="float32"), [CPU]).dtype == "float32"  # said, so done
 
 
 def test_a_model_is_loaded_in_what_auto_came_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_a_model_is_loaded_in_what_auto_came_to(tmp_path: Path, monkeypatch: pyt
 def test_a_file_that_cannot_be_counted_is_left_to_the_loading(tmp_path: Path) -> None:
     folder = tiny.folder(tmp_path / "model")
     (folder / "model.safetensors").unlink()
-    assert room.settled(ModelSpec(str(folder), dtype="auto"), CPU).dtype == "float32"
+    assert room.settled(ModelSpec(str(folder), dtype="auto"), [CPU]).dtype == "float32"
 
 
 def test_what_is_kept_goes_to_the_cpu_where_a_gpu_would_get_short(monkeypatch: pytest.MonkeyPatch) -> None:
