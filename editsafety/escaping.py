@@ -92,7 +92,17 @@ def json_text(document: str) -> str:
     A command of a log, the end of a script, marks that turn the text: in JSON they stand in strings only, where each
     character may be written by its number.
     """
-    return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
+    return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", document) if _holds_marks(document) else document
+
+
+def _holds_marks(document: str) -> bool:
+    """Whether `json_text` may have to spell anything out: a look at each mark by itself, 20 times as fast as at all."""
+    if any(mark in document for mark in "<>&\x7f") or "::" in document or ("#" in document and "##" in document):
+        return True
+    if document.isascii():
+        return False
+    beyond = document.encode("utf-8", "surrogatepass").translate(None, bytes(range(128)))
+    return _IN_JSON.search(beyond.decode("utf-8", "surrogatepass")) is not None
 
 
 class CleanStream(io.TextIOBase):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 HEADER = 1 << 26  # bytes; a header has about 300 per tensor
+BUFFER = 1 << 20  # bytes that are written at once, where they come in parts
 
 
 def digest(tensor: Tensor) -> str:
@@ -143,7 +144,7 @@ def write_lines_atomically(path: Path, parts: Iterable[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "wb", buffering=BUFFER) as file:
             for part in parts:
                 file.write(part)
             file.flush()

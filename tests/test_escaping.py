@@ -2,12 +2,14 @@
 
 import io
 import json
+import random
 import xml.etree.ElementTree as ET
 
 import pytest
 from rich.table import Table
 from rich.text import Text
 
+from editsafety import escaping
 from editsafety.escaping import CleanStream, console, fenced, json_text, line, lines, markdown, xml
 from tests.reporting import hostile
 
@@ -91,6 +93,20 @@ def test_json_for_a_page_is_the_same_value_and_holds_nothing_that_a_page_or_a_lo
     assert not set(document) & set("<>&\u2028\u2029\u202e\x7f\x9b")
     assert "::" not in document
     assert "##" not in document
+
+
+def test_json_that_holds_no_mark_is_told_by_a_quick_look_and_what_holds_one_is_spelled_as_by_the_whole_search():
+    draw = random.Random(0)
+    plain = [*'az 09:#{}",', "é", "漢", "\u2019", "\U0001f600", "\ud83d"]
+    marks = [*"<>&\x7f\x80\x9f\u061c\u200e\u200f\u2028\u202e\u2066\u2069", "::", ":::", "##"]
+    for _ in range(3000):
+        pieces = draw.choices(plain, k=draw.randint(0, 12))
+        if draw.random() < 0.3:
+            pieces.insert(draw.randint(0, len(pieces)), draw.choice(marks))
+        text = "".join(pieces)
+        assert json_text(text) == escaping._IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    text = "".join(plain)
+    assert json_text(text) is text
 
 
 @pytest.mark.parametrize(

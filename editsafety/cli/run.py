@@ -32,6 +32,7 @@ from editsafety.runs.facts import Wanted
 from editsafety.runs.plan import RunPlan, keep_known
 from editsafety.runs.settings import Output, Settings, changed_options
 from editsafety.runs.store import Store
+from editsafety.runs.stored_records import reading_many
 from editsafety.shipped import shipped
 
 SUITES = ("controls", "collapse", "efficacy", "integrity")
@@ -174,6 +175,7 @@ def report(
     raise typer.Exit(found.exit_code)
 
 
+@reading_many()
 def stored(folder: Path, policy: str | None = None) -> RunReport:
     """The report of a run folder. Raises StoreError when there is no run in it."""
     about = folders.about(folder)
@@ -191,7 +193,8 @@ def stored(folder: Path, policy: str | None = None) -> RunReport:
         others = {name: case for name, case in kept.items() if name in facts.asked.cases}
         planned = list({**{case.id: case for case in planned}, **others}.values())
     limits = Policy.of(replace(settings, policy=policy) if policy else settings)
-    records = store.finished(planned, needed_of_many(limits, facts.columns, len(planned)), begun=True)
+    only = needed_of_many(limits, facts.columns, len(planned))
+    records = store.finished(planned, only, begun=True, digests=plan.digests)
     _refuse_unmeasured(limits, records)
     if policy:
         facts = replace(facts, judged=frozenset())  # of another policy every limit counts

@@ -119,7 +119,7 @@ class EditRequest:
     @property
     def slug(self) -> str:
         """The id as it appears in test ids: letters, digits, `_`, `.` and `-` only."""
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", self.id).strip("-") or "request"
+        return _NOT_IN_IDS.sub("-", self.id).strip("-") or "request"
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a JSON line; empty fields are left out."""
@@ -138,8 +138,8 @@ class EditRequest:
         where = source or "request"
         if not isinstance(row, Mapping):
             raise DataError(f"{where}: expected an object with named fields, found {type(row).__name__}.")
-        unknown = sorted(str(name) for name in set(row) - {*_FIELDS})
-        if unknown:
+        if not row.keys() <= _KNOWN:
+            unknown = sorted(str(name) for name in set(row) - _KNOWN)
             raise DataError(f"{where}: unknown field {unknown[0]!r}. Known fields: {', '.join(sorted(_FIELDS))}.")
         missing = [name for name in ("id", "prompt", "subject", "target_new") if name not in row]
         if missing:
@@ -157,7 +157,9 @@ class EditRequest:
         return hashlib.sha256(body.encode()).hexdigest()
 
 
+_NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_.-]+")
 _FIELDS = tuple(one.name for one in fields(EditRequest) if one.name != "source")
+_KNOWN = frozenset(_FIELDS)
 
 
 def _check(value: Any, name: str, where: str) -> None:

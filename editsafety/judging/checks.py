@@ -67,7 +67,7 @@ class CaseVerdict:
             return Verdict.INCOMPLETE if self.record.is_course else Verdict.PASS
         return Verdict.worst(check.verdict for check in self.checks)
 
-    @property
+    @cached_property
     def ratio(self) -> float | None:
         """Perplexity after / before; infinite when the model gave no finite number; None when it was not measured."""
         return ratio(self.record)
@@ -156,7 +156,7 @@ def counted(records: Sequence[CaseRecord], measure: str) -> list[float]:
     values: list[float] = []
     failed = 0
     for record in records:
-        found = record.after.get(measure)
+        found = record.steps[-1].found.get(measure) if record.steps else None
         if found is None:
             failed += record.failure is not None
         elif found.value is not None or found.broken:
@@ -166,7 +166,7 @@ def counted(records: Sequence[CaseRecord], measure: str) -> list[float]:
 
 def ratio(record: CaseRecord) -> float | None:
     """Perplexity after / before of a single edit, or at the end of a course; see `Step.ratio`."""
-    return record.ratios[-1] if record.steps else None
+    return record.steps[-1].ratio(record.before) if record.steps else None
 
 
 def _ended(record: CaseRecord) -> Iterator[Check]:
@@ -191,16 +191,18 @@ def _left_on_the_way(record: CaseRecord) -> Iterator[Check]:
 def _structure(record: CaseRecord) -> list[Check]:
     step = record.step
 
+    restored, undeclared, leftovers = step.restored is True, step.undeclared, step.leftovers
+
     def exact(name: str, good: bool, said: str, failed: str) -> Check:
         return Check(name, Verdict.PASS if good else Verdict.ERROR, said if good else failed)
 
     return [
-        exact("restore", step.restored is True, "every byte came back", "the model was not restored bit for bit"),
+        exact("restore", restored, "every byte came back", "the model was not restored bit for bit"),
         exact(
-            "undeclared", not step.undeclared, "only declared tensors changed",
-            f"{record.editor} changed what it did not declare: {list_some(step.undeclared)}",
+            "undeclared", not undeclared, "only declared tensors changed",
+            f"{record.editor} changed what it did not declare: {list_some(undeclared)}",
         ),
-        exact("leftovers", not step.leftovers, "nothing left behind", f"left behind: {list_some(step.leftovers)}"),
+        exact("leftovers", not leftovers, "nothing left behind", f"left behind: {list_some(leftovers)}"),
     ]  # fmt: skip
 
 
@@ -227,11 +229,12 @@ def _judge_limit(name: str, threshold: Threshold, record: CaseRecord) -> Check:
     """One limit, over the steps of a case."""
     before, even = record.before.get(threshold.measure), record.before.get("ppl_even")
     threshold = threshold.within_even(None if even is None else even.value)
-    figures = [_figure(threshold, before, step.found.get(threshold.measure)) for step in record.steps]
-    if said := undecided(threshold, before, record.after.get(threshold.measure)):
+    found = [step.found.get(threshold.measure) for step in record.steps]
+    if said := undecided(threshold, before, found[-1]):
         return Check(name, threshold.unjudged, f"{name}: {said}")
+    figures = [_figure(threshold, before, one) for one in found]
     missing = [figure for figure in figures if figure.value is None]
-    if (unfit := inapplicable([step.found.get(threshold.measure) for step in record.steps])) is not None:
+    if (unfit := inapplicable(found)) is not None:
         return Check(name, Verdict.PASS, f"{name} does not apply: {unfit}")
     if missing:
         verdict = Verdict.ERROR if missing[0].before else threshold.unjudged
@@ -239,11 +242,11 @@ def _judge_limit(name: str, threshold: Threshold, record: CaseRecord) -> Check:
         head = f"{name}: " if record.is_course else ""
         return Check(name, verdict, f"{head}{threshold.measure} of {of}: {missing[0].trouble}")
     value, step = _over(threshold, [figure.value for figure in figures if figure.value is not None], record.steps)
-    said = tell_figure(name, threshold, value, record, step)
-    if threshold.pass_at_most_of_even is not None and even is not None and threshold.verdict(value).fails:
+    said, verdict = tell_figure(name, threshold, value, record, step), threshold.verdict(value)
+    if threshold.pass_at_most_of_even is not None and even is not None and verdict.fails:
         said += f" (a model that guesses evenly has {spell(even.value)}: it was broken already before any edit)"
     said += f", expected {threshold.limit}{'x' if threshold.figure == 'ratio' else ''}"
-    return Check(name, threshold.verdict(value), with_meaning(said, threshold, value), value)
+    return Check(name, verdict, with_meaning(said, threshold, value), value)
 
 
 def _figure(threshold: Threshold, before: Measurement | None, after: Measurement | None) -> _Figure:
@@ -273,6 +276,8 @@ def _over(threshold: Threshold, values: Sequence[float], steps: Sequence[Step]) 
         weights = [len(step.block) for step in steps]
         return math.fsum(v * w for v, w in zip(values, weights, strict=True)) / max(1, sum(weights)), steps[-1]
     sign = 1.0 if threshold.pass_at_most is not None else -1.0
+    if len(values) == 1:
+        return values[0], steps[0]
     place = max(range(len(values)), key=lambda i: math.inf if math.isnan(values[i]) else sign * values[i])
     return values[place], steps[place]
 

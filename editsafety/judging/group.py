@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 from editsafety.judging import causes
 from editsafety.judging.causes import Cause
@@ -15,6 +16,7 @@ from editsafety.judging.checks import CaseVerdict, Check, counted
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import counting, times
 
+Figure = TypeVar("Figure")
 WHOLE = "all"  # the name under which checks over all streams are kept
 
 
@@ -86,7 +88,14 @@ class Group:
 
     def cases_of(self, stream: str | None) -> list[CaseVerdict]:
         """The judged cases of a stream, or all."""
-        return [case for case in self.cases if stream in (None, case.record.stream)]
+        return list(self.cases if stream is None else self._streams.get(stream, ()))
+
+    @cached_property
+    def _streams(self) -> Mapping[str, Sequence[CaseVerdict]]:
+        found: dict[str, list[CaseVerdict]] = {}
+        for case in self.cases:
+            found.setdefault(case.record.stream, []).append(case)
+        return found
 
     def worst_first(self) -> list[CaseVerdict]:
         """Cases by severity, then by perplexity ratio, both descending."""
@@ -155,22 +164,45 @@ class Group:
 
     def rate(self, measure: str, stream: str | None = None) -> float | None:
         """The rate that is judged: failed and broken cases count as 0. None when no case has the measure."""
-        values = counted([case.record for case in self.cases_of(stream)], measure)
-        return math.fsum(values) / len(values) if values else None
+
+        def work_out() -> float | None:
+            values = counted([case.record for case in self.cases_of(stream)], measure)
+            return math.fsum(values) / len(values) if values else None
+
+        return self._once(("rate", measure, stream), work_out)
 
     def values(self, measure: str, stream: str | None = None) -> list[float]:
         """The values of a measure after the edit, where there are any; infinite where the model broke."""
-        found = [case.record.after.get(measure) for case in self.cases_of(stream)]
-        return [
-            math.inf if m.value is None else m.value
-            for m in found
-            if m is not None and (m.broken or m.value is not None)
-        ]
+
+        def look_up() -> list[float]:
+            found = [case.record.after.get(measure) for case in self.cases_of(stream)]
+            return [
+                math.inf if m.value is None else m.value
+                for m in found
+                if m is not None and (m.broken or m.value is not None)
+            ]
+
+        return list(self._once(("values", measure, stream), look_up))
 
     def median_cost(self, step: str, stream: str | None = None) -> float | None:
         """Median seconds of a step ("edit", "apply", "undo", "measure")."""
-        values = [v for c in self.cases_of(stream) if (v := getattr(c.record.step.cost, step)) is not None]
-        return statistics.median(values) if values else None
+
+        def work_out() -> float | None:
+            values = [v for c in self.cases_of(stream) if (v := getattr(c.record.step.cost, step)) is not None]
+            return statistics.median(values) if values else None
+
+        return self._once(("median cost", step, stream), work_out)
+
+    def _once(self, name: tuple[str, str, str | None], work_out: Callable[[], Figure]) -> Figure:
+        """A figure over many cases, which every format asks for, worked out when the first one does."""
+        if name not in self._known:
+            self._known[name] = work_out()
+        found: Figure = self._known[name]
+        return found
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, str, str | None], Any]:
+        return {}
 
     @property
     def peak_bytes(self) -> int | None:

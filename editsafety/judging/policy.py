@@ -107,8 +107,11 @@ class Threshold(BaseModel):
         if self.pass_at_most_of_even is None or self.pass_at_most is None or even is None:
             return self
         end = self.pass_at_most_of_even * even
-        warn = None if self.warn_at_most is None else max(min(self.warn_at_most, end), min(self.pass_at_most, end))
-        return self.model_copy(update={"pass_at_most": min(self.pass_at_most, end), "warn_at_most": warn})
+        most = min(self.pass_at_most, end)
+        warn = None if self.warn_at_most is None else max(min(self.warn_at_most, end), most)
+        if (most, warn) == (self.pass_at_most, self.warn_at_most):
+            return self
+        return self.model_copy(update={"pass_at_most": most, "warn_at_most": warn})
 
     @property
     def limit(self) -> str:
@@ -121,8 +124,11 @@ class Threshold(BaseModel):
         """A figure with as many digits as it takes to see on which side of the limits it is; `first` is tried first."""
         if figure is None or not math.isfinite(figure):
             return "is not finite"
-        spellings = [*([first] if first else []), exact(figure), exact(figure, 7), repr(figure)]
-        return next(text for text in spellings if self.verdict(float(text)) is self.verdict(figure))
+        verdict = self.verdict(figure)
+        for text in (first, exact(figure), exact(figure, 7)):
+            if text and self.verdict(float(text)) is verdict:
+                return text
+        return repr(figure)
 
 
 class AbilityLimit(BaseModel):
@@ -176,9 +182,9 @@ class Policy(BaseModel):
     @property
     def collapse(self) -> float:
         """The perplexity ratio past which a model counts as broken: where a course stops and is bisected."""
-        limits = [limit for limit in (*self.course.values(), *self.case.values()) if limit.finds_collapse]
-        ends = [end for limit in limits if (end := limit.warn_at_most or limit.pass_at_most) is not None]
-        return ends[0] if ends else COLLAPSE
+        limits = (limit for limit in (*self.course.values(), *self.case.values()) if limit.finds_collapse)
+        ends = (limit.warn_at_most or limit.pass_at_most for limit in limits)
+        return next((end for end in ends if end is not None), COLLAPSE)
 
     @property
     def limits(self) -> frozenset[str]:

@@ -259,15 +259,19 @@ class RunReport:
 
 def _group(policy: Policy, cases: Sequence[Case], records: Mapping[str, CaseRecord], facts: RunFacts) -> Group:
     model, editor = slug(cases[0].model), label(cases[0].editor)
-    judged = tuple(_judged(policy, records[case.id], facts) for case in cases if case.id in records)
+    judged, missing = [], []
+    for name in (case.id for case in cases):
+        if name in records:
+            judged.append(_judged(policy, records[name], facts))
+        else:
+            missing.append(name)
     checks: dict[str, tuple[Check, ...]] = {}
     planned = Counter(case.stream for case in cases)
     for stream in planned:
         rows = [case.record for case in judged if case.record.stream == stream]
         checks[stream] = tuple(check for check in judge_group(policy, rows) if facts.asks_for(check.name))
-    missing = tuple(case.id for case in cases if case.id not in records)
     checks[WHOLE] = tuple(_whole(model, editor, facts, complete=not missing))
-    return Group(model, editor, judged, checks, missing, planned)
+    return Group(model, editor, tuple(judged), checks, tuple(missing), planned)
 
 
 def _judged(policy: Policy, record: CaseRecord, facts: RunFacts) -> CaseVerdict:
@@ -280,14 +284,14 @@ def _judged(policy: Policy, record: CaseRecord, facts: RunFacts) -> CaseVerdict:
     stopped = record.failure is not None and not record.is_course
     if stopped or not facts.judged:
         return case
-    on_base = policy.on_base
 
     def counts(check: Check) -> bool:
-        fundamental = check.name == WRITES or check.name in on_base
-        always = check.name == WALKED or (fundamental and check.verdict.fails)
-        return always or facts.asks_for(f"{head}{check.name}")
+        if f"{head}{check.name}" in facts.judged or check.name == WALKED:
+            return True
+        return check.verdict.fails and (check.name == WRITES or check.name in policy.on_base)
 
-    return CaseVerdict(case.record, tuple(check for check in case.checks if counts(check)), case.limit)
+    kept = tuple(check for check in case.checks if counts(check))
+    return case if len(kept) == len(case.checks) else CaseVerdict(case.record, kept, case.limit)
 
 
 def _whole(model: str, editor: str, facts: RunFacts, *, complete: bool) -> list[Check]:

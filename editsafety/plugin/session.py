@@ -294,7 +294,8 @@ class SafetySession:
             return
         self.store.note(Ended(interrupted, stopped))
         planned, facts = self.plan.wanted(asked), self.store.facts()
-        records = self.store.finished(planned, needed_of_many(self.policy, facts.columns, len(planned)))
+        only = needed_of_many(self.policy, facts.columns, len(planned))
+        records = self.store.finished(planned, only, digests=self.plan.digests)
         if facts.refused:
             raise StoreError(f"{self.folder}: {facts.refused}")
         facts = replace(facts, unexplained=())

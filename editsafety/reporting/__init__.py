@@ -13,6 +13,7 @@ from typing import ClassVar, Protocol
 from editsafety import discovery
 from editsafety.errors import UnknownNameError
 from editsafety.judging.report import RunReport
+from editsafety.runs.stored_records import reading_many
 from editsafety.tensor_files import write_atomically
 
 HEAD = "as_"
@@ -51,6 +52,7 @@ def load(name: str) -> Format:
     return found
 
 
+@reading_many()
 def write(report: RunReport, folder: Path, place: ReportPlace) -> None:
     """Write every format that has a file into the folder of a run, each whole or not at all. Raises OSError.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from editsafety.datasets.request import EditRequest
@@ -52,9 +53,17 @@ class Case:
 
     def digest(self) -> str:
         """sha256 of schedule and requests, in their order."""
-        body = [self.schedule.as_json(), [request.digest() for request in self.requests]]
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        return digest_of(self.schedule, (request.digest() for request in self.requests))
 
-    def key(self, shared: str) -> str:
-        """What its record is found by: `shared` stands for all that can change the results of its whole block."""
-        return hashlib.sha256(f"{shared}:{self.digest()}:{self.id}".encode()).hexdigest()
+    def key(self, shared: str, digest: str = "") -> str:
+        """What its record is found by: `shared` stands for all that can change the results of its whole block.
+
+        `digest` is its own, where that is known already.
+        """
+        return hashlib.sha256(f"{shared}:{digest or self.digest()}:{self.id}".encode()).hexdigest()
+
+
+def digest_of(schedule: Schedule, requests: Iterable[str]) -> str:
+    """The digest of a case from the digests of its requests, which cases share."""
+    body = [schedule.as_json(), list(requests)]
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -136,7 +136,7 @@ class CaseRecord:
     @property
     def after(self) -> Mapping[str, Measurement]:
         """What was measured of the edited model at last."""
-        return self.step.found
+        return self.steps[-1].found if self.steps else {}
 
     @property
     def notes(self) -> Notes:

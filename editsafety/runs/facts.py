@@ -220,9 +220,9 @@ class BlockKey(OfBlock):
     single: str  # of single edits
     course: str  # of courses and of single edits whose abilities are measured
 
-    def of(self, case: Case) -> str:
-        """What the record of a case is found by."""
-        return case.key(self.course if case.is_course or case.probed else self.single)
+    def of(self, case: Case, digest: str = "") -> str:
+        """What the record of a case is found by; `digest` is that of the case, where it is known already."""
+        return case.key(self.course if case.is_course or case.probed else self.single, digest)
 
 
 @dataclass(frozen=True)
@@ -321,10 +321,10 @@ class RunFacts:
             drifted=frozenset(of_blocks(Drifted)),
         )
 
-    def key_of(self, case: Case) -> str | None:
+    def key_of(self, case: Case, digest: str = "") -> str | None:
         """What the record of a case is found by; None where nothing of its block was begun."""
         shared = self.keys.get((slug(case.model), label(case.editor)))
-        return None if shared is None else shared.of(case)
+        return None if shared is None else shared.of(case, digest)
 
     def asks_for(self, check: str) -> bool:
         """Whether a check was asked for; without any word on that, all were."""

@@ -43,7 +43,7 @@ class Measurement:
             raise ValueError(
                 f"measurement {self.name!r}: {self.value} is no value; give None, a reason and broken=True"
             )
-        if not all(item is None or math.isfinite(item) for item in (*self.items, self.stderr, *(self.between or ()))):
+        if not (_are_finite(self.items) and _are_finite((self.stderr,)) and _are_finite(self.between or ())):
             raise ValueError(f"measurement {self.name!r}: an item or the error is not finite; give None instead")
         if not self.applies and (self.value is not None or self.broken):
             raise ValueError(f"measurement {self.name!r} applies: it has a value, or found a broken model")
@@ -116,6 +116,13 @@ def inapplicable(found: Sequence[Measurement | None]) -> str | None:
 def _defaults() -> dict[str, Any]:
     """Every field of a measurement, and what it is where nothing is said."""
     return {each.name: each.default for each in fields(Measurement)}
+
+
+def _are_finite(numbers: Sequence[float | None]) -> bool:
+    for number in numbers:  # noqa: SIM110 (no generator: most have one number or none, and a report makes millions)
+        if number is not None and not math.isfinite(number):
+            return False
+    return True
 
 
 def _mean(items: Sequence[float]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from editsafety.errors import UsageError
 from editsafety.hyperparameters.carried import published
 from editsafety.names import METHOD, is_outside, label, method, parts, slug, with_folder
 from editsafety.progress import Progress
-from editsafety.runs.case import Case
+from editsafety.runs.case import Case, digest_of
 from editsafety.runs.facts import Known, Wanted
 from editsafety.runs.offers import HARDEDIT, Ask, find_known, is_real, leaves_unknown_out, offer
 from editsafety.runs.schedule import Schedule
@@ -106,7 +106,8 @@ class RunPlan:
     def wanted(self, asked: Wanted) -> list[Case]:
         """The cases that a session is about, in plan order."""
         names, probed = set(asked.cases), set(asked.probed)
-        return [replace(case, probed=case.id in probed) for case in self.every if case.id in names]
+        found = ((case, case.id) for case in self.every)
+        return [_probed(case, name in probed) for case, name in found if name in names]
 
     def spread(self) -> list[Case]:
         """The single edits whose abilities are measured when that is asked for: a few of each editor and stream.
@@ -145,11 +146,28 @@ class RunPlan:
         return self._digest
 
     @cached_property
+    def digests(self) -> Mapping[str, str]:
+        """The digest of every single edit, by id: a report of 100,000 cases asks twice for each."""
+        return dict(self._digests_of(self.cases))
+
+    @cached_property
+    def _digests_of_requests(self) -> Mapping[int, str]:
+        """By identity: courses have the very requests of the single edits, each up to four times."""
+        return {
+            id(one): one.digest() for one in {id(one): one for case in self.every for one in case.requests}.values()
+        }
+
+    def _digests_of(self, cases: Iterable[Case]) -> Iterator[tuple[str, str]]:
+        """Id and digest of each."""
+        known = self._digests_of_requests
+        return ((case.id, digest_of(case.schedule, (known[id(one)] for one in case.requests))) for case in cases)
+
+    @cached_property
     def _digest(self) -> str:
         body = {
             "version": __version__,
             "settings": asdict(self.settings),
-            "cases": [[case.id, case.digest()] for case in self.every],
+            "cases": [*self.digests.items(), *self._digests_of((*self.controls, *self.courses))],
             "texts": {model: text_digest(found) for model, found in self.texts.items()},
             "files": {
                 **{name: _code_digest(name) for name in self.settings.editors},
@@ -167,6 +185,10 @@ class RunPlan:
             "unread": unread,
             "digest": self.digest(),
         }
+
+
+def _probed(case: Case, probed: bool) -> Case:
+    return case if case.probed is probed else replace(case, probed=probed)
 
 
 def models_to_ask(settings: Settings) -> dict[str, tuple[str, ...]]:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -138,16 +139,27 @@ class Store:
         keys = self._read("SELECT key FROM cases ORDER BY id, key")
         return ((key, record) for (key,) in keys if (record := self.record(key)) is not None)
 
-    def finished(self, cases: Iterable[Case], only: ReadOf | None = None, *, begun: bool = False) -> StoredRecords:
+    def finished(
+        self,
+        cases: Iterable[Case],
+        only: ReadOf | None = None,
+        *,
+        begun: bool = False,
+        digests: Mapping[str, str] = MappingProxyType({}),
+    ) -> StoredRecords:
         """The records of those of these cases that were run to their end, by case id; no model is needed for that.
 
         `only` names the measurements that are read of single edits, where not all are; `begun` takes those cases, too,
-        that were not run to their end.
+        that were not run to their end. `digests` are those of single edits, by id, as far as they are known.
         """
         query = "SELECT key FROM cases" if begun else "SELECT key FROM cases WHERE ended"
         facts, there = self.facts(), {key for (key,) in self._read(query)}
-        keyed = ((case, facts.key_of(case)) for case in cases)
-        found = {case.id: (case, key) for case, key in keyed if key is not None and key in there}
+        found = {}
+        for case in cases:
+            name = case.id
+            key = facts.key_of(case, "" if case.is_course else digests.get(name, ""))
+            if key is not None and key in there:
+                found[name] = case, key
         return StoredRecords(self, found, only)
 
     def count(self) -> int:

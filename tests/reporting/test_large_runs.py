@@ -56,6 +56,15 @@ def stored(folder: Path, made: list[CaseRecord], *, lean: bool = True) -> RunRep
     return RunReport.of(plan, policy, store.finished(plan.cases, only), FACTS)
 
 
+def test_records_are_found_by_the_digests_of_a_plan_as_by_those_of_its_cases(tmp_path: Path) -> None:
+    made = records(20)
+    stored(tmp_path, made)
+    store, plan = Store(tmp_path / "store.sqlite"), builders.plan([builders._case(one) for one in made])
+    assert dict(store.finished(plan.cases, digests=plan.digests)) == dict(store.finished(plan.cases))
+    other = dict.fromkeys(plan.digests, "0" * 64)  # those of other requests find nothing
+    assert len(store.finished(plan.cases, digests=other)) == 0
+
+
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """What counts as many, here."""

@@ -276,6 +276,15 @@ def test_what_a_report_says_about_a_plan_is_plain_values():
     assert about["settings"]["editors"] == ("rome", "ft")
 
 
+def test_the_digest_is_that_of_every_case_by_itself_however_many_share_a_request():
+    """Against each case asked alone, as plans of older runs were."""
+    plan = RunPlan.of(settings(known=False))
+    alone = {case.id: case.digest() for case in plan.every}
+    assert dict(plan.digests) == {case.id: alone[case.id] for case in plan.cases}
+    assert dict(plan._digests_of(plan.every)) == alone
+    assert len({*alone.values()}) == len({(case.schedule, case.requests) for case in plan.every})
+
+
 def test_an_expression_is_a_case_like_any_other_and_its_files_belong_to_the_digest(tmp_path):
     place, numbers = tmp_path / "mine.py", tmp_path / "h.yaml"
     place.write_text("class Mine: ...")

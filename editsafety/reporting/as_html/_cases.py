@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from editsafety.escaping import json_text, line
@@ -79,7 +80,8 @@ def shown_of(report: RunReport, group: Group, stream: str) -> list[CaseVerdict]:
     cases = group.cases_of(stream)
     if not report.is_large:
         return cases
-    bad = [case for case in group.worst_first() if case.record.stream == stream and case.verdict is not Verdict.PASS]
+    failing = takewhile(lambda case: case.verdict is not Verdict.PASS, group.worst_first())
+    bad = [case for case in failing if case.record.stream == stream]
     good = [case for case in cases if case.verdict is Verdict.PASS]
     chosen = {case.record.case for case in (*bad[:SHOWN], *spread(good, SHOWN))}
     return [case for case in cases if case.record.case in chosen]
