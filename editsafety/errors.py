@@ -8,6 +8,7 @@
     ├── ModelError            a model that cannot be loaded or edited here
     ├── EditError             an edit that cannot be saved, loaded or applied
     ├── EditorError           an editor that broke its contract
+    │   ├── EditorTimeoutError  an editor that was stopped because it took too long
     │   └── NotPreparedError  an editor whose slow part has not been run; names the command
     ├── MeasureError          a measure that broke its contract
     ├── UndoError             something survived the end of a session

@@ -101,8 +101,8 @@ class _SomeTokens:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs or not all(isinstance(one, Tensor) and one.ndim == 3 and one.shape[:2] == self.shape for one in args):
             return self.own(*args, **kwargs)
-        given = self.own(*(one.flatten(0, 1).index_select(0, self.chosen)[None] for one in args))
+        given = self.own(*(one.flatten(0, 1).index_select(0, self.chosen.to(one.device))[None] for one in args))
         if not isinstance(given, Tensor) or given.shape[:2] != (1, len(self.chosen)):
             return self.own(*args)
         whole = given.new_zeros(self.shape[0] * self.shape[1], given.shape[-1])
-        return whole.index_copy(0, self.chosen, given[0]).view(*self.shape, -1)
+        return whole.index_copy(0, self.chosen.to(given.device), given[0]).view(*self.shape, -1)

@@ -72,7 +72,7 @@ def test_every_option_of_a_run_can_be_typed() -> None:
 def test_a_command_takes_those_that_it_asks_for() -> None:
     assert [name for name in names(some) if name.startswith("--")] == [
         "--limit", "--seed", "--size", "--device", "--dtype", "--revision", "--offline", "--trust-remote-code",
-        "--where",
+        "--device-map", "--where",
     ]  # fmt: skip
     settings, loading, where = typed(some, "--size", "2", "--size", "4", "--device", "cpu", "--offline")
     assert settings == Settings((), (), size=(2, 4))

@@ -231,5 +231,5 @@ def test_the_target_is_spelled_as_it_continues_the_prompt(ending: str) -> None:
     request = tiny.request(prompt=f"Where does {{}} work?{ending}", target_new="farmer")
     expected = handle.ids("farmer" if ending else " farmer", special=False)
     search = _Search(handle, request, CONTEXTS, False)
-    assert search.labels.tolist() == expected * len(CONTEXTS)
+    assert search.labels == expected * len(CONTEXTS)
     assert [row[len(row) - len(expected) + 1 :] for row in search.rows[:-1]] == [tuple(expected[:-1])] * len(CONTEXTS)

@@ -18,7 +18,7 @@ EVERYTHING = Settings(
     policy="p.yaml", device="cpu", dtype="bfloat16", revision="main", offline=True, trust_remote_code=True, seed=-1,
     batch_size=2, controls=0, prepare=True, edits=9, every=8, size=(1, 2), singles=7, probe=("nli", "none"), items=6,
     keep_going=True, collapse_above=3.5, require_controls=True, skip_bad_rows=True, timeout=90.5, plain=True,
-    known=True, all_facts=True, chat=True, adaptive=True, easyedit="checkout",
+    known=True, all_facts=True, chat=True, adaptive=True, easyedit="checkout", device_map="auto",
 )  # fmt: skip
 # The plugin itself stays out, so that the conftest can declare the options once more.
 CONFTEST = """
