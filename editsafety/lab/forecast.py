@@ -31,13 +31,14 @@ SUFFIX = 7  # of these, from the subject's last token on (measured: 6 to 7)
 TEXT = 32  # tokens of a text of perplexity, padding included (measured: 31 on ME-PPL_50)
 QUESTIONS = 0.3  # of what perplexity takes: efficacy, rephrasings, locality (measured: 0.2 to 1)
 REACHED = 0.4  # of the rate of large products (measured: 0.2 on a pocket model, 0.7 at 135 million parameters)
-# Tokens that a case has run for measures which only some policies ask for, prompts included. None is for what takes as
-# long as something that cannot be told beforehand: questions and abilities of the data, reading a model from its files.
+# Tokens that a case has run for measures which only some policies ask for: prompts that ship, and answers of full
+# length; counted, not measured. None is for what cannot be told beforehand: questions and abilities of the data,
+# reading a model from its files.
 TOKENS_OF = {
     "calibration": None,
     "degenerate": 24 * 115,
-    "format": 20 * 75,
-    "kl_first": 100 * 12,
+    "format": 24 * 75,
+    "kl_first": 60 * 12,
     "portability": None,
     "kl_tokens": 0,  # of the pass that perplexity runs anyhow
     "refusal": 120 * 150,
