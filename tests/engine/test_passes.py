@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from editsafety.edits.edit import Edit, Replace, Sidecar
+from editsafety.edits.edit import Edit, Replace
 from editsafety.edits.session import EditSession
 from editsafety.engine import layers, passes
 from editsafety.engine.layers import Entrance, LowerLayers
@@ -20,6 +20,7 @@ from editsafety.model.handle import ModelHandle
 from editsafety.model.scoring import token_nll
 from tests import tiny
 from tests.engine.test_layers import IN_FRONT_ONLY
+from tests.sidecars import EmptySidecar
 
 TEXTS = tiny.SENTENCES
 BATCH = 4  # several batches
@@ -137,7 +138,7 @@ def test_with_a_changed_embedding_every_pass_is_whole() -> None:
     assert kept(handle) == []
 
 
-class Nudge(Sidecar):
+class Nudge(EmptySidecar):
     """Adds to what an early block gives."""
 
     kind = "nudge"
@@ -147,16 +148,6 @@ class Nudge(Sidecar):
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
         return output + 0.5
-
-    def tensors(self) -> Mapping[str, Tensor]:
-        return {}
-
-    def settings(self) -> Mapping[str, Any]:
-        return {}
-
-    @classmethod
-    def rebuild(cls, target: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Self:
-        return cls(target)
 
 
 def test_beside_a_sidecar_every_pass_is_whole() -> None:

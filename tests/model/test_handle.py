@@ -58,6 +58,18 @@ def test_a_hub_id_that_cannot_be_reached_is_refused_with_what_to_give_instead() 
         ModelHandle.load(ModelSpec("nobody/nothing", "cpu", offline=True))
 
 
+@pytest.mark.parametrize("error", [MemoryError("8 GiB"), torch.OutOfMemoryError("8 GiB")])
+def test_a_model_for_which_there_is_no_room_is_not_said_to_be_missing(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", full)
+    with pytest.raises(ModelError, match=r"no room for it as float32 \(.*8 GiB\)\. Take a smaller --dtype"):
+        ModelHandle.load("pocket-neo")
+
+
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot load"):
         ModelHandle.load(ModelSpec(str(tmp_path), "cpu"))
