@@ -211,8 +211,8 @@ def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
         raise
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise ModelError(
-            f"cannot load {spec.name!r}: there is no room for it as {spec.dtype} ({sentence_of(error)}). Take a smaller "
-            "--dtype, another --device, or --device-map auto for several cards."
+            f"cannot load {spec.name!r}: there is no room for it as {spec.dtype} ({sentence_of(error)}). Take a "
+            "smaller --dtype, another --device, or --device-map auto for several cards."
         ) from error
     except Exception as error:  # a damaged file makes transformers and tokenizers raise anything
         reason = masked(str(error).strip().split("\n")[0]) or type(error).__name__
