@@ -26,6 +26,7 @@ from editsafety.model.sites import Site
 
 SUM, COUNT = "mom2.mom2", "mom2.count"
 MODEL = "editsafety.model"  # the fingerprint of the model, in files that are written here
+SAMPLE = "sample_size"  # the published readers take no file without it: the number at the end of its name
 # What zipfile, zlib and numpy raise on bytes that are not theirs: an unknown compression, a password, an array that
 # says it is larger than memory, a header that is no Python literal.
 _DAMAGED = (
@@ -59,7 +60,8 @@ def save_second_moments(
 
     C is the mean over so many tokens of k k^T, `[d_in, d_in]`, k the input of the MLP's down-projection in the unedited
     model `handle`. Editors take it with the hyperparameter `mom2_corpus: moments`, or after `editsafety prepare
-    --corpus moments`. The files are of the published layout, and say which model they are of.
+    --corpus moments`. The files are of the published layout, and say which model they are of. The published code takes
+    them, too, from `<STATS_DIR>/<model>/wikipedia_stats`, with `mom2_n_samples` set to the number of tokens.
 
     Raises UsageError for a C that cannot be one (shape, type, entries that are not finite, not symmetric, not positive
     semi-definite), no number of tokens, a layer that the model lacks, or a model that carries an edit.
@@ -73,11 +75,11 @@ def save_second_moments(
         if wrong := why_not(matrices[layer], tokens, site):
             raise UsageError(f"the second moment of layer {layer} of {handle.name} {wrong}.")
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
+    files, count = [], np.asarray(tokens)
     for layer, site in sites.items():
         files.append(folder / f"{site.module}_float32_mom2_{tokens}.npz")
         total: np.ndarray[Any, np.dtype[np.float64]] = matrices[layer].detach().cpu().double().numpy() * tokens
-        np.savez(files[-1], **{SUM: total, COUNT: np.asarray(tokens), MODEL: np.asarray(handle.identity)})
+        np.savez(files[-1], **{SUM: total, COUNT: count, SAMPLE: count, MODEL: np.asarray(handle.identity)})
     return tuple(files)
 
 

@@ -29,6 +29,7 @@ _DEVICE = "the device is an option, --device"
 _DTYPE = "the dtype is an option, --dtype"
 _PLACE = "what is prepared is kept in editsafety's cache, found by what it was made from"
 _TEXTS = "the texts of the second moment are said by mom2_corpus and mom2_tokens"
+_MOMENTS = "second moments are summed in float32, and systems with them are solved in float64"
 _REPORT = "reports are written to the folder of the run, --out"
 ASIDE: Mapping[str, str] = {
     "alg_name": "the editor is an option, --editor",
@@ -39,7 +40,8 @@ ASIDE: Mapping[str, str] = {
     **dict.fromkeys(("device", "model_parallel"), _DEVICE),
     **dict.fromkeys(("fp16", "half"), _DTYPE),
     **dict.fromkeys(("stats_dir", "P_loc", "archive", "model_save_pt"), _PLACE),
-    **dict.fromkeys(("mom2_dataset", "mom2_n_samples", "mom2_dtype"), _TEXTS),
+    **dict.fromkeys(("mom2_dataset", "mom2_n_samples"), _TEXTS),
+    "mom2_dtype": _MOMENTS,
     "results_dir": _REPORT,
     "v_loss_layer": "v* is optimised for what the model says at its last layer",
     "max_length": "texts are never cut",

@@ -232,6 +232,17 @@ def test_a_layer_that_the_model_lacks_and_an_edited_model_are_refused(tmp_path: 
             editsafety.save_second_moments(tmp_path, handle, matrices, tokens=231)
 
 
+def test_the_published_code_would_take_the_files_too(tmp_path: Path) -> None:
+    """Its reader wants `sample_size` to be the number in the file's name, and divides a sum by a count."""
+    handle = tiny.handle("gpt2")
+    matrices = made(handle, 0)
+    (file,) = editsafety.save_second_moments(tmp_path, handle, matrices, tokens=231)
+    assert file.stem == f"{handle.mlp_out(0).module}_float32_mom2_231"
+    with np.load(file) as arrays:
+        assert arrays["sample_size"] == 231
+        assert np.array_equal((arrays["mom2.mom2"] / int(arrays["mom2.count"])).astype("float32"), matrices[0].numpy())
+
+
 def test_moments_of_another_model_are_refused(tmp_path: Path) -> None:
     """Of the same shape: without its name in the file nobody could tell."""
     handle, other = tiny.handle("gpt2"), tiny.handle("gpt2", seed=1)

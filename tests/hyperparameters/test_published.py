@@ -128,6 +128,14 @@ def test_a_file_of_easyedit_gives_an_editor_its_numbers(name: str, file: Path) -
     assert not said & set(found)
 
 
+def test_what_is_said_of_second_moments_tells_their_texts_from_their_dtype(file: Path) -> None:
+    file.write_text(yaml.safe_dump(ROME))
+    said = dict(line.split(" is set aside: ") for line in editors.set_aside("rome", file))
+    assert "mom2_corpus" in said["mom2_dataset = 'wikipedia'"]
+    assert "mom2_tokens" in said["mom2_n_samples = 100000"]
+    assert "float64" in said["mom2_dtype = 'float32'"]
+
+
 def test_the_configurations_of_rome_and_ft_in_json_are_read_too(tmp_path: Path) -> None:
     file = tmp_path / "gpt2-xl.json"
     file.write_text(json.dumps(ROME_JSON))
