@@ -83,6 +83,7 @@ class RunReport:
     against: Comparison | None = None  # how it stands to a baseline, where one was given
     more: Mapping[str, Any] = field(default_factory=dict)  # what else the JSON document has, by section
     stored: StoredRecords | None = field(default=None, compare=False, repr=False)  # the whole records of lean ones
+    unplanned: bool = False  # no plan laid it out, so that there are no controls that could have been run
 
     @classmethod
     def of(
@@ -120,7 +121,9 @@ class RunReport:
         """The report on one group that no plan laid out: a model that was handed over, the edits of a guard."""
         plan = RunPlan(Settings((model.source,), (group.editor,)), (), (), {})
         nowhere = {case.record.case: "" for case in group.cases}  # no suite has them
-        return cls(plan, policy, (group,), (), replace(facts, models={model.model: model}), commands=nowhere)
+        return cls(
+            plan, policy, (group,), (), replace(facts, models={model.model: model}), commands=nowhere, unplanned=True
+        )
 
     @property
     def judged(self) -> int:
@@ -182,6 +185,8 @@ class RunReport:
     @property
     def uncontrolled(self) -> tuple[str, ...]:
         """The models without a control: nothing has shown that a collapse of theirs would be seen."""
+        if self.unplanned:
+            return ()
         judged = (*((g.model) for g in self.groups), *(course.record.model for course in self.courses))
         return tuple(dict.fromkeys(model for model in judged if model not in {c.model for c in self.controls}))
 
