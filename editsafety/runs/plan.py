@@ -166,7 +166,7 @@ class RunPlan:
     def _digest(self) -> str:
         body = {
             "version": __version__,
-            "settings": asdict(self.settings),
+            "settings": {**asdict(self.settings), "device_map": _device_map(self.settings.device_map)},
             "cases": [*self.digests.items(), *self._digests_of((*self.controls, *self.courses))],
             "texts": {model: text_digest(found) for model, found in self.texts.items()},
             "files": {
@@ -311,6 +311,14 @@ def _file_digest(name: str) -> str:
     path = Path(name)
     files = sources_of(path) if path.is_file() else ()
     return "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+
+
+def _device_map(given: str | None) -> str | None:
+    """A device map as it counts: one in a file is what the file holds, as if it had been typed, wherever that is."""
+    if given is None or given.lstrip().startswith("{"):
+        return given
+    path = Path(given).expanduser()
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else given
 
 
 def _expanded(settings: Settings) -> tuple[str, ...]:
