@@ -28,6 +28,8 @@ from editsafety.runs.stored_records import StoredRecords, reading_many
 if TYPE_CHECKING:
     from editsafety.judging.baselines.comparison import Comparison
 
+CONTROL = "control"  # what is asked of a control, among the checks that were asked for
+
 # 17 kB of report.json a case: up to here it is 35 MB, which editors and browsers still open, and larger than the sets
 # of 1,000 and 2,000 requests on which editors are usually compared.
 MOST_IN_FULL = 2000
@@ -104,6 +106,8 @@ class RunReport:
         wanted = tuple(plan.cases if planned is None else planned)
         courses = [case for case in wanted if case.is_course and case.id not in facts.not_applicable]
         cases = [case for case in wanted if not case.control and not case.is_course]
+        if facts.judged == {CONTROL}:
+            cases = []  # an editor that is named and is a control as well: its cases were wanted as a control's only
         controls = {case.id for case in wanted if case.control}
         blocks: dict[Block, list[Case]] = {}
         for case in cases:
@@ -322,7 +326,7 @@ def _controls(
         found = [judge_case(policy, records[c.id]) for c in cases if c.id in records]
         missing = sum(c.id in wanted and c.id not in records for c in cases)
         tentative, problem = cases[0].tentative, facts.problems.get((slug(model), label(editor)))
-        if tentative and problem and not found and facts.asks_for("control"):
+        if tentative and problem and not found and facts.asks_for(CONTROL):
             said = f"{label(editor)} on {slug(model)} was not run, so it shows nothing: {problem}"
             controls.append(Control(slug(model), label(editor), Verdict(expected), (), said, tentative))
             continue
