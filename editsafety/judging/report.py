@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from editsafety.judging.block_checks import checks_of_block
 from editsafety.judging.checks import WALKED, WRITES, CaseVerdict, Check, judge_case, judge_group
 from editsafety.judging.group import WHOLE, Group, order
 from editsafety.judging.parts import Gap, VerdictPart, of_blocks, of_run
@@ -279,7 +280,7 @@ def _group(policy: Policy, cases: Sequence[Case], records: Mapping[str, CaseReco
     for stream in planned:
         rows = [case.record for case in judged if case.record.stream == stream]
         checks[stream] = tuple(check for check in judge_group(policy, rows) if facts.asks_for(check.name))
-    checks[WHOLE] = tuple(_whole(model, editor, facts, complete=not missing))
+    checks[WHOLE] = tuple(checks_of_block(model, editor, facts, complete=not missing))
     return Group(model, editor, tuple(judged), checks, tuple(missing), planned)
 
 
@@ -301,20 +302,6 @@ def _judged(policy: Policy, record: CaseRecord, facts: RunFacts) -> CaseVerdict:
 
     kept = tuple(check for check in case.checks if counts(check))
     return case if len(kept) == len(case.checks) else CaseVerdict(case.record, kept, case.limit)
-
-
-def _whole(model: str, editor: str, facts: RunFacts, *, complete: bool) -> list[Check]:
-    """What concerns a block as a whole."""
-    checks = []
-    order = facts.orders.get((model, editor))
-    if order is not None and order.compared:
-        checks.append(Check("order", Verdict.PASS if order.holds else Verdict.ERROR, order.sentence))
-    if (model, editor) in facts.drifted:
-        checks.append(Check("restore", Verdict.ERROR, "the model's fingerprint had changed after the last case"))
-    problem = facts.problems.get((model, editor))
-    if problem and not complete:  # with every case there, it has been mended since
-        checks.append(Check("prepared", Verdict.ERROR, problem))
-    return checks
 
 
 def _controls(
