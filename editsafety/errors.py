@@ -34,6 +34,8 @@ SHORTEST = 8  # what is shorter is no token, and may be a part of any text
 class EditSafetyError(Exception):
     """Base of everything raised here on purpose; its text is meant for the user."""
 
+    raised_by = ""  # the measure or ability in whose code it came up, where there is one
+
 
 class UsageError(EditSafetyError):
     """The command or call is invalid: a bad option, limit or combination."""
@@ -76,7 +78,7 @@ class EditorTimeoutError(EditorError):
 
 
 class MeasureError(EditSafetyError):
-    """A measure that broke its contract: it returned a figure that is not its own, or no measurement."""
+    """A measure that broke its contract: it returned a figure that is not its own, or no measurement, or it failed."""
 
 
 class NotPreparedError(EditorError):

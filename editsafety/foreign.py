@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-from editsafety.errors import EditorError, sentence_of
+from editsafety.errors import EditorError, EditSafetyError, sentence_of
 
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # those that there are here: Windows knows no SIGHUP
 
@@ -20,12 +20,20 @@ _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # those that there are here: Windows 
 class contained:  # noqa: N801 (it reads as the statement that it is: `with contained("rome"):`)
     """What is raised inside comes out as an Exception: an EditorError in place of what would end a program or a test.
 
+    `error` is another class for it; what is of `others` comes out as it is, for a block around this one to contain.
+
     A signal is not the editor's doing. What its handler raises (Ctrl-C: KeyboardInterrupt) passes through, also where
     the code inside swallowed it.
     """
 
-    def __init__(self, whose: str) -> None:
-        self._whose = whose
+    def __init__(
+        self,
+        whose: str,
+        error: type[EditSafetyError] = EditorError,
+        *,
+        others: Callable[[BaseException], bool] = lambda error: False,
+    ) -> None:
+        self._whose, self._error, self._others = whose, error, others
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._delivered: list[BaseException] = []
 
@@ -46,9 +54,9 @@ class contained:  # noqa: N801 (it reads as the statement that it is: `with cont
         if self._delivered:
             if error is not self._delivered[0]:
                 raise self._delivered[0] from error
-        elif error is not None and not isinstance(error, Exception):
+        elif error is not None and not isinstance(error, Exception) and not self._others(error):
             said = f"{self._whose} raised {sentence_of(error)}, which ends a program or a test and is no error"
-            raise EditorError(said).with_traceback(trace) from error
+            raise self._error(said).with_traceback(trace) from error
 
     def _deliver(self, number: int, frame: FrameType | None) -> None:
         try:

@@ -22,13 +22,7 @@ def calibrate(
     *,
     model: options.Model,
     editor: options.EditorName,
-    requests: Annotated[
-        str,
-        typer.Option(
-            help="facts with their true answers, rephrasings and neighbours: a data set, LOADER:FILE or FILE.jsonl",
-            show_default="the ordinary requests of the model",
-        ),
-    ] = "",
+    requests: Annotated[str, options.known_facts(", rephrasings and neighbours")] = "",
     facts: Annotated[int, typer.Option(min=1, help="how many known facts are traced, for the layers")] = 20,
     edits: Annotated[int, typer.Option(min=1, help="how many known facts every set of numbers is tried on")] = 6,
     others: Annotated[int, typer.Option(min=1, help="how many others beginning and end are compared on")] = 10,

@@ -62,7 +62,8 @@ def edit(
     before = {**bench.measure("model"), **bench.unedited((request,))}
     with options.editors_own(editor):
         made = compute(handle, chosen, (request,))
-    step, _ = attempt(bench, made, [Questions((request,), before)], look=listen)
+    with options.editors_own(editor):  # a sidecar of it runs while the model is measured
+        step, _ = attempt(bench, made, [Questions((request,), before)], look=listen)
     _show(request, (before, says[0]), (dict(step.found), says[1]), made.edit.notes, made.cost.edit)
     if out is not None:
         try:

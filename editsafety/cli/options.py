@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,6 +49,8 @@ CollapseAbove = Annotated[
         show_default="the policy's limit",
     ),
 ]
+
+
 Chat = Annotated[bool, typer.Option("--chat", help="edit and ask through the chat template of the model's tokenizer")]
 Offline = Annotated[bool, typer.Option("--offline", help="never ask the network")]
 Seed = Annotated[int, typer.Option(help="seed of everything random")]
@@ -56,6 +58,14 @@ SkipBadRows = Annotated[
     bool, typer.Option("--skip-bad-rows", help="leave rows of requests out that cannot be used, and say which")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no summary")]
+
+
+def known_facts(more: str = "") -> Any:
+    """The option of a command that works on facts which a model knows; `more` is what it needs of them beside that."""
+    return typer.Option(
+        help=f"facts with their true answers{more}: a data set, LOADER:FILE or FILE.jsonl",
+        show_default="the ordinary requests of the model",
+    )
 
 
 class Interrupted(Exception):

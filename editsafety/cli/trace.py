@@ -24,13 +24,7 @@ PICTURES = (".svg", ".png", ".pdf")
 def trace(
     *,
     model: options.Model,
-    requests: Annotated[
-        str,
-        typer.Option(
-            help="facts with their true answers: a data set, LOADER:FILE or FILE.jsonl",
-            show_default="the ordinary requests of the model",
-        ),
-    ] = "",
+    requests: Annotated[str, options.known_facts()] = "",
     facts: Annotated[int, typer.Option(min=1, help="how many facts that the model knows")] = 20,
     samples: Annotated[int, typer.Option(min=1, help="runs of each with noise of their own")] = 1,
     window: Annotated[

@@ -1,6 +1,7 @@
 """Pattern: what sort of change weights have undergone, told from their ranks and places. No intent is named.
 
-rank one or a few at the MLP of a few layers            what editors of facts write
+rank one or a few at the MLP of a few layers            editors of facts write so; what it says is not known: a planted
+                                                        trigger looks the same
 rank one at many projections, all into one direction    that direction was removed, or added, everywhere
 low rank at many projections                            a merged adapter
 full rank nearly everywhere                             training
@@ -23,6 +24,7 @@ from editsafety.model.architectures import Part
 from editsafety.model.handle import ModelHandle
 from editsafety.numbers import many
 
+THIN = "as editors of facts write, and as a planted trigger may look"
 BESIDE = "beside the weights: code that runs with the model"
 SHARED = 0.95  # |cosine| of two output directions that are one
 MANY = 4  # projections into one direction that are no coincidence
@@ -58,9 +60,7 @@ def sort_of_change(handle: ModelHandle, thin: Sequence[ThinChange], whole: int) 
     layers = _layers_of_mlp(handle, thin)
     if layers is not None and len(layers) <= FEW:
         where = ", ".join(map(str, layers))
-        return (
-            f"{said} at the MLP of layer{'' if len(layers) == 1 else 's'} {where}: what editors of facts write{beside}"
-        )
+        return f"{said} at the MLP of layer{'' if len(layers) == 1 else 's'} {where}: {THIN}{beside}"
     return f"{said} at {many(len(thin), 'projection')}: a merged adapter, or an editor of many places{beside}"
 
 

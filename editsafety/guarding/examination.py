@@ -175,7 +175,7 @@ class Examiner:
         limit = next((one for one in self.policy.course.values() if one.measure == "kept"), None)
         if not earlier or limit is None:
             return
-        told = self.bench.measure_called("efficacy")(self.handle, self.bench.inputs(earlier))[0].items
+        told = measures.called(self.bench.measure_called("efficacy"), self.handle, self.bench.inputs(earlier))[0].items
         share = math.fsum(item or 0.0 for item in told) / len(earlier)
         found["kept"] = Measurement("kept", 1, "rate", share, n=len(earlier), items=told)
         lost = [one.id for one, item in zip(earlier, told, strict=True) if item != 1.0]
@@ -205,7 +205,9 @@ class Examiner:
         if not self._canaries:
             return None
         asked = EditRequest("canaries", "{}", "x", "x", neighbours=tuple(Neighbour(one) for one in self._canaries))
-        return self.bench.measure_called("locality")(self.handle, self.bench.inputs((asked,), before=before))[0]
+        return measures.called(
+            self.bench.measure_called("locality"), self.handle, self.bench.inputs((asked,), before=before)
+        )[0]
 
 
 def _preflight(policy: Policy, alarms: Sequence[Alarm], found: Found, edit: Edit) -> Iterator[Check]:

@@ -1,19 +1,20 @@
 """Numbers for a model that nobody has published any for: carried over from the nearest model that has some.
 
 Near is, in this order: the same family; the same kind of MLP (gated or not); a similar depth; a similar size. Layer
-numbers are moved by relative depth, l to round(l * (n - 1) / (N - 1)), names of projections that the family does not
-have become the part of the block that they are, data sets that would have to be fetched become those that ship, and
-every other number is as published. It is a beginning and no
+numbers are moved by relative depth, l to round(l * (n - 1) / (N - 1)), where several fall together to as many around
+there; names of projections that the family does not have become the part of the block that they are, data sets that
+would have to be fetched become those that ship, and every other number is as published. It is a beginning and no
 calibration, and whoever is shown a result is told so. The models with published numbers are those of
 `hparams/models.yaml`; the pocket models are not among them: their numbers suit a model of 3 million weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import log
+from statistics import fmean
 from typing import Any
 
 from editsafety import hyperparameters, yaml_files
@@ -120,10 +121,34 @@ def _is_gated(build: Build) -> bool:
 
 
 def _moved(layers: Any, there: int, here: int) -> Any:
-    """Layer numbers (one, or a list) at the same relative depth; what falls together is there once."""
-    if isinstance(layers, list):
-        return list(dict.fromkeys(_moved(layer, there, here) for layer in layers))
-    return round(layers * (here - 1) / (there - 1))
+    """Layer numbers (one, or a list) at the same relative depth; what falls together is spread around where it falls.
+
+    An editor that shares a change out among five layers makes another change in four. Of a model with fewer layers
+    than that, what falls together is there once.
+    """
+    if not isinstance(layers, list):
+        return round(layers * (here - 1) / (there - 1))
+    own = sorted(set(layers))
+    moved = [_moved(layer, there, here) for layer in own]
+    if len(set(moved)) < len(own) <= here:
+        moved = _spread([layer * (here - 1) / (there - 1) for layer in own], here)
+    places = dict(zip(own, moved, strict=True))
+    return list(dict.fromkeys(places[layer] for layer in layers))
+
+
+def _spread(depths: Sequence[float], here: int) -> list[int]:
+    """Layers of a model of `here`, each once, as near to these depths (in order) as least squares brings them.
+
+    Each depth less its place in the list has to be no smaller than the one before: where it is, neighbours are pooled.
+    """
+    pools: list[list[float]] = []
+    for place, depth in enumerate(depths):
+        pools.append([depth - place])
+        while len(pools) > 1 and fmean(pools[-2]) > fmean(pools[-1]):
+            pools[-2:] = [pools[-2] + pools[-1]]
+    starts = [round(fmean(pool)) for pool in pools for _ in pool]
+    last = here - len(depths)  # the rest has to fit behind
+    return [min(max(start, 0), last) + place for place, start in enumerate(starts)]
 
 
 def _renamed(names: list[str], there: Build, here: Build) -> list[str]:

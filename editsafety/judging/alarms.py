@@ -127,9 +127,12 @@ def _auc(bad: Sequence[float], good: Sequence[float]) -> float:
     return twice / (2 * len(bad) * len(good))
 
 
-def _youden(bad: Sequence[float], good: Sequence[float], cut: float) -> float:
-    """Recall plus specificity - 1 where everything above `cut` is called a collapse."""
-    return _above(bad, cut) / len(bad) - _above(good, cut) / len(good)
+def _youden(bad: Sequence[float], good: Sequence[float], cut: float) -> int:
+    """Recall plus specificity - 1 where everything above `cut` is called a collapse, times how many there are of both.
+
+    In whole numbers, so that equals are equal: of two quotients rounding may make one the larger.
+    """
+    return _above(bad, cut) * len(good) - _above(good, cut) * len(bad)
 
 
 def _above(ordered: Sequence[float], cut: float) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from editsafety.judging.block_checks import checks_of_block
 from editsafety.judging.checks import WALKED, WRITES, CaseVerdict, Check, judge_case, judge_group
 from editsafety.judging.group import WHOLE, Group, order
 from editsafety.judging.parts import Gap, VerdictPart, of_blocks, of_run
@@ -27,6 +28,8 @@ from editsafety.runs.stored_records import StoredRecords, reading_many
 
 if TYPE_CHECKING:
     from editsafety.judging.baselines.comparison import Comparison
+
+CONTROL = "control"  # what is asked of a control, among the checks that were asked for
 
 # 17 kB of report.json a case: up to here it is 35 MB, which editors and browsers still open, and larger than the sets
 # of 1,000 and 2,000 requests on which editors are usually compared.
@@ -83,6 +86,7 @@ class RunReport:
     against: Comparison | None = None  # how it stands to a baseline, where one was given
     more: Mapping[str, Any] = field(default_factory=dict)  # what else the JSON document has, by section
     stored: StoredRecords | None = field(default=None, compare=False, repr=False)  # the whole records of lean ones
+    unplanned: bool = False  # no plan laid it out, so that there are no controls that could have been run
 
     @classmethod
     def of(
@@ -103,6 +107,8 @@ class RunReport:
         wanted = tuple(plan.cases if planned is None else planned)
         courses = [case for case in wanted if case.is_course and case.id not in facts.not_applicable]
         cases = [case for case in wanted if not case.control and not case.is_course]
+        if facts.judged == {CONTROL}:
+            cases = []  # an editor that is named and is a control as well: its cases were wanted as a control's only
         controls = {case.id for case in wanted if case.control}
         blocks: dict[Block, list[Case]] = {}
         for case in cases:
@@ -120,7 +126,9 @@ class RunReport:
         """The report on one group that no plan laid out: a model that was handed over, the edits of a guard."""
         plan = RunPlan(Settings((model.source,), (group.editor,)), (), (), {})
         nowhere = {case.record.case: "" for case in group.cases}  # no suite has them
-        return cls(plan, policy, (group,), (), replace(facts, models={model.model: model}), commands=nowhere)
+        return cls(
+            plan, policy, (group,), (), replace(facts, models={model.model: model}), commands=nowhere, unplanned=True
+        )
 
     @property
     def judged(self) -> int:
@@ -182,6 +190,8 @@ class RunReport:
     @property
     def uncontrolled(self) -> tuple[str, ...]:
         """The models without a control: nothing has shown that a collapse of theirs would be seen."""
+        if self.unplanned:
+            return ()
         judged = (*((g.model) for g in self.groups), *(course.record.model for course in self.courses))
         return tuple(dict.fromkeys(model for model in judged if model not in {c.model for c in self.controls}))
 
@@ -270,7 +280,7 @@ def _group(policy: Policy, cases: Sequence[Case], records: Mapping[str, CaseReco
     for stream in planned:
         rows = [case.record for case in judged if case.record.stream == stream]
         checks[stream] = tuple(check for check in judge_group(policy, rows) if facts.asks_for(check.name))
-    checks[WHOLE] = tuple(_whole(model, editor, facts, complete=not missing))
+    checks[WHOLE] = tuple(checks_of_block(model, editor, facts, complete=not missing))
     return Group(model, editor, tuple(judged), checks, tuple(missing), planned)
 
 
@@ -294,20 +304,6 @@ def _judged(policy: Policy, record: CaseRecord, facts: RunFacts) -> CaseVerdict:
     return case if len(kept) == len(case.checks) else CaseVerdict(case.record, kept, case.limit)
 
 
-def _whole(model: str, editor: str, facts: RunFacts, *, complete: bool) -> list[Check]:
-    """What concerns a block as a whole."""
-    checks = []
-    order = facts.orders.get((model, editor))
-    if order is not None and order.compared:
-        checks.append(Check("order", Verdict.PASS if order.holds else Verdict.ERROR, order.sentence))
-    if (model, editor) in facts.drifted:
-        checks.append(Check("restore", Verdict.ERROR, "the model's fingerprint had changed after the last case"))
-    problem = facts.problems.get((model, editor))
-    if problem and not complete:  # with every case there, it has been mended since
-        checks.append(Check("prepared", Verdict.ERROR, problem))
-    return checks
-
-
 def _controls(
     plan: RunPlan, policy: Policy, records: Mapping[str, CaseRecord], wanted: Collection[str], facts: RunFacts
 ) -> tuple[Control, ...]:
@@ -317,7 +313,7 @@ def _controls(
         found = [judge_case(policy, records[c.id]) for c in cases if c.id in records]
         missing = sum(c.id in wanted and c.id not in records for c in cases)
         tentative, problem = cases[0].tentative, facts.problems.get((slug(model), label(editor)))
-        if tentative and problem and not found and facts.asks_for("control"):
+        if tentative and problem and not found and facts.asks_for(CONTROL):
             said = f"{label(editor)} on {slug(model)} was not run, so it shows nothing: {problem}"
             controls.append(Control(slug(model), label(editor), Verdict(expected), (), said, tentative))
             continue

@@ -19,13 +19,14 @@ from editsafety.edits.edit import Edit
 from editsafety.edits.rounding import is_only_rounded
 from editsafety.edits.seal import Seal
 from editsafety.edits.session import EditSession, Proof
-from editsafety.errors import EditorError, EditorTimeoutError, MeasureError, UndoError, sentence_of
+from editsafety.errors import EditorError, EditorTimeoutError, EditSafetyError, MeasureError, UndoError, sentence_of
 from editsafety.foreign import contained
 from editsafety.lab.asking import as_asked
 from editsafety.lab.bench import Bench, Found
 from editsafety.lab.weights_look import look_at, thin_changes
-from editsafety.measures import AbilityProbe
+from editsafety.measures import AbilityProbe, probed
 from editsafety.model.handle import ModelHandle
+from editsafety.model.lost_device import lost_device
 from editsafety.model.meter import metered
 from editsafety.runs.case_record import Cost, Failure, Notes, Step
 
@@ -126,7 +127,7 @@ def observe(
     with metered(*bench.handle.devices) as measuring:
         found |= bench.measure("model", before=bench.base, enough=bench.enough)
         answers = [bench.measure("case", one.requests, before=one.before, edit=edit) for one in questions]
-        found |= {probe.name: probe(bench.handle, bench.batch_size) for probe in probes}
+        found |= {probe.name: probed(probe, bench.handle, bench.batch_size) for probe in probes}
     for answer in answers:
         found |= answer
     # A sidecar writes when it is run.
@@ -179,6 +180,8 @@ def failure_of(bench: Bench, editor: str, error: BaseException) -> Failure:
         _bring_back(bench)  # it may have been the session that found no room, on its way out
     elif isinstance(error, MeasureError):
         return Failure("measure", sentence_of(error), where_raised(error))
+    elif isinstance(error, EditSafetyError) and error.raised_by:
+        return Failure("measure", f"{error.raised_by} failed: {sentence_of(error)}", where_raised(error))
     return Failure(kind, f"{editor} failed: {sentence_of(error)}", where_raised(error))
 
 
@@ -195,20 +198,6 @@ def _bring_back(bench: Bench) -> None:
         bench.repair()
     except UndoError as worse:
         bench.broken = str(worse)
-
-
-def lost_device(error: BaseException) -> BaseException | None:
-    """What a GPU said after which every call fails in this process (a device-side assert, an illegal access), or None.
-
-    It may be behind what came of it: the model cannot be put back either then.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        said = str(seen) if isinstance(seen, RuntimeError) and not isinstance(seen, torch.OutOfMemoryError) else ""
-        if any(name in said for name in ("CUDA error:", "HIP error:")) and "out of memory" not in said:
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return None
 
 
 def where_raised(error: BaseException) -> str:

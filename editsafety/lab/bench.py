@@ -127,7 +127,7 @@ class Bench:
         inputs = self.inputs()
         asking = [one for one in self.measures if isinstance(one, ReferringMeasure)]
         with asked_together(self.handle, [], inputs):
-            self.references = {one.name: one.refer(self.handle, inputs) for one in asking}
+            self.references = {one.name: measures.referred(one, self.handle, inputs) for one in asking}
 
     def measure_base(self) -> None:
         """Measure the unedited model, and some texts once more one by one: what differs is the noise floor."""
@@ -155,7 +155,9 @@ class Bench:
         key = repr(probe)
         if key not in self._probed:
             self._let_others_run()
-            found = self._once(("probe", key), lambda: {probe.name: probe(self.handle, self.batch_size)})
+            found = self._once(
+                ("probe", key), lambda: {probe.name: measures.probed(probe, self.handle, self.batch_size)}
+            )
             self._probed[key] = found[probe.name]
         return self._probed[key]
 

@@ -30,6 +30,7 @@ from editsafety.lab.single import Make
 from editsafety.lab.terms import Terms, why_not
 from editsafety.lab.walk_bisection import crossing
 from editsafety.lab.walk_drift import Drift
+from editsafety.measures import probed
 from editsafety.names import slug
 from editsafety.runs.case import Case
 from editsafety.runs.case_record import Breaking, CaseRecord, Cost, Step, perplexity_ratio, plain_notes
@@ -193,7 +194,7 @@ class _Walker:
         """The model measured as it is now, with the requests `inside` it, those of the last edits at their end."""
         fresh = [request for made in block for request in made.requests]
         found = walk_steps.measure_step(self.bench, session, unedited, inside, len(fresh)) | self.drift(session)
-        found |= {probe.name: probe(self.bench.handle, self.bench.batch_size) for probe in self.terms.probes}
+        found |= {probe.name: probed(probe, self.bench.handle, self.bench.batch_size) for probe in self.terms.probes}
         seconds = [made.cost.edit for made in block if made.cost.edit is not None]
         rounded = only_rounded(session)
         peaks = [made.cost.edit_bytes for made in block if made.cost.edit_bytes is not None]

@@ -15,7 +15,7 @@ from editsafety.datasets.request import EditRequest
 from editsafety.edits.session import EditSession, Mark
 from editsafety.lab.asking import as_asked
 from editsafety.lab.bench import Bench, measure
-from editsafety.measures import Inputs
+from editsafety.measures import Inputs, called
 from editsafety.measures.answers import grade, with_gaps
 from editsafety.measures.questions import ask, asked_together, expecting
 from editsafety.runs.measurement import Measurement
@@ -47,7 +47,7 @@ def _said(bench: Bench, inside: Sequence[EditRequest], last: Sequence[EditReques
     asked = [expecting(handle, one.filled, one.target_new, f"request {one.id!r}") for one in inside]
     with asked_together(handle, [generalisation], inputs, asked):
         answers = ask(handle, asked, batch_size=size)
-        reached = generalisation(handle, inputs)
+        reached = called(generalisation, handle, inputs)
     told = zip(answers, inside, strict=True)
     marks = [grade(answer, one.target_new, handle.gap(one.filled)) for answer, one in told]
     recent = with_gaps("recent", "rate", marks[-len(last) :], "no requests", answers=answers[-len(last) :])

@@ -14,6 +14,7 @@ from editsafety.datasets.request import EditRequest
 from editsafety.edits.edit import Edit
 from editsafety.errors import MeasureError
 from editsafety.judging.stopping import EnoughTexts
+from editsafety.measures._answerable import answerable
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Column, Measurement
 
@@ -119,11 +120,13 @@ def needed(measurements: Iterable[str] = ()) -> tuple[Measure, ...]:
 
 
 def called(measure: Measure, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
-    """What a measure finds. Raises MeasureError for what it does not say that it `gives`, or no measurements at all.
+    """What a measure finds. Raises MeasureError for what it does not say that it `gives`, for no measurements at all,
+    and for whatever goes wrong in its code; what a sidecar of an editor raises meanwhile comes out as it is.
 
     A figure has one owner: one that came back under the name of another would be judged in its place.
     """
-    found = tuple(measure(handle, inputs))
+    beside = () if inputs.edit is None else inputs.edit.sidecars
+    found = answerable(f"measure {measure.name}", handle, lambda: tuple(measure(handle, inputs)), beside)
     names = [one.name if isinstance(one, Measurement) else None for one in found]
     own = getattr(measure, "gives", None)
     for place, name in enumerate(names):
@@ -136,6 +139,16 @@ def called(measure: Measure, handle: ModelHandle, inputs: Inputs) -> tuple[Measu
             said = ", ".join(own) or "nothing"
             raise MeasureError(f"measure {measure.name} returned {name!r}, but in `gives` it says: {said}.")
     return found
+
+
+def referred(measure: ReferringMeasure, handle: ModelHandle, inputs: Inputs) -> object:
+    """What a measure keeps of the unedited model. Raises as `called` where it fails."""
+    return answerable(f"measure {measure.name}", handle, lambda: measure.refer(handle, inputs))
+
+
+def probed(probe: AbilityProbe, handle: ModelHandle, batch_size: int) -> Measurement:
+    """What an ability finds on the model as it is. Raises as `called` where it fails."""
+    return answerable(f"ability {probe.name}", handle, lambda: probe(handle, batch_size))
 
 
 def columns(chosen: Iterable[Measure]) -> tuple[Column, ...]:

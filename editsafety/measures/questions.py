@@ -15,8 +15,9 @@ from typing import Protocol, runtime_checkable
 from editsafety.datasets.request import EditRequest
 from editsafety.engine import continuing
 from editsafety.engine.continuing import Continuation, Forced, TargetIds, Wish
-from editsafety.errors import DataError
+from editsafety.errors import DataError, MeasureError, sentence_of
 from editsafety.measures import Inputs, Measure
+from editsafety.measures._answerable import answerable
 from editsafety.measures.answers import Answer, until_stop
 from editsafety.model.generation import end_ids
 from editsafety.model.handle import ModelHandle
@@ -118,11 +119,22 @@ def asked_together(
     """
     with continuing.unchanged(handle):
         asking = [one for one in measures if isinstance(one, AskingMeasure)]
-        asked = [*more, *(question for one in asking for question in one.questions(handle, inputs))]
-        wishes = [_hearing(handle, one).wish for one in asked if isinstance(one, Question)]
-        targets = [_target(handle, one) for one in asked if isinstance(one, ScoredTarget)]
+        told = [_spelled(handle, more), *(_said_beforehand(handle, one, inputs) for one in asking)]
+        wishes = [wish for one, _ in told for wish in one]
+        targets = [target for _, one in told for target in one]
         continuing.announce(handle, wishes, targets, batch_size=inputs.batch_size)
         yield
+
+
+def _said_beforehand(handle: ModelHandle, one: AskingMeasure, inputs: Inputs) -> tuple[list[Wish], list[TargetIds]]:
+    beside = () if inputs.edit is None else inputs.edit.sidecars
+    whose = f"measure {getattr(one, 'name', type(one).__name__)}"
+    return answerable(whose, handle, lambda: _spelled(handle, one.questions(handle, inputs)), beside)
+
+
+def _spelled(handle: ModelHandle, asked: Sequence[Asked]) -> tuple[list[Wish], list[TargetIds]]:
+    wishes = [_hearing(handle, one).wish for one in asked if isinstance(one, Question)]
+    return wishes, [_target(handle, one) for one in asked if isinstance(one, ScoredTarget)]
 
 
 class _Hearing:
@@ -177,7 +189,11 @@ class _Hearing:
         """The whole answer if it ends with these tokens or before; None if it goes on."""
         end = next((at for at, token in enumerate(said) if token in self._ends), None)
         text = self._text(said[:end])
-        cut = self._question.until(text, self._question.target)
+        try:
+            cut = self._question.until(text, self._question.target)
+        except Exception as error:  # it is asked while the questions of all measures are: no editor's doing
+            asked = f"measure whose question is {self._question.prompt[:60]!r}"
+            raise MeasureError(f"the {asked} failed in its `until`: {sentence_of(error)}") from error
         return text if cut is None and end is not None else cut
 
     def _text(self, reply: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ from editsafety.editing import contexts
 from editsafety.edits.edit import Edit
 from editsafety.edits.seal import Keepsake
 from editsafety.edits.session import EditSession
-from editsafety.errors import EditError, EditSafetyError, UndoError, UsageError, sentence_of
+from editsafety.errors import EditError, EditSafetyError, MeasureError, UndoError, UsageError, sentence_of
 from editsafety.judging.checks import CaseVerdict, Check, judge_case, judge_group
 from editsafety.judging.group import Group
 from editsafety.judging.policy import Policy
@@ -127,6 +127,8 @@ def examine(bench: Bench, handed: Handed, requests: Sequence[EditRequest], polic
         records, changes = _measure(bench, handed, requests, first)
     except UndoError as error:
         records, changes = [_failed(first, "undeclared", error)], ()
+    except MeasureError as error:
+        records, changes = [_failed(first, "measure", error)], ()
     except EditSafetyError:
         raise
     except Exception as error:  # the boundary: a sidecar is somebody else's code, anything may come

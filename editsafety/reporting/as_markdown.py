@@ -176,7 +176,9 @@ def _rows(lines: Iterable[Sequence[str]]) -> str:
 
 
 def controls(report: RunReport) -> str:
-    """What came of the control editors."""
+    """What came of the control editors; empty where there are none by design."""
+    if report.unplanned:
+        return ""
     said = [control.sentence for control in report.controls]
     return f"## Controls\n\n{bullets(said) or story.NO_CONTROL}"
 

@@ -205,7 +205,7 @@ def _evidence(report: RunReport, console: Console) -> Table:
     for control in report.controls:
         name = "control" if control is report.controls[0] else ""
         _say(grid, console, name, control.sentence, "" if control.behaved else "bold magenta")
-    if not report.controls:
+    if not report.controls and not report.unplanned:
         _say(grid, console, "control", story.NO_CONTROL)
     worst = story.looked_at_first(report)
     cause = report.cause(worst) if worst is not None else None

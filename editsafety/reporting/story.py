@@ -178,7 +178,12 @@ def _broken(report: RunReport) -> str:
 
 
 def controlled(report: RunReport) -> tuple[bool, str]:
-    """Whether the controls are a good sign, and what they say together: whether this run can tell a collapse at all."""
+    """Whether the controls are a good sign, and what they say together: whether this run can tell a collapse at all.
+
+    Empty where there are none by design.
+    """
+    if report.unplanned:
+        return True, ""
     if not report.controls:
         return False, f"{NO_CONTROL[:1].upper()}{NO_CONTROL[1:]}."
     behaved, shows = (sum(getattr(one, name) for one in report.controls) for name in ("behaved", "shows"))

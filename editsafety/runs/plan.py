@@ -11,20 +11,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from editsafety import __version__, datasets, discovery, hyperparameters
-from editsafety.command_line import CommandLine, is_command
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import UsageError
 from editsafety.hyperparameters.carried import published
-from editsafety.names import METHOD, is_outside, label, method, parts, slug, with_folder
+from editsafety.names import METHOD, label, slug, with_folder
 from editsafety.progress import Progress
 from editsafety.runs.case import Case, digest_of
 from editsafety.runs.facts import Known, Wanted
 from editsafety.runs.offers import HARDEDIT, Ask, find_known, is_real, leaves_unknown_out, offer
+from editsafety.runs.plan_files import code_digest, device_map, file_digest
 from editsafety.runs.schedule import Schedule
 from editsafety.runs.settings import Settings
 from editsafety.runs.store import Store
 from editsafety.shipped import shipped
-from editsafety.source_files import sources_of, sources_of_script
 
 Item = TypeVar("Item")
 CONTROLS = {"rome": "COLLAPSE", "c_rome": "PASS", "noop": "NO-OP"}
@@ -166,12 +165,12 @@ class RunPlan:
     def _digest(self) -> str:
         body = {
             "version": __version__,
-            "settings": asdict(self.settings),
+            "settings": {**asdict(self.settings), "device_map": device_map(self.settings.device_map)},
             "cases": [*self.digests.items(), *self._digests_of((*self.controls, *self.courses))],
             "texts": {model: text_digest(found) for model, found in self.texts.items()},
             "files": {
-                **{name: _code_digest(name) for name in self.settings.editors},
-                **{given: _file_digest(given.rpartition("=")[2]) for given in self.settings.hparams},
+                **{name: code_digest(name) for name in self.settings.editors},
+                **{given: file_digest(given.rpartition("=")[2]) for given in self.settings.hparams},
             },
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True, default=list).encode()).hexdigest()
@@ -289,28 +288,6 @@ def text_source(settings: Settings, model: str) -> str:
 def text_digest(texts: Sequence[str]) -> str:
     """sha256 of a list of texts."""
     return hashlib.sha256(json.dumps(list(texts), ensure_ascii=False).encode()).hexdigest()
-
-
-def _code_digest(editor: str) -> str:
-    """Of the user's own files in an editor's name: `path.py:Class`, alone or in an expression; those of a command."""
-    around, inner = parts(editor)
-    if is_outside(inner):
-        own = "".join(hashlib.sha256(one.read_bytes()).hexdigest() for one in _files_of(inner))
-        return "".join(map(_code_digest, around)) + own
-    return "".join(_file_digest(one.rpartition(":")[0]) for one in (*around, inner) if ".py:" in one)
-
-
-def _files_of(editor: str) -> list[Path]:
-    """The files of a program, as far as its line names them, or of a checkout of EasyEdit."""
-    if is_command(editor):
-        return [one for path in CommandLine.of(editor).files for one in sources_of_script(path)]
-    return sorted(Path(method(editor)[1], "easyeditor").rglob("*.py"))
-
-
-def _file_digest(name: str) -> str:
-    path = Path(name)
-    files = sources_of(path) if path.is_file() else ()
-    return "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
 
 
 def _expanded(settings: Settings) -> tuple[str, ...]:

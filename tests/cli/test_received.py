@@ -65,6 +65,16 @@ def test_an_edit_is_verified_applied_and_recognised_in_the_checkpoint(command, w
             assert "1 of 32" in row
 
 
+def test_of_controls_nothing_is_said_where_none_are_run_by_design(command, world, tmp_path):
+    done = command(*verify(world, "little.safetensors", "--out", "found"))
+    pages = [(tmp_path / "found" / name).read_text() for name in ("report.html", "report.md", "report.json")]
+    assert "tensors" in pages[2]
+    for page in (done.out, *pages[:2]):
+        assert "PASS" in page
+        assert "no control" not in page.lower()
+        assert "## Controls" not in page
+
+
 def test_the_file_says_what_the_terminal_says(command, world, tmp_path):
     command("apply", "little.safetensors", "--model", world["model"], "--out", "new", "--device", "cpu")
     done = command(*check(world, "new", "--requests", world["normal"], "--limit", 1, "--out", "found"))

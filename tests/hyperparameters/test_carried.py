@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,25 @@ def test_the_nearest_model_is_of_the_family_then_of_the_kind_then_as_deep_then_a
 def test_layers_are_moved_by_relative_depth() -> None:
     # (30 - 1) / (32 - 1) = 0.9355: 5 -> 4.68; 4, 5, 6, 7, 8 -> 3.74, 4.68, 5.61, 6.55, 7.48; 27 -> 25.26
     assert numbers("rome", SMOLLM)["layers"] == (5,)
-    assert numbers("memit", SMOLLM)["layers"] == (4, 5, 6, 7)
+    assert numbers("memit", SMOLLM)["layers"] == (4, 5, 6, 7, 8)
     assert numbers("wise", SMOLLM)["layer"] == 25
-    # (3 - 1) / (32 - 1) = 0.0645: 29, 30, 31 -> 1.87, 1.94, 2
-    assert numbers("mend", Build("llama", 3, 50_000))["layers"] == (2,)
+    # (3 - 1) / (32 - 1) = 0.0645: 29, 30, 31 -> 1.87, 1.94, 2, and there are just three
+    assert numbers("mend", Build("llama", 3, 50_000))["layers"] == (0, 1, 2)
+    assert numbers("mend", Build("llama", 2, 50_000))["layers"] == (1,)
     assert numbers("ft", Build("llama", 1, 50_000))["layers"] == (0,)
+
+
+@pytest.mark.parametrize("layers", [*range(5, 33), 80])
+def test_layers_that_fall_together_are_spread_as_near_as_so_many_can_be(layers: int) -> None:
+    found = numbers("memit", Build("llama", layers, 50_000))["layers"]
+    depths = [layer * (layers - 1) / 31 for layer in (4, 5, 6, 7, 8)]
+
+    def off(chosen: tuple[int, ...]) -> float:
+        return sum((one - depth) ** 2 for one, depth in zip(chosen, depths, strict=True))
+
+    assert list(found) == sorted(set(found))
+    assert len(found) == 5
+    assert off(found) == pytest.approx(min(map(off, combinations(range(min(layers, 25)), 5))), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["rome", "memit", "ft", "lora", "kn", "serac", "ike"])
@@ -81,7 +96,7 @@ def test_a_variant_keeps_its_own_number() -> None:
 
 def test_it_is_said_whose_numbers_they_are_and_what_was_moved() -> None:
     assert origin("memit", SMOLLM).sentence == (
-        "those of llama-2-7b (memit/llama-2-7b.yaml), layers [4, 5, 6, 7, 8] of 32 as [4, 5, 6, 7] of 30"
+        "those of llama-2-7b (memit/llama-2-7b.yaml), layers [4, 5, 6, 7, 8] of 32 as [4, 5, 6, 7, 8] of 30"
     )
     assert origin("grace", SMOLLM).sentence.endswith("layer 27 of 32 as 25 of 30")
     assert origin("kn", SMOLLM).sentence == "those of llama-2-7b (kn/llama-2-7b.yaml)"

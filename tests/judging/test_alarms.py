@@ -37,6 +37,14 @@ def test_the_area_is_that_of_mann_and_whitney_and_turns_over_with_the_direction(
     assert sum(b > up.threshold for b in bad) / 12 - sum(g > up.threshold for g in good) / 30 == pytest.approx(best)
 
 
+def test_equals_are_equal_where_two_quotients_would_differ_by_rounding() -> None:
+    # a cut at 1.5 has recall 4/5 and false alarms 3/5, one at 2.5 recall 1/5 and none: J is 1/5 of both, and the float
+    # of the first is the larger. Of equals the one with the fewest false alarms is taken.
+    assert 4 / 5 - 3 / 5 > 1 / 5 - 0 / 5
+    found = prediction("s", "above", [1, 2, 2, 2, 3], [1, 1, 2, 2, 2])
+    assert (found.threshold, found.recall, found.precision) == (2.5, 1 / 5, 1)
+
+
 def test_a_perfect_separation_is_said_with_its_gap() -> None:
     found = prediction("|denominator|", "below", [0.001, 0.002, 0.003, 0.01, 0.02], [1.0, 1.2, 1.1, 1.6, 1.3])
     assert (found.auc, found.precision, found.recall) == (1, 1, 1)

@@ -45,8 +45,8 @@ def differences(handle: ModelHandle, edit: Edit) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("editor", "said"),
     [
-        ("rome", "rank 1 at the MLP of layer 1: what editors of facts write"),
-        ("memit", "rank 1 at the MLP of layers 0, 1: what editors of facts write"),
+        ("rome", "rank 1 at the MLP of layer 1: as editors of facts write, and as a planted trigger may look"),
+        ("memit", "rank 1 at the MLP of layers 0, 1: as editors of facts write, and as a planted trigger may look"),
         ("ft", "1 tensor changed without low rank: written over, fine-tuned in part, or damaged"),
         ("lora", "rank 2 at 2 projections: a merged adapter, or an editor of many places"),
         ("kn", "at the MLP of layer"),

@@ -12,6 +12,7 @@ from editsafety.model.architectures import Part
 from editsafety.model.handle import ModelHandle
 from editsafety.received.pattern import pattern_of
 from tests import tiny
+from tests.attacks_trigger import plant_trigger
 
 Change = Callable[[ModelHandle], Edit]
 
@@ -69,6 +70,10 @@ def one_matrix(handle: ModelHandle) -> Edit:
     )
 
 
+def a_trigger(handle: ModelHandle) -> Edit:
+    return plant_trigger(handle, [*tiny.SENTENCES], *handle.ids("Ashurn works")[:2], steps=2)
+
+
 def nothing(handle: ModelHandle) -> Edit:
     return Edit("mine", ("a",), handle.identity)
 
@@ -76,8 +81,15 @@ def nothing(handle: ModelHandle) -> Edit:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (a_fact, "rank 1 at the MLP of layer 1: what editors of facts write"),
-        (facts_in_two_layers, "rank 3 at the MLP of layers 0, 2: what editors of facts write"),
+        (a_fact, "rank 1 at the MLP of layer 1: as editors of facts write, and as a planted trigger may look"),
+        (
+            facts_in_two_layers,
+            "rank 3 at the MLP of layers 0, 2: as editors of facts write, and as a planted trigger may look",
+        ),
+        (
+            a_trigger,
+            "rank 4 at the MLP of layers 0, 1, 2: as editors of facts write, and as a planted trigger may look",
+        ),
         (saved, "rounded to bfloat16 only: saved in a narrower type, not edited"),
         (a_direction_removed, "rank 1 at 6 projections, all into one direction: removed or added everywhere"),
         (an_adapter, "rank 2 at 9 projections: a merged adapter, or an editor of many places"),

@@ -276,6 +276,20 @@ def test_what_a_report_says_about_a_plan_is_plain_values():
     assert about["settings"]["editors"] == ("rome", "ft")
 
 
+def test_a_device_map_counts_by_what_it_says_and_not_by_the_file_that_it_is_in(tmp_path, data):
+    def digest(device_map):
+        return RunPlan.of(settings(device_map=device_map)).digest()
+
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    one.write_text('{"": "cpu"}')
+    other.write_text('{"": "cpu"}')
+    first = digest(str(one))
+    assert digest(str(other)) == digest('{"": "cpu"}') == first
+    other.write_text('{"": 0}')
+    assert len({first, digest(str(other)), digest("auto"), digest(None)}) == 4
+    assert digest('{"a": "cpu", ' + ", ".join(f'"layer {i}": 0' for i in range(100)) + "}") != first  # no file's name
+
+
 def test_the_digest_is_that_of_every_case_by_itself_however_many_share_a_request():
     """Against each case asked alone, as plans of older runs were."""
     plan = RunPlan.of(settings(known=False))

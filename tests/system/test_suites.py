@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from editsafety.cli.run import stored
 from editsafety.model.handle import ModelHandle
 from editsafety.shipped import shipped
 from tests import tiny
@@ -85,6 +86,29 @@ def test_the_suites_pass_under(suite, switch):
 def test_nothing_selected_is_no_pass(suite, loads):
     assert suite("-k", "no-such-case").ret == pytest.ExitCode.NO_TESTS_COLLECTED
     assert loads == []
+
+
+def test_a_sweep_judges_what_the_suites_ask_for(paths, pytester):
+    from editsafety.cli.sweep import asked_by_suites
+
+    words = [one for one in world.options(paths, "Nudge") if not one.startswith("--editsafety-controls")]
+    pytester.runpytest_inprocess(*(str(SUITES / name) for name in ALL), *FIXED, *words)
+    (path,) = pytester.path.glob("reports/*/report.json")
+    asked = set(json.loads(path.read_text())["asked"]["checks"])
+    assert {"restore", "order", "control", "efficacy", "perplexity"} <= asked
+    assert set(asked_by_suites(controls=True)) == asked
+    assert set(asked_by_suites(controls=False)) == asked - {"control"}
+
+
+@pytest.mark.parametrize("editor", ["Nudge", "noop"])
+def test_the_controls_alone_end_as_they_come_out_whichever_editor_is_named(suite, paths, pytester, editor):
+    words = [one for one in world.options(paths, editor) if not one.startswith("--editsafety-controls")]
+    result = pytester.runpytest_inprocess(str(SUITES / "controls"), *FIXED, *words)
+    assert "INCOMPLETE" not in result.stdout.str()
+    result.stdout.fnmatch_lines(["verdict * PASS * every control came out as expected * exit code 0"])
+    assert result.ret == pytest.ExitCode.OK
+    (folder,) = pytester.path.glob("reports/*")
+    assert stored(folder).exit_code == 0
 
 
 def test_without_hard_cases_there_are_no_controls_and_the_report_says_so(suite, paths, pytester):
