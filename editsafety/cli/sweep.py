@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,7 +14,7 @@ import typer
 
 from editsafety import abilities, escaping
 from editsafety.cli import options
-from editsafety.cli.run import SUITES, stored
+from editsafety.cli.run import stored
 from editsafety.cli.signature import without
 from editsafety.cluster.ray_crew import Needs, RayCrew
 from editsafety.cluster.sweep import Sweep
@@ -33,7 +32,6 @@ from editsafety.runs.facts import Ended, JudgedCheck
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.settings import Output, Settings
 from editsafety.runs.store import Store
-from editsafety.shipped import shipped
 
 COURSES = ("edits", "every", "size", "singles", "probe", "items", "keep_going")  # a sweep is of single edits
 
@@ -114,36 +112,16 @@ def _computed(plan: RunPlan, policy: Policy, crew: RayCrew, folder: Path, progre
             ended = Ended(interrupted=True)
             typer.echo(f"editsafety: {escaping.line(error)}", err=True)
         store.note(ended)
-        for name in _checks(sweeping.plan, policy):
+        for name in asked_by_suites(policy, controls=bool(sweeping.plan.controls)):
             store.note(JudgedCheck(name))
         return ended, not ended.interrupted and sweeping.is_whole()
 
 
-def _checks(plan: RunPlan, policy: Policy) -> Iterator[str]:
-    """What the suites that `run` runs of itself ask for, and the limits of the policy that is given."""
-    yield from asked_by_suites(controls=bool(plan.controls))
-    yield from (*policy.case, *policy.group)
-
-
-def asked_by_suites(controls: bool) -> list[str]:
-    """The checks of those suites, by name, as their tests write them down: `judged("restore")`."""
-    found: list[str] = []
-    for suite in SUITES:
-        for path in sorted(Path(str(shipped("suites") / suite)).glob("test_*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                found += _asked(node)
-    return [name for name in dict.fromkeys(found) if name != CONTROL or controls]
-
-
-def _asked(node: ast.AST) -> Iterator[str]:
-    """What a part of a test asks for: a check by its name, a control, or that the order of edits does not matter."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        if node.func.id in ("judged", "judged_group"):
-            yield from (one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str))
-        elif node.func.id == "judged_control":
-            yield CONTROL
-    elif isinstance(node, ast.Constant) and node.value == "same_in_any_order":
-        yield "order"
+def asked_by_suites(policy: Policy, *, controls: bool) -> list[str]:
+    """What the suites of single edits ask for: their own checks, the limits of the default policy, and those given."""
+    own = ("changes_something", "restore", "undeclared", "leftovers", "order")
+    limits = [name for one in (Policy.read("default"), policy) for name in (*one.case, *one.group)]
+    return [*own, *([CONTROL] if controls else ()), *limits]
 
 
 def _report(folder: Path, gate: Gate | None, comment: Path | None) -> RunReport:

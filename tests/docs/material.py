@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -86,6 +87,14 @@ def published_requests(_: Command) -> None:
     _write("requests.json", [_easyedit(one) for one in ordinary])
 
 
+def chat_model(_: Command) -> None:
+    """`my-chat-model`: the model that stands here, with a template."""
+    folder = Path("my-chat-model")
+    shutil.copytree(str(shipped("data") / "pocket-neo"), folder)
+    template = "{% for one in messages %}{{ one['content'] }}{% endfor %}\n"
+    (folder / "chat_template.jinja").write_text(template)
+
+
 def candidates(_: Command) -> None:
     """`candidates.jsonl`: as `propose` writes them, with the answers to each relation that their rules ask for."""
     rows = (shipped("data") / "hardedit.jsonl").read_text(encoding="utf-8")
@@ -116,7 +125,7 @@ GIVEN: Mapping[str, Prepare] = {
     "docs/ci.md": run_in_ci,
     "docs/editors.md": published_requests,
     "docs/hard-cases.md": prepared(published_requests, candidates),
-    "docs/real-models.md": prepared(published_requests, corpus),
+    "docs/real-models.md": prepared(published_requests, corpus, chat_model),
     "docs/sequences.md": prepared(course, saved_edit, ability_files),
     "docs/without-the-editor.md": edited_model,
     "docs/writing-an-editor.md": own_program,

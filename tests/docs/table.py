@@ -52,6 +52,9 @@ SMALLER_STILL: Mapping[str, str] = {
     "memit": f"{FEW} -n 0 --edits 2 --every 1 --size 2 --items 2 --singles 1",
     "editsafety sequence --model pocket-neo --editor memit --schedule batch-sequential --size 10 --limit 200 --every "
     "50 --keep-going": "--limit 20 --every 10 --texts 5",
+    "editsafety run --model ./my-chat-model --editor memit --chat": (
+        f"{FEW} -n 0 --hard pocket-neo/hardcf --normal pocket-world/normal --all-facts"  # it knows no English facts
+    ),
 }
 
 # By line: why it is parsed, and not run.

@@ -90,14 +90,16 @@ def test_nothing_selected_is_no_pass(suite, loads):
 
 def test_a_sweep_judges_what_the_suites_ask_for(paths, pytester):
     from editsafety.cli.sweep import asked_by_suites
+    from editsafety.judging.policy import Policy
 
     words = [one for one in world.options(paths, "Nudge") if not one.startswith("--editsafety-controls")]
     pytester.runpytest_inprocess(*(str(SUITES / name) for name in ALL), *FIXED, *words)
     (path,) = pytester.path.glob("reports/*/report.json")
     asked = set(json.loads(path.read_text())["asked"]["checks"])
     assert {"restore", "order", "control", "efficacy", "perplexity"} <= asked
-    assert set(asked_by_suites(controls=True)) == asked
-    assert set(asked_by_suites(controls=False)) == asked - {"control"}
+    default = Policy.read("default")
+    assert set(asked_by_suites(default, controls=True)) == asked
+    assert set(asked_by_suites(default, controls=False)) == asked - {"control"}
 
 
 @pytest.mark.parametrize("editor", ["Nudge", "noop"])
