@@ -53,7 +53,7 @@ SMALLER_STILL: Mapping[str, str] = {
     "editsafety sequence --model pocket-neo --editor memit --schedule batch-sequential --size 10 --limit 200 --every "
     "50 --keep-going": "--limit 20 --every 10 --texts 5",
     "editsafety run --model ./my-chat-model --editor memit --chat": (
-        f"{FEW} -n 0 --hard pocket-neo/hardcf --normal pocket-world/normal --all-facts"  # it knows no English facts
+        f"{FEW} -n 0 --hard pocket-neo/hardcf --normal pocket-world/normal --all-facts --texts-from pocket-world/texts"
     ),
 }
 
