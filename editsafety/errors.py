@@ -1,4 +1,4 @@
-"""The exceptions that editsafety raises on purpose.
+"""The exceptions that editsafety raises on purpose::
 
     EditSafetyError
     ├── UsageError            an option, a name or a limit that is not valid
