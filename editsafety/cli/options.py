@@ -38,7 +38,9 @@ TextsFrom = Annotated[
     str,
     typer.Option(help="texts for perplexity: a data set, LOADER:FILE, or a file", show_default="those of the model"),
 ]
-PolicyName = Annotated[str, typer.Option("--policy", help="the limits of the verdict: a policy's name, or a .yaml file")]
+PolicyName = Annotated[
+    str, typer.Option("--policy", help="the limits of the verdict: a policy's name, or a .yaml file")
+]
 CollapseAbove = Annotated[
     float | None,
     typer.Option(

@@ -107,7 +107,7 @@ class EditRequest:
 
     @property
     def filled(self) -> str:
-        """The prompt with the subject in place. Split, not format: braces in a subject are text."""
+        """The prompt with the subject in place. Split, not format, since braces in a subject are text."""
         before, after = self.prompt.split(SLOT)
         return before + self.subject + after
 
@@ -118,7 +118,7 @@ class EditRequest:
 
     @property
     def slug(self) -> str:
-        """The id as it appears in test ids: letters, digits, `_`, `.` and `-` only."""
+        """The id as it appears in test ids, with letters, digits, `_`, `.` and `-` only."""
         return _NOT_IN_IDS.sub("-", self.id).strip("-") or "request"
 
     def as_json(self) -> dict[str, Any]:

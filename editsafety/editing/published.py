@@ -54,7 +54,7 @@ def locate(place: Path, site: Site) -> Path:
 def save_second_moments(
     folder: Path, handle: ModelHandle, matrices: Mapping[int, Tensor], *, tokens: int
 ) -> tuple[Path, ...]:
-    """Write second moments of your own, C by layer, for editors to take; returns the files, from below.
+    """Write second moments of your own, C by layer, for editors to take; returns the files, the lowest layer first::
 
         files = editsafety.save_second_moments(Path("moments"), handle, {13: c13, 14: c14}, tokens=100_000)
 

@@ -145,7 +145,7 @@ class Edit:
 
     @property
     def id(self) -> str:
-        """sha256 over what the edit does: equal ids, equal effect."""
+        """sha256 over what the edit does, so that equal ids mean an equal effect."""
         tensors, about = self._parts()
         body = json.dumps([about["deltas"], about["sidecars"], self.made_for], sort_keys=True)
         prints = "".join(f"{name}{tensor_files.digest(tensor)}" for name, tensor in sorted(tensors.items()))

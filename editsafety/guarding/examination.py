@@ -73,7 +73,7 @@ class Decision:
 
     @property
     def kept(self) -> bool:
-        """Whether the edit stays in the model: it was measured, and nothing failed."""
+        """Whether the edit stays in the model, since it was measured and nothing failed."""
         return self.stage == "measured" and not self.verdict.fails
 
     def __bool__(self) -> bool:

@@ -245,7 +245,7 @@ class RunReport:
 
     @property
     def sound(self) -> bool:
-        """Whether the job itself ran: something judged, nothing missing or in error, every control as expected."""
+        """Whether the job itself ran (something judged, nothing missing or in error, every control as expected)."""
         return self.verdict not in (None, Verdict.ERROR, Verdict.INCOMPLETE)
 
     @property

@@ -31,7 +31,7 @@ class Verdict(Enum):
 
     @property
     def fails(self) -> bool:
-        """Whether a gate stops here: everything past WARN."""
+        """Whether a gate stops here (past WARN everything does)."""
         return self.severity > Verdict.WARN.severity
 
     @property

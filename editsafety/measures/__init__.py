@@ -50,7 +50,8 @@ class Measure(Protocol):
     nobody measures is refused before a model is loaded. `columns` show in the tables of every report; `default = False`
     is for a measure that takes long and is run only when a policy has a limit on what it `gives`. A measure that asks
     the model for answers may say beforehand which `questions` it has (`measures/questions.py`): those of all measures
-    are asked together then, in a third of the time. `asks_abilities = True` says that its figures depend on `probes`.
+    are asked together then, in less than half of the time. `asks_abilities = True` says that its figures depend on
+    `probes`.
     """
 
     name: ClassVar[str]
