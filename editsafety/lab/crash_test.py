@@ -42,7 +42,7 @@ def crash_test(
         name: what the model is called in ids, and under which name hyperparameters are looked for.
         folder: where results are kept and found again; a temporary folder when not given.
         progress: where progress is shown; nowhere when not given.
-        **settings: the options of `editsafety run`, with underscores: `hard`, `texts_from`, `limit`, `hparams`, `policy`, ...
+        **settings: the options of `editsafety run`, with underscores: `hard`, `texts_from`, `limit`, `policy`, ...
 
     Raises UsageError or DataError before anything is run, NotPreparedError for an editor whose slow part is missing.
     """
