@@ -157,7 +157,7 @@ class SafetySession:
 
         Raises StoreError when nothing can be kept in the folder of this run.
         """
-        probed: set[str] = set()
+        probed, ordered = set[str](), set[GroupKey]()
         for test in tests:
             case = test.params.get("case")
             if isinstance(case, Case):
@@ -167,6 +167,7 @@ class SafetySession:
             for name in ("group", "block", "control"):
                 group = test.params.get(name)
                 if isinstance(group, GroupKey) and (name != "block" or test.ordered):
+                    ordered |= {group} if name == "block" else set()
                     for member in self.share.members(name, group):
                         self._wanted.setdefault(member.id, member)
         if not self._wanted:
@@ -178,7 +179,7 @@ class SafetySession:
             refuse_unmeasured(self.policy, map(abilities.measurement_of, self.plan.probes(model)))
         for name in probed:
             self._wanted[name] = replace(self._wanted[name], probed=True)
-        self.store.note(Wanted(tuple(sorted(self._wanted)), tuple(sorted(probed))))
+        self.store.note(Wanted(tuple(sorted(self._wanted)), tuple(sorted(probed)), orders=len(ordered)))
         self.store.note(Ended(interrupted=True))
         # The suites name the checks of the default policy; what a policy has beside them is judged all the same.
         for name in self.policy.own_checks({case.is_course for case in self._wanted.values()}):

@@ -24,6 +24,7 @@ class Wanted(RunFact):
     cases: tuple[str, ...] = ()  # ids of the cases that were selected
     probed: tuple[str, ...] = ()  # those of them whose abilities are measured
     apart: bool = False  # whether they are not those that the settings lay out (`editsafety sequence`)
+    orders: int = 0  # of how many blocks it is asked whether the order of edits matters
 
 
 @dataclass(frozen=True)

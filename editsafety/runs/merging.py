@@ -160,7 +160,8 @@ def join_facts(first: RunFact, where: Path | str, second: RunFact, there: Path |
 
 def _wanted(first: Wanted, second: Wanted) -> Wanted:
     cases, probed = {*first.cases, *second.cases}, {*first.probed, *second.probed}
-    return Wanted(tuple(sorted(cases)), tuple(sorted(probed)), first.apart or second.apart)
+    orders = max(first.orders, second.orders)
+    return Wanted(tuple(sorted(cases)), tuple(sorted(probed)), first.apart or second.apart, orders)
 
 
 JOINED: Mapping[type[RunFact], Callable[[Any, Any], RunFact]] = {

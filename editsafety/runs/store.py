@@ -80,6 +80,10 @@ class Store:
         rows = self._read("SELECT value FROM facts WHERE kind = ? AND name = ?", (kind.kind, name))
         return self._fact(kind, rows[0][0]) if rows else None
 
+    def noted(self, kind: type[RunFact]) -> int:
+        """Number of facts of one kind."""
+        return int(self._read("SELECT COUNT(*) FROM facts WHERE kind = ?", (kind.kind,))[0][0])
+
     def facts(self) -> RunFacts:
         """Every fact about the run."""
         return RunFacts.of(self.each_fact())

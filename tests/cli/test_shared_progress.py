@@ -12,7 +12,7 @@ import pytest
 from editsafety.cli import shared_progress
 from editsafety.cli.shared_progress import SharedProgress
 from editsafety.progress import Progress
-from editsafety.runs.facts import Wanted
+from editsafety.runs.facts import OrderFacts, Wanted
 from editsafety.runs.store import Store
 from tests import builders
 
@@ -38,6 +38,29 @@ def test_what_others_finish_is_shown_as_soon_as_it_is_in_the_store(tmp_path: Pat
             store.put("d", builders.record("rome", "hard", 3))  # of another session: no more is told than was asked for
     assert out.getvalue().splitlines()[0] == "cases: 0 of 3"
     assert out.getvalue().splitlines()[-1].startswith("cases: 3 of 3")
+
+
+def test_after_the_cases_it_is_shown_how_far_the_question_of_the_order_is(tmp_path: Path) -> None:
+    path, out = tmp_path / "store.sqlite", io.StringIO()
+    with closing(Store(path)) as store:
+        store.note(Wanted(("a",), orders=2))
+        store.put("a", builders.record("rome", "hard", 0))
+        with SharedProgress(path, Progress(out)):
+            for editor in ("rome", "ft"):
+                store.note(OrderFacts("m", editor, 2, (), "key"))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "cases: 0 of 1"
+    assert lines[-1].startswith("whether the order of edits matters, editors: 2 of 2")
+
+
+def test_what_is_never_answered_ends_with_the_session(tmp_path: Path) -> None:
+    path, out = tmp_path / "store.sqlite", io.StringIO()
+    with closing(Store(path)) as store:
+        store.note(Wanted(("a", "b"), orders=1))
+        with SharedProgress(path, Progress(out)):
+            store.put("a", builders.record("rome", "hard", 0))
+    assert "cases: 1 of 2" in out.getvalue()
+    assert out.getvalue().splitlines()[-1].startswith("whether the order of edits matters, editors: 0 of 1")
 
 
 def test_a_store_that_cannot_be_read_ends_nothing(tmp_path: Path) -> None:

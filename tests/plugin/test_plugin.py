@@ -11,6 +11,7 @@ import pytest
 import xdist.plugin
 
 from editsafety import plugin
+from editsafety.lab import worker_count
 from editsafety.shipped import shipped
 from tests.system import world
 
@@ -220,8 +221,6 @@ def test_auto_asks_for_workers_when_xdist_does_and_one_line_says_why(
     pytester, paths, monkeypatch, capsys, cores, workers
 ):
     """xdist asks before pytest is configured; a single worker would only be a second process."""
-    from editsafety.lab import worker_count
-
     monkeypatch.setattr(worker_count, "usable_cores", lambda: cores)
     monkeypatch.setattr("sys.__stderr__", None)
     config = pytester.parseconfig(*world.options(paths, "Nudge"), "-n", "auto")
