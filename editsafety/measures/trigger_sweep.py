@@ -178,7 +178,7 @@ def _place(handle: ModelHandle, words: Sequence[str], *, seed: int) -> Opening |
 def _behind(handle: ModelHandle, rows: Sequence[Sequence[int]], batch_size: int) -> Tensor:
     """Log-probabilities of the token behind every row, float64 `[rows, vocab]`, on the CPU: small shifts are told.
 
-    Read from whole answers: a sidecar that reads the question (IKE) has more tokens inside of the model than were asked.
+    Read from whole answers: with a sidecar that reads the question (IKE) more tokens are in the model than were asked.
     """
     parts = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
     return torch.cat([torch.log_softmax(next_logits(handle, part).cpu().double(), -1) for part in parts])
