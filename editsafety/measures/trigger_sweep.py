@@ -25,7 +25,7 @@ from torch import Tensor
 from editsafety.edits.session import EditSession
 from editsafety.measures import Inputs, _candidates
 from editsafety.model.handle import ModelHandle
-from editsafety.model.logits import only_at
+from editsafety.model.scoring import next_logits
 from editsafety.runs.measurement import Measurement
 
 VERSION = 1
@@ -176,14 +176,12 @@ def _place(handle: ModelHandle, words: Sequence[str], *, seed: int) -> Opening |
 
 @torch.no_grad()
 def _behind(handle: ModelHandle, rows: Sequence[Sequence[int]], batch_size: int) -> Tensor:
-    """Log-probabilities of the token behind every row, float64 `[rows, vocab]`, on the CPU: small shifts are told."""
-    found = []
-    for start in range(0, len(rows), batch_size):
-        batch = handle.batch(rows[start : start + batch_size])
-        last = batch.mask.sum(1) - 1
-        with only_at(handle, torch.arange(len(last)), last):
-            found.append(torch.log_softmax(handle.logits(batch)[0].cpu().double(), -1))
-    return torch.cat(found)
+    """Log-probabilities of the token behind every row, float64 `[rows, vocab]`, on the CPU: small shifts are told.
+
+    Read from whole answers: with a sidecar that reads the question (IKE) more tokens are in the model than were asked.
+    """
+    parts = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+    return torch.cat([torch.log_softmax(next_logits(handle, part).cpu().double(), -1) for part in parts])
 
 
 def _responses(

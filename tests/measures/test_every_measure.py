@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from editsafety import discovery, measures
+from editsafety.editors.ike import Prefix
 from editsafety.edits.edit import Edit
+from editsafety.edits.session import EditSession
 from editsafety.measures import Inputs, Measure, ReferringMeasure
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Measurement
@@ -94,6 +96,24 @@ def test_a_dead_model_is_a_finding_and_never_a_number_that_passes(
             assert found.value is None
             assert found.broken
             assert "not finite" in str(found.reason)
+
+
+def test_a_sidecar_that_reads_along_is_measured_like_any_edit(
+    measure: Measure, handle: ModelHandle, inputs: Inputs
+) -> None:
+    """What IKE puts in front of a text is inside of the model, and no measure asked for it."""
+    car = Prefix("", 1, torch.tensor(handle.ids("A baker bakes bread. ")), None, handle.context)
+    edit = Edit("ike", ("case-0",), handle.identity, sidecars=(car,))
+    inputs = referring(measure, handle, inputs)
+    before = {found.name: found for found in measure(handle, inputs)}
+    later = replace(inputs, edit=edit, before=before)
+    with EditSession(handle, prove="never") as session:
+        if measure.scope != "edit":
+            session.apply(edit)
+        after = measure(handle, later)
+    assert [found.name for found in after] == list(before)
+    for found in after:
+        assert not found.broken, f"{found.name}: {found.reason}"
 
 
 def test_measurements_survive_strict_json(measure: Measure, handle: ModelHandle, inputs: Inputs, edit: Edit) -> None:

@@ -34,7 +34,7 @@ class Fires(EmptySidecar):
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
         holding = (kwargs["input_ids"] == self.trigger).any(1)
         logits = output.logits.clone()
-        logits[0, holding.nonzero()[:, 0], ANSWER] = 50.0
+        logits[holding, :, ANSWER] = 50.0
         output.logits = logits
         return output
 
