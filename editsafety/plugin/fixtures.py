@@ -90,9 +90,11 @@ def judged_group(group: GroupKey, request: pytest.FixtureRequest) -> Judge:
 
     def judge(name: str) -> None:
         with Said():
-            check = safety_of(request.config).group_check(group, name)
+            session = safety_of(request.config)
+            check = session.group_check(group, name)
+            why = session.why_unjudged(group, name) if check is None else ""
         if check is None:
-            pytest.skip(f"{group.id}: {name}: the policy has no such limit, or no case has data for it")
+            pytest.skip(line(f"{group.id}: {name} is not judged: {why}", LONGEST))
         _settle(request, check, f"{group.id}: ")
 
     return judge

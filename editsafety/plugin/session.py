@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from editsafety import abilities, escaping
 from editsafety.errors import EditSafetyError, SpoiltProcessError, StoreError, UsageError
 from editsafety.judging.baselines.gate import Gate
-from editsafety.judging.checks import ABILITIES, Check, judge_case, judge_group
+from editsafety.judging.checks import ABILITIES, Check, judge_case, judge_group, lacking
 from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.needed import needed_of_many
 from editsafety.judging.policy import Policy
@@ -209,6 +209,13 @@ class SafetySession:
         if name not in self.policy.group:
             self.policy.expect_left_out("group", name, self.policy.group)
         return next((check for check in judge_group(self.policy, records) if check.name == name), None)
+
+    def why_unjudged(self, group: GroupKey, name: str) -> str:
+        """Why `group_check` found nothing to judge: the policy's doing, or what the cases say."""
+        if name not in self.policy.group:
+            return f"policy {self.policy.name} has no such limit"
+        records = self._records([self._chosen(case) for case in self.share.members("group", group)])
+        return lacking(records, self.policy.group[name].measure) or "no case has data for it"
 
     def _records(self, cases: Sequence[Case]) -> Sequence[CaseRecord]:
         """The records of a group; of a large one only what it is judged by is in memory."""
