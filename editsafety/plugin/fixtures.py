@@ -90,11 +90,9 @@ def judged_group(group: GroupKey, request: pytest.FixtureRequest) -> Judge:
 
     def judge(name: str) -> None:
         with Said():
-            session = safety_of(request.config)
-            check = session.group_check(group, name)
-            why = session.why_unjudged(group, name) if check is None else ""
-        if check is None:
-            pytest.skip(line(f"{group.id}: {name} is not judged: {why}", LONGEST))
+            check = safety_of(request.config).group_check(group, name)
+        if isinstance(check, str):
+            pytest.skip(line(f"{group.id}: {name} is not judged: {check}", LONGEST))
         _settle(request, check, f"{group.id}: ")
 
     return judge

@@ -84,7 +84,7 @@ def test_why_cases_make_up_no_rate_is_said_in_the_words_of_most_of_them():
     assert lacking([having(0, beside), having(1, beside)], "kept") == "no checkpoint holds it"
     mixed = [having(0, untaken), having(1, beside), having(2, beside)]
     assert lacking(mixed, "kept") == "no checkpoint holds it (2 of 3 cases)"
-    assert lacking([builders.record("rome", "hard", 0)], "kept") == ""
+    assert lacking([builders.record("rome", "hard", 0)], "kept") == "no case has data for it"
 
 
 @pytest.mark.parametrize("direction", [{"pass_at_most": 1.0}, {"pass_at_least": 0.0}])
