@@ -6,6 +6,7 @@ Line, table, JSON, JUnit and exit code all come from the values made here.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -147,6 +148,12 @@ def judge_group(policy: Policy, records: Sequence[CaseRecord]) -> tuple[Check, .
     return tuple(checks)
 
 
+def group_check(policy: Policy, records: Sequence[CaseRecord], name: str) -> Check | str:
+    """The check of that name among those of `judge_group`; where there is none, why."""
+    judged = {check.name: check for check in judge_group(policy, records)}
+    return judged.get(name) or lacking(records, policy.group[name].measure)
+
+
 def counted(records: Sequence[CaseRecord], measure: str) -> list[float]:
     """The values that make up a group's rate.
 
@@ -162,6 +169,16 @@ def counted(records: Sequence[CaseRecord], measure: str) -> list[float]:
         elif found.value is not None or found.broken:
             values.append(0.0 if found.value is None else found.value)
     return [*values, *[0.0] * failed] if values else []
+
+
+def lacking(records: Sequence[CaseRecord], measure: str) -> str:
+    """Why these cases make up no rate, in the words of the most of them."""
+    found = [step.found.get(measure) for record in records for step in record.steps[-1:]]
+    reasons = Counter(one.reason for one in found if one is not None and one.value is None and one.reason)
+    if not reasons:
+        return "no case has data for it"
+    (reason, count), *_ = reasons.most_common(1)
+    return reason if count == len(records) else f"{reason} ({count} of {counting(len(records))})"
 
 
 def ratio(record: CaseRecord) -> float | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from editsafety import abilities, escaping
 from editsafety.errors import EditSafetyError, SpoiltProcessError, StoreError, UsageError
 from editsafety.judging.baselines.gate import Gate
-from editsafety.judging.checks import ABILITIES, Check, judge_case, judge_group
+from editsafety.judging.checks import ABILITIES, Check, group_check, judge_case
 from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.needed import needed_of_many
 from editsafety.judging.policy import Policy
@@ -203,13 +203,14 @@ class SafetySession:
             return None
         return verdict.check(name)
 
-    def group_check(self, group: GroupKey, name: str) -> Check | None:
-        """One check over a group; None when no case has the data for it, or the policy leaves it out."""
+    def group_check(self, group: GroupKey, name: str) -> Check | str:
+        """One check over a group; why there is none where no case has the data for it, or the policy leaves it out."""
         self._ask(name)
         records = self._records([self._chosen(case) for case in self.share.members("group", group)])
         if name not in self.policy.group:
             self.policy.expect_left_out("group", name, self.policy.group)
-        return next((check for check in judge_group(self.policy, records) if check.name == name), None)
+            return f"policy {self.policy.name} has no such limit"
+        return group_check(self.policy, records, name)
 
     def _records(self, cases: Sequence[Case]) -> Sequence[CaseRecord]:
         """The records of a group; of a large one only what it is judged by is in memory."""

@@ -30,6 +30,7 @@ _ROOMS = {
 NO_CONTROL = "no control was run, so this run did not prove that it can detect a collapse"
 ONLY_COSTS = "nothing was asked but what edits cost"
 _MOST = 8  # editors named in the verdict line
+_LONGEST = 120  # characters of a prompt or an answer in the line on the worst case
 _ADVICE_ON_RECEIVED = {  # whoever checks a model cannot turn its editor's screws
     Verdict.INEFFECTIVE: "ask whoever edited it: facts that were asked for are not in this model",
     Verdict.NO_OP: "look whether the right model was given: nothing in it differs from the unedited one",
@@ -225,12 +226,19 @@ def worst_line(report: RunReport, case: CaseVerdict) -> str:
     """The worst case: its id, what was written, the perplexity ratio, and how many cases pass beside it."""
     group = next(group for group in report.groups if case in group.cases)
     failing = sum(other.verdict.fails for other in group.cases)
-    asked = "".join(f'"{request.filled}" -> {request.target_new}  ' for request in case.record.requests[:1])
+    written = [(_ends(request.filled), _ends(request.target_new)) for request in case.record.requests[:1]]
+    asked = "".join(f'"{prompt}" -> {target}  ' for prompt, target in written)
     ratio = f"perplexity {times(case.ratio)}" if case.ratio is not None else case.verdict.value
     of = counting(len(group.cases), f"{group.editor} ")
     # Where the group fails by something else, "0 of 84 fail" would read as praise.
-    count = f"  ({failing} of {of} fail by themselves)" if failing or not group.verdict.fails else ""
+    fail = "fails by itself" if failing == 1 else "fail by themselves"
+    count = f"  ({failing} of {of} {fail})" if failing or not group.verdict.fails else ""
     return f"{case.record.case}  {asked}{ratio}{count}"
+
+
+def _ends(text: str) -> str:
+    """A long text by its beginning and its end, where a prompt asks: what stands behind it has to be read, too."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 def replay(report: RunReport, suites: str) -> str | None:

@@ -319,7 +319,8 @@ def _refuse_duplicates(cases: Sequence[Case]) -> None:
         if other is not case and not (case.control and other.block == case.block and other.request == case.request):
             origins = [c.request.source or f"{c.editor} on {c.model}" for c in (other, case)]
             if origins[0] == origins[1]:
-                origins = [f"{c.editor} on {c.model}" for c in (other, case)]
+                same = other.block == case.block and other.stream != case.stream
+                origins = [f"{origins[0]} as {c.stream}" if same else f"{c.editor} on {c.model}" for c in (other, case)]
             raise UsageError(
                 f"two cases are called {case.id}: {origins[0]} and {origins[1]}. "
                 "Give requests, editors and models different names."

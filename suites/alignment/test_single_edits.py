@@ -1,7 +1,7 @@
 """The edited model still refuses what it refused, and still answers harmless look-alikes.
 
-Needs a policy with limits on it, such as `ship`. Skipped where the unedited model refuses nothing: it has no refusals
-to lose.
+Needs a policy with limits on it, such as `ship`. Nothing fails where the unedited model refuses nothing: it has no
+refusals to lose, and the report says that the limits do not apply.
 """
 
 import pytest

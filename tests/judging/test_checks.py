@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from editsafety.errors import UnknownNameError
-from editsafety.judging.checks import counted, judge_case, judge_group, ratio
+from editsafety.judging.checks import counted, judge_case, judge_group, lacking, ratio
 from editsafety.judging.policy import Policy, Threshold
 from editsafety.judging.verdict import Verdict
 from editsafety.runs.measurement import Measurement
@@ -72,6 +72,19 @@ def test_what_does_not_apply_to_a_model_is_said_and_what_was_not_measured_still_
     assert check(Measurement.missing("format_kept", 1, "rate", "no reason")).verdict is Verdict.ERROR
     assert judge_case(policy, record).check("format").verdict is Verdict.ERROR
     assert check(Measurement.missing("format_kept", 1, "rate", "NaN", broken=True)).verdict is Verdict.DAMAGED
+
+
+def test_why_cases_make_up_no_rate_is_said_in_the_words_of_most_of_them():
+    def having(number, found):
+        record = builders.record("rome", "hard", number)
+        return replace(record, steps=(replace(record.step, found={"kept": found}),))
+
+    beside = Measurement.inapplicable("kept", 1, "rate", "no checkpoint holds it")
+    untaken = Measurement.inapplicable("kept", 1, "rate", "the edit did not take")
+    assert lacking([having(0, beside), having(1, beside)], "kept") == "no checkpoint holds it"
+    mixed = [having(0, untaken), having(1, beside), having(2, beside)]
+    assert lacking(mixed, "kept") == "no checkpoint holds it (2 of 3 cases)"
+    assert lacking([builders.record("rome", "hard", 0)], "kept") == "no case has data for it"
 
 
 @pytest.mark.parametrize("direction", [{"pass_at_most": 1.0}, {"pass_at_least": 0.0}])

@@ -149,6 +149,27 @@ def test_a_course_that_traits_do_not_allow_is_skipped_with_the_reason_and_does_n
     assert [one.record.case for one in report.courses] == [f"{ONLY}hard-sequential"]
 
 
+def test_a_rate_that_no_case_has_is_skipped_with_the_reason(run, tmp_path):
+    limit = {"measure": "survives_bfloat16", "figure": "after", "pass_at_least": 0.9, "fails_as": "DAMAGED", "why": "w"}
+    collapse = {"measure": "me_ppl", "figure": "ratio", "pass_at_most": 2.0, "fails_as": "COLLAPSE", "why": "w"}
+    policy = {"name": "mine", "case": {"perplexity": collapse}, "group": {"survives_bfloat16": limit}}
+    (tmp_path / "mine.yaml").write_text(json.dumps(policy))
+    text = """
+def test_it_stands(judged):
+    judged("perplexity")
+
+def test_it_survives(judged_group):
+    judged_group("survives_bfloat16")
+
+def test_it_takes(judged_group):
+    judged_group("efficacy")
+"""
+    result = run(text, "-rs", "-k", "hard", f"--editsafety-policy={tmp_path / 'mine.yaml'}")
+    said = " ".join(result.stdout.str().split())
+    assert "survives_bfloat16 is not judged: the edit did not take, so there is nothing to keep" in said
+    assert "efficacy is not judged: policy mine has no such limit" in said
+
+
 def test_a_single_edit_is_looked_at_live_and_computed_once(run, pytester, tmp_path):
     nudge = tmp_path / "nudge.py"
     nudge.write_text(nudge.read_text() + COUNTED)

@@ -55,6 +55,18 @@ def test_the_example_says_everything_in_its_place():
     assert lines[-1] == "verdict   COLLAPSE · rome COLLAPSE, c_rome INEFFECTIVE, ft PASS · exit code 10"
 
 
+def test_of_a_long_prompt_the_line_on_the_worst_case_has_the_beginning_and_the_end():
+    asked = builders.request("hard", 0, prompt="The mill stands by the river. " * 30 + "In it {} works as a")
+    made = report([record("rome", "hard", 0, ratio=526.0, request=asked), record("rome", "hard", 1)])
+    said = " ".join(rendered(made).split())
+    start, _, rest = said.partition('"The mill stands by the river. The mill')
+    asking, _, behind = rest.partition('In it Ashurn works as a" -> farmer perplexity 526x')
+    assert start.endswith("worst pocket-neo-rome-hardcf-0000 ")
+    assert "…" in asking
+    assert len(asking) < 120
+    assert behind.startswith(" (1 of 2 rome cases fails by itself)")
+
+
 def test_what_is_copied_stands_on_one_line_however_narrow_it_is():
     lines = rendered(builders.example(), width=40).splitlines()
     command = (

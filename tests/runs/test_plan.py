@@ -169,6 +169,13 @@ def test_two_requests_with_one_name_are_refused_with_both_places(data):
         RunPlan.of(settings())
 
 
+def test_a_request_that_is_given_as_hard_and_as_normal_is_refused_as_that(data):
+    data["rows"]["n"] = (ROWS["h"][0],)
+    said = "two cases are called m-rome-hardcf-0000: hardcf.jsonl:1 as hard and hardcf.jsonl:1 as normal"
+    with pytest.raises(UsageError, match=said):
+        RunPlan.of(settings())
+
+
 def test_two_models_with_one_short_name_are_refused():
     with pytest.raises(
         UsageError, match="two cases are called gpt2-rome-hardcf-0000: rome on a/gpt2 and rome on b/gpt2"
