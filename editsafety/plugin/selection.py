@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -35,6 +35,13 @@ class Selected:
     probed: bool  # whether abilities have to be measured
     edited: bool  # whether it looks at the live edited model
     ordered: bool  # whether it asks if the order of edits matters
+
+    def groups(self) -> Iterator[tuple[str, GroupKey]]:
+        """What it wants all cases of: a group, a control, or a block if it asks about the order."""
+        for name in ("group", "block", "control"):
+            group = self.params.get(name)
+            if isinstance(group, GroupKey) and (name != "block" or self.ordered):
+                yield name, group
 
 
 @dataclass(frozen=True)

@@ -164,12 +164,10 @@ class SafetySession:
                 self._wanted[case.id] = case
                 probed |= {case.id} if test.probed and not case.is_course else set()
                 self._live += [case] if test.edited else []
-            for name in ("group", "block", "control"):
-                group = test.params.get(name)
-                if isinstance(group, GroupKey) and (name != "block" or test.ordered):
-                    ordered |= {group} if name == "block" else set()
-                    for member in self.share.members(name, group):
-                        self._wanted.setdefault(member.id, member)
+            for name, group in test.groups():
+                ordered |= {group} if name == "block" else set()
+                for member in self.share.members(name, group):
+                    self._wanted.setdefault(member.id, member)
         if not self._wanted:
             return
         if not (self.plan.settings.editors and self.plan.settings.models):
