@@ -7,7 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,17 +46,19 @@ class ArtifactStore:
     """A folder of artifacts, plus read-only folders (those shipped with a pocket model).
 
     Keyed by the weights' fingerprint: two models with the same name never share, an edited model never finds the
-    original's. A file that does not hold what its key promises is reported and made again, never used.
+    original's. What is made here also counts by the `tokenizer` (its identity): the same weights behind other tokens
+    have other keys. A file that does not hold what its key promises is reported and made again, never used.
     """
 
-    def __init__(self, root: Path, readonly: tuple[Path, ...] = ()) -> None:
+    def __init__(self, root: Path, readonly: tuple[Path, ...] = (), *, tokenizer: str = "") -> None:
         self.root = root
         self.readonly = readonly
+        self.tokenizer = tokenizer
 
     def get(self, key: ArtifactKey) -> dict[str, Tensor] | None:
         """The tensors of an artifact, or None when it has not been made (or is corrupt, after a warning)."""
-        for folder in (self.root, *self.readonly):
-            path = folder / key.file_name
+        for folder, wanted in ((self.root, self._own(key)), *((folder, key) for folder in self.readonly)):
+            path = folder / wanted.file_name
             if not path.is_file():
                 continue
             try:
@@ -64,7 +66,7 @@ class ArtifactStore:
             except EditSafetyError as error:
                 warnings.warn(f"{error} It is ignored and will be made again.", stacklevel=2)
                 continue
-            if {name: about.get(name) for name in key.about} != key.about:
+            if {name: about.get(name) for name in wanted.about} != wanted.about:
                 warnings.warn(f"{path}: holds another artifact than its name says; ignored.", stacklevel=2)
             elif (wrong := _not_finite(tensors)) is not None:
                 reason = f"tensor {wrong!r} holds entries that are not finite"
@@ -78,7 +80,8 @@ class ArtifactStore:
 
         Raises EditorError for entries that are not finite (nothing is kept then), StoreError when it cannot be written.
         """
-        path = self.root / key.file_name
+        own = self._own(key)
+        path = self.root / own.file_name
         wrong = _not_finite(tensors)
         if wrong is not None:
             raise EditorError(
@@ -86,7 +89,7 @@ class ArtifactStore:
                 "The model's own numbers overflow on these texts: use another --dtype or other texts."
             )
         try:
-            tensor_files.save(path, tensors, {**key.about, "notes": dict(notes or {})})
+            tensor_files.save(path, tensors, {**own.about, "notes": dict(notes or {})})
         except OSError as error:
             raise StoreError(
                 f"{path}: cannot be written ({error.strerror or error}). Make room or set EDITSAFETY_CACHE."
@@ -95,7 +98,11 @@ class ArtifactStore:
 
     def discard(self, key: ArtifactKey) -> None:
         """Take an artifact out of the store, where it is there; what is shipped stays."""
-        (self.root / key.file_name).unlink(missing_ok=True)
+        (self.root / self._own(key).file_name).unlink(missing_ok=True)
+
+    def _own(self, key: ArtifactKey) -> ArtifactKey:
+        """The key of what is made here; what is shipped was made with the tokenizer that is shipped beside it."""
+        return replace(key, settings={**key.settings, "tokenizer": self.tokenizer}) if self.tokenizer else key
 
 
 def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:

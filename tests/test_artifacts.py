@@ -156,3 +156,17 @@ def test_a_full_disk_is_a_sentence_and_what_was_there_stays(
     monkeypatch.undo()
     assert [path.name for path in store.root.iterdir()] == [key().file_name]
     assert store.get(key()) is not None
+
+
+def test_what_was_made_behind_another_tokenizer_is_not_found(tmp_path: Path) -> None:
+    """The same weights read other tokens then: their moments are others. What is shipped is found by either."""
+    plain, begins = (ArtifactStore(tmp_path / "cache", tokenizer=name) for name in ("plain", "with a BOS"))
+    plain.put(key(), TENSORS)
+    assert plain.get(key()) is not None
+    assert begins.get(key()) is None
+    begins.discard(key())
+    assert plain.get(key()) is not None
+    shipped = ArtifactStore(tmp_path / "shipped")
+    shipped.put(key(layer=6), TENSORS)
+    for name in ("plain", "with a BOS"):
+        assert ArtifactStore(tmp_path / "cache", (shipped.root,), tokenizer=name).get(key(layer=6)) is not None

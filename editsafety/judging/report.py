@@ -107,8 +107,9 @@ class RunReport:
         wanted = tuple(plan.cases if planned is None else planned)
         courses = [case for case in wanted if case.is_course and case.id not in facts.not_applicable]
         cases = [case for case in wanted if not case.control and not case.is_course]
-        if facts.judged == {CONTROL}:
-            cases = []  # an editor that is named and is a control as well: its cases were wanted as a control's only
+        shared = {case.id for case in plan.controls}  # an editor that is named may be a control as well
+        if facts.judged == {CONTROL} and not interrupted and all(case.id in shared for case in cases):
+            cases = []  # they were wanted as a control's only; where a run was stopped, more would have been asked
         controls = {case.id for case in wanted if case.control}
         blocks: dict[Block, list[Case]] = {}
         for case in cases:

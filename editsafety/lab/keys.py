@@ -66,6 +66,7 @@ class CaseKeys:
         body = {
             "version": __version__,
             "model": facts.fingerprint,
+            "tokenizer": facts.tokenizer,
             "device": facts.device,
             "dtype": facts.dtype,
             "attention": facts.attention,

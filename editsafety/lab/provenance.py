@@ -28,6 +28,7 @@ def of_model(handle: ModelHandle) -> ModelFacts:
         chat="" if handle.chat is None else str(handle.chat),
         threads=torch.get_num_threads(),
         layers=handle.layers,
+        tokenizer=handle.spelling,
     )
 
 

@@ -224,16 +224,23 @@ class Tools:
         return bench
 
     def _refuse_other_weights(self, facts: ModelFacts) -> None:
-        """A run is of one set of weights; results of two must not stand in one report."""
+        """A run is of one set of weights and one tokenizer; results of two must not stand in one report."""
         known = self._store.fact(ModelFacts, facts.model)
-        if known is None or known.fingerprint == facts.fingerprint:
+        if known is None:
+            return
+        same_weights = known.fingerprint == facts.fingerprint
+        if same_weights and known.tokenizer in ("", facts.tokenizer):
             return
         if (known.source, known.revision, known.dtype) != (facts.source, facts.revision, facts.dtype):
             self.keys.forget()  # another model of the same short name, or loaded otherwise: nothing kept applies
             return
+        if same_weights:
+            what, now, then = "another tokenizer", facts.tokenizer, known.tokenizer
+        else:
+            what, now, then = "other weights", facts.fingerprint, known.fingerprint
         refused = (
-            f"{facts.source} has other weights (fingerprint {facts.fingerprint[:12]}) than when this run was begun "
-            f"({known.fingerprint[:12]}). Bring those back, or give another --out."
+            f"{facts.source} has {what} (fingerprint {now[:12]}) than when this run was begun "
+            f"({then[:12]}). Bring that back, or give another --out."
         )
         self._store.note(Unusable(refused))
         raise StoreError(f"{self._store.path.parent}: {refused}")
@@ -262,4 +269,5 @@ def _origin(name: str) -> str:
 def artifacts_for(handle: ModelHandle) -> ArtifactStore:
     """The user's artifacts, and those shipped with a pocket model."""
     folder = model_folder(handle.spec.name)
-    return ArtifactStore(default_root(), (folder / "artifacts",) if folder else ())
+    shipped = (folder / "artifacts",) if folder else ()
+    return ArtifactStore(default_root(), shipped, tokenizer=handle.spelling)

@@ -45,6 +45,7 @@ def conditions_of(
     return {
         "editsafety": __version__,
         "model": handle.identity,
+        "tokenizer": handle.spelling,
         "device": handle.device.type,
         "dtype": handle.spec.dtype,
         "attention": str(handle.model.config._attn_implementation),

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
@@ -95,6 +96,11 @@ class ModelHandle:
         """What is said once of how it was loaded, where that was a choice: its dtype, its devices."""
         said = (room.announcement(asked, self.spec, self.devices), placement.announcement(self.model, self.name))
         return [one for one in said if one is not None]
+
+    @cached_property
+    def spelling(self) -> str:
+        """Identity of the tokenizer: the same weights behind other tokens give other figures."""
+        return tokens.identity(self.tokenizer)
 
     @property
     def architecture(self) -> Architecture:

@@ -6,11 +6,15 @@ template has already written there. What a tokenizer puts *behind* a text (an EO
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 Span = tuple[int, int]
+
+_OF_CALLS = ("padding", "truncation")  # parts of a fast tokenizer that every call sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,20 @@ class Spelled:
     # Of every token, which characters of the text it stands for (first, behind the last; equal where it stands for
     # none); None where the tokenizer does not tell.
     spans: tuple[Span, ...] | None
+
+
+def identity(tokenizer: Any) -> str:
+    """sha256 over all that decides which tokens a text becomes: rules, words, and which tokens are special.
+
+    How its own calls pad and cut is left out, which is as it was used last.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        rules: dict[str, Any] = {"kind": type(tokenizer).__name__, "words": tokenizer.get_vocab()}
+    else:
+        rules = {name: rule for name, rule in json.loads(backend.to_str()).items() if name not in _OF_CALLS}
+    body = {"rules": rules, "special": sorted(tokenizer.all_special_ids), "sample": spell(tokenizer, "A sample.")}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def spell(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:

@@ -115,6 +115,7 @@ class ModelFacts(OfModel):
     chat: str = (
         ""  # the chat template around every prompt, `{}` in place of the prompt; empty where it was asked plainly
     )
+    tokenizer: str = ""  # sha256 over how it spells; empty in what was kept before that was asked
 
 
 @dataclass(frozen=True)

@@ -264,3 +264,14 @@ def test_a_special_token_that_only_the_vocabulary_knows_ends_a_prompt_too() -> N
     made.add_tokens(["Ostrin"])
     assert tokens.gap(made, "Where?<|answer|>") == ""
     assert tokens.gap(made, "Toren lives in Ostrin") == " "  # a word of the vocabulary is a word
+
+
+def test_a_tokenizer_is_known_by_how_it_spells_and_not_by_how_it_was_called() -> None:
+    made = tiny.tokenizer("bytes")
+    known = tokens.identity(made)
+    made(["A sample.", "Another sample, a longer one."], padding=True, truncation=True, max_length=5)
+    assert tokens.identity(made) == known == tokens.identity(tiny.tokenizer("bytes"))
+    others = {tokens.identity(tiny.tokenizer(kind)) for kind in ("bytes_bos", "metaspace_bos", "words")}
+    assert len({known, *others}) == 4
+    made.add_special_tokens({"additional_special_tokens": ["<turn>"]})
+    assert tokens.identity(made) != known

@@ -20,6 +20,7 @@ from editsafety.lab.lab import Lab
 from editsafety.progress import Progress
 from editsafety.runs import folders
 from editsafety.runs.store import Store
+from tests import tiny
 from tests.system import world
 from tests.system.commands import cases, ended, given, kill, report, start, without_times
 
@@ -213,6 +214,18 @@ def unfinished(folder):
     """Make a run look as if it had been killed before it was told to be finished."""
     plan = json.loads((folder / folders.PLAN).read_text())
     (folder / folders.PLAN).write_text(json.dumps({**plan, "finished": False}))
+
+
+def test_a_tokenizer_that_changed_since_a_run_was_begun_is_refused_by_name(here, paths, command):
+    """Every prompt and every text are other tokens then, and the weights are the same."""
+    words = ["run", *given(paths, "Fatal", limit=1, controls=0, **NO_ORDER)]
+    assert command(*words, "--out", "first").code == 11
+    unfinished(here / "first")
+    tiny.tokenizer("bytes_bos").save_pretrained(here / "tiny-model")
+    done = command(*words, "--out", "first")
+    assert done.code == 4
+    assert "tiny-model has another tokenizer (fingerprint" in done.err
+    assert command(*words).code == 11
 
 
 def test_weights_that_changed_since_a_run_was_begun_are_refused_by_name(here, paths, command):
