@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
@@ -66,6 +65,7 @@ class ModelHandle:
         self.chat = ChatTemplate.of(tokenizer, self.name) if spec.chat else None
         self._architecture, self._unknown = _architecture(self.model)
         self.identity = self.fingerprint()
+        self.spelling = tokens.identity(tokenizer)  # the same weights behind other tokens give other figures
         self.dropped: tuple[str, ...] = ()  # tensors of its checkpoint that the model has no place for
         self.reloadable = False  # only what `load` found under a name can be loaded again
         self.open_sessions = 0  # sessions around it, one in another
@@ -96,11 +96,6 @@ class ModelHandle:
         """What is said once of how it was loaded, where that was a choice: its dtype, its devices."""
         said = (room.announcement(asked, self.spec, self.devices), placement.announcement(self.model, self.name))
         return [one for one in said if one is not None]
-
-    @cached_property
-    def spelling(self) -> str:
-        """Identity of the tokenizer: the same weights behind other tokens give other figures."""
-        return tokens.identity(self.tokenizer)
 
     @property
     def architecture(self) -> Architecture:

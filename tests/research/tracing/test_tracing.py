@@ -178,7 +178,9 @@ def test_only_the_tokens_that_are_asked_for_are_restored(handle: ModelHandle, ar
     assert found.effects["mlp"] == {LAST_OF_SUBJECT: whole.effects["mlp"][LAST_OF_SUBJECT]}
     assert few.effects.keys() == {"mlp"}
     assert few.effects["mlp"].keys() == {LAST_OF_SUBJECT}
-    assert few.effects["mlp"][LAST_OF_SUBJECT] == pytest.approx(whole.effects["mlp"][LAST_OF_SUBJECT], rel=1e-4)
+    # Where nothing comes back, what is left of a probability is its rounding in a batch of another size.
+    expected = pytest.approx(whole.effects["mlp"][LAST_OF_SUBJECT], rel=1e-4, abs=1e-10)
+    assert few.effects["mlp"][LAST_OF_SUBJECT] == expected
 
 
 def test_as_large_a_share_of_the_layers_is_restored_as_in_rome() -> None:
