@@ -51,8 +51,6 @@ CollapseAbove = Annotated[
         show_default="the policy's limit",
     ),
 ]
-
-
 Chat = Annotated[bool, typer.Option("--chat", help="edit and ask through the chat template of the model's tokenizer")]
 Offline = Annotated[bool, typer.Option("--offline", help="never ask the network")]
 Seed = Annotated[int, typer.Option(help="seed of everything random")]

@@ -17,7 +17,7 @@ from editsafety.engine import continuing
 from editsafety.engine.continuing import Continuation, Forced, TargetIds, Wish
 from editsafety.errors import DataError, MeasureError, sentence_of
 from editsafety.measures import Inputs, Measure
-from editsafety.measures._answerable import answerable
+from editsafety.measures._answerable import NOBODYS, answerable
 from editsafety.measures.answers import Answer, until_stop
 from editsafety.model.generation import end_ids
 from editsafety.model.handle import ModelHandle
@@ -191,6 +191,8 @@ class _Hearing:
         text = self._text(said[:end])
         try:
             cut = self._question.until(text, self._question.target)
+        except NOBODYS:
+            raise
         except Exception as error:  # it is asked while the questions of all measures are: no editor's doing
             asked = f"measure whose question is {self._question.prompt[:60]!r}"
             raise MeasureError(f"the {asked} failed in its `until`: {sentence_of(error)}") from error

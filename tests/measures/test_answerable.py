@@ -144,6 +144,15 @@ def test_a_question_whose_end_cannot_be_told_is_the_fault_of_its_measure() -> No
         hear_out(handle, [Question("Ashurn works as a", 1, most=3, until=until)])
 
 
+@pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError])
+def test_no_memory_while_the_end_of_an_answer_is_looked_for_is_nobodys_fault(kind: type[Exception]) -> None:
+    def until(text: str, target: str) -> str | None:
+        raise kind("no room for a sentence")
+
+    with pytest.raises(kind, match=r"^no room for a sentence$"):
+        hear_out(tiny.handle("gpt2"), [Question("Ashurn works as a", 1, most=3, until=until)])
+
+
 @pytest.mark.parametrize("kind", [DataError, UsageError, EditorError, EditSafetyError])
 def test_what_the_project_raises_on_purpose_keeps_its_class_and_says_in_whose_code(kind: type[EditSafetyError]) -> None:
     error = kind("a prompt is too long")

@@ -3,13 +3,12 @@
 import torch
 
 from editsafety import received
-from editsafety.edits.edit import Edit, Sidecar
+from editsafety.edits.edit import Edit
 from editsafety.received.receiving import Handed, receive
 from tests import tiny
+from tests.sidecars import EmptySidecar
 
 TEXTS = tiny.SENTENCES
-
-
 REQUESTS = (tiny.request(), tiny.request("case-1", subject="Toren"))
 
 
@@ -37,24 +36,13 @@ def by_name(handle, found):
     return {one.name: one for one in found}
 
 
-class Louder(Sidecar):
+class Louder(EmptySidecar):
     """Multiplies the last norm's output."""
 
     kind = "louder"
-    target = "transformer.ln_f"
 
     def after(self, module, args, kwargs, output):
         return output * 100
-
-    def tensors(self):
-        return {}
-
-    def settings(self):
-        return {}
-
-    @classmethod
-    def rebuild(cls, target, tensors, settings):
-        return cls()
 
 
 def with_sidecar(handle, car):
