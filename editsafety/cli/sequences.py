@@ -90,7 +90,7 @@ def sequence(
         limit=max(limit, *sizes), controls=0, prepare=True, probe=tuple(probe or (NONE,)),
     )  # fmt: skip
     asked = replace(asked, known=False, all_facts=True) if alone else asked
-    offered = RunPlan.of(asked)
+    offered = RunPlan.of(asked, only=stream)
     lay_out = partial(_laid_out, stream=stream, along=along, alone=alone)
     plan = lay_out(offered)
     refuse_unmeasured(Policy.of(asked), map(measurement_of, probe or ()))

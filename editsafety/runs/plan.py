@@ -44,12 +44,13 @@ class RunPlan:
     sources: Mapping[str, str] = field(default_factory=dict)  # where requests and texts come from
     courses: tuple[Case, ...] = ()  # along every schedule of several edits
     unread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what of a source is in no request, in words
+    only: str = ""  # the stream that alone is laid out; empty: both
 
     @classmethod
-    def of(cls, settings: Settings, known: Mapping[str, Known] | None = None) -> RunPlan:
+    def of(cls, settings: Settings, known: Mapping[str, Known] | None = None, *, only: str = "") -> RunPlan:
         """Read the data and lay out every case. Raises UsageError or DataError before any model is loaded.
 
-        `known` are the answers of models, by name, of whose requests only known facts are taken (`kept_known`).
+        `known` are the answers of models, by name, of whose requests only known facts are taken (`keep_known`).
         """
         if not settings.models:
             raise UsageError(
@@ -70,7 +71,7 @@ class RunPlan:
         sources: dict[str, str] = {}
         unread: dict[str, tuple[str, ...]] = {}
         for model in dict.fromkeys(settings.models):
-            specs = streams(settings, model)
+            specs = {name: spec for name, spec in streams(settings, model).items() if only in ("", name)}
             answers = (known or {}).get(model)
             found = {name: offer(settings, model, spec, answers) for name, spec in specs.items() if spec}
             rows = {name: reading.requests for name, reading in found.items()}
@@ -90,7 +91,7 @@ class RunPlan:
                         for row in (few[:1] if editor == "noop" else few)
                     ]
         _refuse_duplicates([*cases, *controls])
-        return cls(settings, tuple(cases), tuple(controls), texts, sources, tuple(courses), unread)
+        return cls(settings, tuple(cases), tuple(controls), texts, sources, tuple(courses), unread, only)
 
     @property
     def blocks(self) -> tuple[tuple[str, str], ...]:
@@ -190,10 +191,13 @@ def _probed(case: Case, probed: bool) -> Case:
     return case if case.probed is probed else replace(case, probed=probed)
 
 
-def models_to_ask(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """The models of which only known facts are edited, and the data sets that they are asked about."""
+def models_to_ask(settings: Settings, only: str = "") -> dict[str, tuple[str, ...]]:
+    """The models of which only known facts are edited, and the data sets (of one stream) that they are asked about."""
     asked = [model for model in dict.fromkeys(settings.models) if leaves_unknown_out(settings, model)]
-    return {model: tuple(spec for spec in streams(settings, model).values() if spec) for model in asked}
+    offered = {model: streams(settings, model).items() for model in asked}
+    return {
+        model: tuple(spec for name, spec in specs if spec and only in ("", name)) for model, specs in offered.items()
+    }
 
 
 def keep_known(plan: RunPlan, store: Store, ask: Ask | None = None, progress: Progress | None = None) -> RunPlan:
@@ -203,12 +207,12 @@ def keep_known(plan: RunPlan, store: Store, ask: Ask | None = None, progress: Pr
     plan stays as it is. Raises what `ask` does.
     """
     known: dict[str, Known] = {}
-    for model, specs in models_to_ask(plan.settings).items():
+    for model, specs in models_to_ask(plan.settings, plan.only).items():
         if ask is not None:
             known[model] = find_known(plan.settings, model, specs, store, ask, progress)
         elif (found := store.fact(Known, slug(model))) is not None:
             known[model] = found
-    return RunPlan.of(plan.settings, known) if known else plan
+    return RunPlan.of(plan.settings, known, only=plan.only) if known else plan
 
 
 def courses_of(

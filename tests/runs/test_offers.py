@@ -173,6 +173,17 @@ def test_a_plan_of_known_facts_is_laid_out_as_any_other_and_others_find_it_in_th
     assert store.fact(Known, "m") is not None
 
 
+def test_a_plan_of_one_stream_asks_nothing_about_the_other(store: Store) -> None:
+    model = Model()
+    settings = replace(BARE, limit=4)
+    kept = keep_known(RunPlan.of(settings, only="normal"), store, model)
+    assert {case.stream for case in kept.every} == {"normal"}
+    assert len(kept.cases) == 4
+    assert (set(kept.unread), set(kept.sources)) == ({"m normal"}, {"m normal", "m texts"})
+    assert model.asked == list(range(len(model.asked))), "no request a second time, as another data set's"
+    assert models_to_ask(settings, "normal") == {"org/m": ("english/normal",)}
+
+
 def test_a_model_that_knows_nothing_leaves_a_plan_without_cases_and_the_reason(store: Store) -> None:
     plan = keep_known(RunPlan.of(BARE), store, lambda model, requests: [False] * len(requests))
     assert plan.every == ()
