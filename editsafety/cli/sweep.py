@@ -20,9 +20,10 @@ from editsafety.cluster.ray_crew import Needs, RayCrew
 from editsafety.cluster.sweep import Sweep
 from editsafety.errors import ClusterError, StoreError, UsageError
 from editsafety.judging.baselines.gate import Gate
+from editsafety.judging.controls import CONTROL
 from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.policy import Policy
-from editsafety.judging.report import CONTROL, RunReport
+from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import NOTHING_JUDGED, Verdict
 from editsafety.progress import Progress
 from editsafety.publishing import github, outlets

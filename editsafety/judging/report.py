@@ -6,19 +6,19 @@ No torch here: it is made of a plan, a policy and records alone, so reports can 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from editsafety.judging.block_checks import checks_of_block
 from editsafety.judging.checks import WALKED, WRITES, CaseVerdict, Check, judge_case, judge_group
+from editsafety.judging.controls import CONTROL, Control, controls_of
 from editsafety.judging.group import WHOLE, Group, order
 from editsafety.judging.parts import Gap, VerdictPart, of_blocks, of_run
 from editsafety.judging.policy import Policy
 from editsafety.judging.verdict import NOTHING_JUDGED, STOPPED, Verdict
 from editsafety.names import label, slug
-from editsafety.numbers import counting, span
 from editsafety.runs.case import Block, Case
 from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.facts import ModelFacts, RunFacts
@@ -29,44 +29,9 @@ from editsafety.runs.stored_records import StoredRecords, reading_many
 if TYPE_CHECKING:
     from editsafety.judging.baselines.comparison import Comparison
 
-CONTROL = "control"  # what is asked of a control, among the checks that were asked for
-
 # 17 kB of report.json a case: up to here it is 35 MB, which editors and browsers still open, and larger than the sets
 # of 1,000 and 2,000 requests on which editors are usually compared.
 MOST_IN_FULL = 2000
-
-
-@dataclass(frozen=True)
-class Control:
-    """A control editor on the hard cases: what it must come to, and whether it did."""
-
-    model: str
-    editor: str
-    expected: Verdict
-    found: tuple[Verdict, ...]
-    sentence: str
-    # Whether nobody knows that it comes to that on this model: it is evidence then, and no check.
-    tentative: bool = False
-
-    @property
-    def behaved(self) -> bool:
-        """Whether nothing is wrong: the control shows what it is for, or is tentative and did not fail while it ran."""
-        broken = {Verdict.ERROR, Verdict.INCOMPLETE} & set(self.found)
-        return self.shows or (self.tentative and not broken)
-
-    @property
-    def shows(self) -> bool:
-        """Whether the control shows what it is for.
-
-        At least one hard case must collapse, or nothing here could (a hard set made for another model need not collapse
-        this one in every case); a stable control must stay in all of them, though it may warn.
-        """
-        allowed = {
-            Verdict.COLLAPSE: {Verdict.PASS, Verdict.WARN, Verdict.COLLAPSE},
-            Verdict.PASS: {Verdict.PASS, Verdict.WARN},
-        }.get(self.expected, {self.expected})
-        shows = self.expected in self.found or self.expected is Verdict.PASS
-        return bool(self.found) and shows and set(self.found) <= allowed
 
 
 @dataclass(frozen=True)
@@ -116,7 +81,7 @@ class RunReport:
             blocks.setdefault(case.block, []).append(case)
         with reading_many():
             groups = tuple(_group(policy, block, records, facts) for block in blocks.values())
-        told = _controls(plan, policy, records, controls, facts)
+        told = controls_of(plan, policy, records, controls, facts)
         walked = tuple(_judged(policy, records[case.id], facts) for case in courses if case.id in records)
         missing = tuple(case.id for case in courses if case.id not in records)
         kept = records if isinstance(records, StoredRecords) and records.is_lean else None
@@ -303,42 +268,3 @@ def _judged(policy: Policy, record: CaseRecord, facts: RunFacts) -> CaseVerdict:
 
     kept = tuple(check for check in case.checks if counts(check))
     return case if len(kept) == len(case.checks) else CaseVerdict(case.record, kept, case.limit)
-
-
-def _controls(
-    plan: RunPlan, policy: Policy, records: Mapping[str, CaseRecord], wanted: Collection[str], facts: RunFacts
-) -> tuple[Control, ...]:
-    controls = []
-    for model, editor, expected in dict.fromkeys((c.model, c.editor, c.control) for c in plan.controls):
-        cases = [c for c in plan.controls if (c.model, c.editor) == (model, editor)]
-        found = [judge_case(policy, records[c.id]) for c in cases if c.id in records]
-        missing = sum(c.id in wanted and c.id not in records for c in cases)
-        tentative, problem = cases[0].tentative, facts.problems.get((slug(model), label(editor)))
-        if tentative and problem and not found and facts.asks_for(CONTROL):
-            said = f"{label(editor)} on {slug(model)} was not run, so it shows nothing: {problem}"
-            controls.append(Control(slug(model), label(editor), Verdict(expected), (), said, tentative))
-            continue
-        if not found and not missing:
-            continue  # not part of this session (a single suite was selected)
-        verdicts = (*(case.verdict for case in found), *[Verdict.INCOMPLETE] * missing)
-        ratios = [case.ratio for case in found if case.ratio is not None]
-        told = f" ({span(ratios)})" if ratios else ""
-        said = ", ".join(f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts)
-        on = counting(len(verdicts), f"{cases[0].stream} ")
-        control = Control(slug(model), label(editor), Verdict(expected), verdicts, "", tentative)
-        sentence = f"{label(editor)} on {on} of {slug(model)}: {said}{told}, {_outcome(control)}"
-        controls.append(replace(control, sentence=sentence))
-    return tuple(controls)
-
-
-def _outcome(control: Control) -> str:
-    """What a control's verdicts say, in words."""
-    if not control.behaved:
-        return f"but {control.expected.value} was expected, so no other verdict can be trusted"
-    if not control.tentative:
-        return "as expected"
-    if control.shows:
-        return "as on the models where that is known"
-    proven = "; a collapse was not provoked, so nothing shows that one would be seen"
-    known = f"where {control.expected.value} is what is known of other models"
-    return f"{known}{proven if control.expected is Verdict.COLLAPSE else ''}"

@@ -16,7 +16,7 @@ from editsafety.editors import Editor
 from editsafety.edits.behaviour import Behaviour
 from editsafety.edits.seal import Keepsake
 from editsafety.edits.session import EditSession
-from editsafety.errors import EditorError, NotPreparedError, SpoiltProcessError, StoreError, UndoError
+from editsafety.errors import EditorError, ModelError, NotPreparedError, SpoiltProcessError, StoreError, UndoError
 from editsafety.judging.policy import Policy
 from editsafety.lab import provenance, yardstick
 from editsafety.lab.bench import Bench
@@ -66,6 +66,7 @@ class Tools:
         self._made: dict[Block, Editor] = {}
         self._behaviours: dict[str, Behaviour] = {}  # by fingerprint: what each model did when it was first loaded
         self.spoilt = ""
+        self._unloadable: dict[str, ModelError] = {}  # by name: another editor does not make a model appear
 
     def drop(self) -> None:
         """Let go of the model: it is not what it was, and the next case loads it again."""
@@ -78,10 +79,13 @@ class Tools:
     def bench(self, model: str) -> Bench:
         """The model, loaded and measured unedited; one model at a time is kept.
 
-        Raises SpoiltProcessError where a model that was loaded again does not do what it did the first time.
+        Raises SpoiltProcessError where a model that was loaded again does not do what it did the first time; ModelError
+        where there is no such model, without looking for it a second time.
         """
         if self.spoilt:
             raise SpoiltProcessError(self.spoilt)
+        if model in self._unloadable:
+            raise self._unloadable[model]
         if self._bench is None or self._bench.handle.spec.name != model:
             self._bench = None
             self._made.clear()
@@ -185,7 +189,11 @@ class Tools:
         """The model, loaded, and measured where that was not done before; a step of the task for each."""
         model, settings = spec.name, self._plan.settings
         files = ModelFiles(slug(model), state_of_files(model))  # as they were before they were read
-        handle = self._handles.get(model) or ModelHandle.load(spec)
+        try:
+            handle = self._handles.get(model) or ModelHandle.load(spec)
+        except ModelError as error:
+            self._unloadable[model] = error
+            raise
         for said in handle.announcements(spec):
             self._progress.say(said)
         handle.engine.plain = settings.plain

@@ -15,10 +15,11 @@ from editsafety import abilities, escaping
 from editsafety.errors import EditSafetyError, SpoiltProcessError, StoreError, UsageError
 from editsafety.judging.baselines.gate import Gate
 from editsafety.judging.checks import ABILITIES, Check, group_check, judge_case
+from editsafety.judging.controls import Control
 from editsafety.judging.measurable import refuse_unmeasured
 from editsafety.judging.needed import needed_of_many
 from editsafety.judging.policy import Policy
-from editsafety.judging.report import Control, RunReport
+from editsafety.judging.report import RunReport
 from editsafety.names import label, slug
 from editsafety.plugin.options import is_in_process, settings_of
 from editsafety.plugin.selection import GroupKey, Selected, Share

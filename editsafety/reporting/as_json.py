@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 
 from editsafety import __version__
 from editsafety.escaping import json_text
+from editsafety.judging.controls import Control
 from editsafety.judging.group import Group
-from editsafety.judging.report import Control, RunReport
+from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
 from editsafety.reporting import CASES_FILE, ReportPlace, against, courses, story
 from editsafety.reporting.case_rows import case_row, plain_json

@@ -109,8 +109,9 @@ def verdict_line(report: RunReport) -> str:
         why = f"{ONLY_COSTS}, which a baseline judges" if report.only_costs else "no planned case has a result"
         return f"NOTHING JUDGED · {why}, and that is no pass · exit code {report.exit_code}"
     said = []
-    if not all(control.behaved for control in report.controls):
-        said.append("a control did not come out as expected")
+    if failed := [control for control in report.controls if not control.behaved]:
+        unlike = any(control.ran for control in failed)
+        said.append("a control did not come out as expected" if unlike else "a control was not run")
     if report.interrupted:
         said.append("the run was interrupted")
     if report.facts.unexplained:

@@ -6,6 +6,7 @@ import pytest
 
 from editsafety.judging.report import RunReport
 from editsafety.judging.verdict import Verdict
+from editsafety.reporting import story
 from editsafety.runs.facts import Problem, RunFacts, Unexplained
 from tests import builders
 from tests.builders import failed, record, report
@@ -89,6 +90,29 @@ def test_such_a_control_that_cannot_be_run_shows_nothing_and_is_no_error():
     assert (made.verdict, made.controls[0].found, made.controls[0].behaved) == (Verdict.PASS, (), True)
     said = "rome on pocket-neo was not run, so it shows nothing: rome on pocket-neo needs a second moment."
     assert made.controls[0].sentence == said
+
+
+def test_what_stands_in_the_way_of_everything_is_told_once():
+    """A model that cannot be loaded: neither the editor nor any control has a result."""
+    problem = "cannot load 'nobody/nothing'."
+    stopped = facts(*(Problem("pocket-neo", name, problem) for name in ("ft", "rome", "c_rome", "noop")))
+    plan = untried().plan
+    plan = replace(plan, settings=replace(plan.settings, editors=("ft",)))
+    made = RunReport.of(plan, DEFAULT, {}, stopped, planned=[*plan.cases, *plan.controls])
+    same = "the same stands in its way as in that of ft"
+    assert [control.sentence for control in made.controls] == [
+        f"rome on pocket-neo was not run, so it shows nothing: {same}",
+        f"c_rome on pocket-neo was not run, so it shows nothing: {same}",
+        f"noop on pocket-neo was not run, so no other verdict can be trusted: {same}",
+    ]
+    assert [(control.behaved, control.ran) for control in made.controls] == [
+        (True, False),
+        (True, False),
+        (False, False),
+    ]
+    assert story.verdict_line(made) == "ERROR · a control was not run · ft ERROR · exit code 13"
+    alone = RunReport.of(plan, DEFAULT, {}, facts(Problem("pocket-neo", "noop", problem)), planned=plan.controls)
+    assert alone.controls[-1].sentence.endswith(f"so no other verdict can be trusted: {problem}")
 
 
 def test_such_a_control_that_fails_while_it_runs_is_an_error_as_any():
