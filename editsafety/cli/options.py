@@ -45,7 +45,7 @@ CollapseAbove = Annotated[
     float | None,
     typer.Option(
         "--collapse-above",
-        min=0,
+        min=1,
         metavar="RATIO",
         help="a model has collapsed past this multiple of its perplexity",
         show_default="the policy's limit",
@@ -189,7 +189,7 @@ def collapse_limit(given: float | None, policy: str = "default") -> float:
 
 
 def collapse_limit_of_runs(given: float | None, folders: Sequence[Path]) -> float:
-    """The same for stored runs: what the policies that they were made with say.
+    """The same for stored runs: what they were made with, --collapse-above or else a policy, says.
 
     A run whose policy cannot be read any more is taken as one of the default policy. Raises UsageError where runs
     disagree.
@@ -200,14 +200,17 @@ def collapse_limit_of_runs(given: float | None, folders: Sequence[Path]) -> floa
         return given
     limits: dict[float, Path] = {}
     for folder in folders:
-        settings = about(folder).get("settings")
-        policy = settings.get("policy") if isinstance(settings, dict) else None
+        stored = about(folder).get("settings")
+        settings = stored if isinstance(stored, dict) else {}
+        own, policy = settings.get("collapse_above"), settings.get("policy")
         try:
-            limit = collapse_limit(None, policy if isinstance(policy, str) else "default")
+            limit = collapse_limit(
+                own if isinstance(own, int | float) else None, policy if isinstance(policy, str) else "default"
+            )
         except UsageError:
             limit = collapse_limit(None)
         limits.setdefault(limit, folder)
     if len(limits) > 1:
         told = ", ".join(f"{folder} past {limit:g}x" for limit, folder in limits.items())
-        raise UsageError(f"the policies of these runs disagree on what a collapse is: {told}. Give --collapse-above.")
+        raise UsageError(f"these runs disagree on what a collapse is: {told}. Give --collapse-above.")
     return next(iter(limits), collapse_limit(None))

@@ -249,7 +249,7 @@ def guard(
     texts: str | Sequence[str] = "",
     audit: Path | str | None = None,
     canaries: Sequence[EditRequest | str] = (),
-    alarms: Sequence[Alarm] = (),
+    alarms: Sequence[Alarm | str] = (),
     keep: bool = True,
     batch_size: int = 64,
 ) -> Guard:
@@ -262,12 +262,14 @@ def guard(
         texts: for perplexity: a data set as on the command line, or the texts. By default those of a run.
         audit: a file of JSON lines that grows: every edit with its figures, and why it was kept or not.
         canaries: prompts whose answers no edit may change, or requests whose filled prompts are taken.
-        alarms: thresholds on weight signals past which an edit is refused unapplied (see `editsafety surrogate`).
+        alarms: thresholds on weight signals past which an edit is refused unapplied, like "delta_norm above 12.5"
+            (`editsafety surrogate` finds them).
         keep: whether leaving the block leaves the accepted edits in the model.
         batch_size: rows of a forward pass while measuring.
 
-    Raises UsageError for an editor without a model, or of another one.
+    Raises UsageError for an editor without a model, or of another one, and for an alarm that says nothing.
     """
+    thresholds = [one if isinstance(one, Alarm) else Alarm.of(one) for one in alarms]
     if isinstance(editor, str):
         if handle is None:
             raise UsageError(
@@ -285,7 +287,7 @@ def guard(
     prompts = [one if isinstance(one, str) else one.filled for one in canaries]
     limits = policy if isinstance(policy, Policy) else Policy.read(policy)
     refuse_unmeasured(limits, map(abilities.measurement_of, abilities.names()))
-    examiner = Examiner(editor, limits, texts, canaries=prompts, alarms=alarms, batch_size=batch_size)
+    examiner = Examiner(editor, limits, texts, canaries=prompts, alarms=thresholds, batch_size=batch_size)
     return Guard(examiner, AuditLog(None if audit is None else Path(audit)), keep=keep)
 
 

@@ -6,15 +6,19 @@ Thresholds are those of one model: what is a large update for one is a small one
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
+from editsafety.errors import UnknownNameError, UsageError
 from editsafety.runs.measurement import Measurement
 from editsafety.runs.signals import EVERY, Direction
 
 FEWEST_OF_A_CLASS = 5  # a threshold between fewer is an accident
 SIGNALS = {str(signal): signal for signal in EVERY}
+_WRITTEN = re.compile(rf"\s*(\S+)\s+({'|'.join(get_args(Direction))})\s+(\S+)\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,28 @@ class Alarm:
     signal: str
     direction: Direction
     threshold: float
+
+    @classmethod
+    def of(cls, text: str) -> Alarm:
+        """The alarm that is written so: "delta_norm above 12.5", "|denominator| below 0.1", as it prints itself.
+
+        Raises UsageError for another form or a threshold that is no number, UnknownNameError for no known signal.
+        """
+        form = f"alarm {text!r}: expected SIGNAL above (or below) NUMBER, like 'delta_norm above 12.5'."
+        parts = _WRITTEN.fullmatch(text)
+        if parts is None:
+            raise UsageError(form)
+        signal, number = parts[1], parts[3]
+        direction: Direction = "above" if parts[2] == "above" else "below"
+        if signal not in SIGNALS:
+            raise UnknownNameError("signal", signal, SIGNALS)
+        try:
+            threshold = float(number)
+        except ValueError:
+            raise UsageError(form) from None
+        if math.isnan(threshold):
+            raise UsageError(form)
+        return cls(signal, direction, threshold)
 
     def rings(self, value: float) -> bool:
         """Whether a value is past the threshold; what is not a number always is."""

@@ -119,6 +119,13 @@ def test_no_command_knows_the_ratio_of_a_collapse_by_itself() -> None:
     assert len(having("--collapse-above")) == 8
     for words in having("--collapse-above"):
         assert OPTIONS[words]["--collapse-above"].default is None, words
+        needed = [part for name in ("--model", "--editor") if name in OPTIONS[words] for part in (name, "none")]
+        done = CliRunner().invoke(app, [*words, *needed, "--collapse-above", "0.5"], env={"COLUMNS": "200"})
+        said = " ".join(f"{done.output} {done.exception}".split())
+        assert "expected at least 1" in said or "greater than or equal to 1" in said.replace(" │ │ ", " "), (
+            words,
+            said,
+        )
 
 
 def test_whatever_loads_a_model_takes_the_same_options() -> None:
@@ -138,10 +145,10 @@ def test_loading_is_what_a_model_is_loaded_with() -> None:
     assert Loading().spec("gpt2", chat=True) == ModelSpec("gpt2", dtype="auto", chat=True)
 
 
-def run_of(folder: Path, policy: str) -> Path:
+def run_of(folder: Path, policy: str, **more: object) -> Path:
     """A folder with the plan of a run that was judged by a policy."""
     folder.mkdir()
-    (folder / PLAN).write_text(json.dumps({"settings": {"policy": policy}}))
+    (folder / PLAN).write_text(json.dumps({"settings": {"policy": policy, **more}}))
     return folder
 
 
@@ -166,6 +173,15 @@ def test_stored_runs_are_read_by_the_policy_they_were_made_with(tmp_path: Path) 
     assert collapse_limit_of_runs(7.0, [usual, other]) == 7
     with pytest.raises(UsageError, match=r"usual past 2x, .*other past 5x\. Give --collapse-above"):
         collapse_limit_of_runs(None, [usual, other])
+
+
+def test_a_stored_run_that_moved_the_limit_is_read_by_its_own(tmp_path: Path) -> None:
+    moved = run_of(tmp_path / "moved", "default", collapse_above=12)
+    unmoved, damaged = (run_of(tmp_path / str(i), "default", collapse_above=i) for i in (None, "many"))
+    assert collapse_limit_of_runs(None, [moved]) == 12
+    assert collapse_limit_of_runs(None, [unmoved, damaged]) == Policy.read("default").collapse
+    with pytest.raises(UsageError, match=r"moved past 12x, .*None past 2x"):
+        collapse_limit_of_runs(None, [moved, unmoved])
 
 
 def test_a_place_where_no_file_can_be_written_is_refused_before_anything_slow(

@@ -63,8 +63,8 @@ def test_growth_is_that_over_all_edits(handle: ModelHandle, tmp_path: Path) -> N
 
 
 def test_an_alarm_that_was_found_before_refuses_an_edit(handle: ModelHandle, tmp_path: Path) -> None:
-    alarm = Alarm("delta_norm", "above", 0.05)
-    with guarded(scripted(handle, tmp_path, small(handle), small(handle, size=0.01)), alarms=[alarm]) as one:
+    alarms = ["delta_norm above 0.05", Alarm("spectral_norm", "above", 100.0)]
+    with guarded(scripted(handle, tmp_path, small(handle), small(handle, size=0.01)), alarms=alarms) as one:
         assert one.edit(ask(1)).kept
         decision = one.edit(ask(2))
         assert decision.stage == "preflight"

@@ -8,6 +8,7 @@ import random
 import pytest
 from scipy import stats
 
+from editsafety.errors import UnknownNameError, UsageError
 from editsafety.judging.alarms import Alarm, Prediction, prediction, predictions, signals
 from editsafety.runs.measurement import Measurement
 from tests.builders import measured
@@ -88,6 +89,24 @@ def test_a_threshold_itself_is_let_through_and_what_is_past_it_rings(direction) 
         False,
         direction == "above",
     ]
+
+
+def test_an_alarm_is_read_as_it_prints_itself() -> None:
+    for alarm in (Alarm("delta_norm", "above", 12.5), Alarm("|denominator|", "below", -0.25)):
+        assert Alarm.of(f" {alarm} ") == alarm
+    assert Alarm.of("key_cosine below 1e-3").threshold == 0.001
+
+
+@pytest.mark.parametrize("text", ["", "delta_norm", "delta_norm > 3", "delta_norm above many", "delta_norm above nan",
+                                  "delta_norm above 1 2"])  # fmt: skip
+def test_what_is_no_alarm_is_refused_with_how_one_is_written(text: str) -> None:
+    with pytest.raises(UsageError, match=r"expected SIGNAL above \(or below\) NUMBER"):
+        Alarm.of(text)
+
+
+def test_an_alarm_on_an_unknown_signal_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"did you mean '\|denominator\|'"):
+        Alarm.of("denominator below 0.1")
 
 
 def test_of_equally_good_thresholds_the_one_with_the_fewest_false_alarms_is_taken() -> None:
