@@ -171,6 +171,7 @@ def load(spec: str, limit: int | None = None) -> Probe:
     """The probe that `spec` means:
 
     - a built-in one: `english/abilities/nli`, `pocket-world/abilities/nli`; `nli` alone is that of the pocket world
+      (on the command line it is that of the model's world)
     - `READER:FILE`, a file in a published layout: `rte:test-NLI.tsv`
     - the path of a .jsonl file in our own layout (see `abilities/plain.py`), scored as its name says in `BUILT_IN`,
       else as a choice where it has options and by exact match where it has not

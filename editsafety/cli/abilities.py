@@ -14,7 +14,7 @@ from rich.table import Table
 
 from editsafety import escaping
 from editsafety.cli import options
-from editsafety.runs.plan import written_out
+from editsafety.runs.probes import written_out
 from editsafety.tensor_files import write_atomically
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def abilities(
 
     options.refuse_unwritable(out)
     asked = probe or ([] if task else family.made_for(model))
-    specs = [name for one in asked for name in written_out(one)]
+    specs = [name for one in asked for name in written_out(one, model)]
     probes = [family.load(spec, items) for spec in specs]
     handle = loading.load(model)
     progress = options.show_progress(quiet=quiet)

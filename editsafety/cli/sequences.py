@@ -31,7 +31,8 @@ from editsafety.runs import folders
 from editsafety.runs.case import Block, Case
 from editsafety.runs.case_record import CaseRecord
 from editsafety.runs.facts import Ended, Problem, Unusable, Wanted
-from editsafety.runs.plan import NONE, RunPlan, models_to_ask
+from editsafety.runs.plan import RunPlan, models_to_ask
+from editsafety.runs.probes import NONE
 from editsafety.runs.schedule import KINDS, Schedule
 from editsafety.runs.settings import Settings, changed_options
 from editsafety.supervision.labs import Labs, wants_one_process
@@ -93,7 +94,7 @@ def sequence(
     offered = RunPlan.of(asked, only=stream)
     lay_out = partial(_laid_out, stream=stream, along=along, alone=alone)
     plan = lay_out(offered)
-    refuse_unmeasured(Policy.of(asked), map(measurement_of, probe or ()))
+    refuse_unmeasured(Policy.of(asked), map(measurement_of, offered.all_probes))
     folder = out or Path("reports") / f"sequence-{plan.digest()[:12]}"
     try:
         report = _run(plan, folder, options.show_progress(quiet=quiet), offered, lay_out)
@@ -217,8 +218,10 @@ def _show(console: Console, course: CaseVerdict, folder: Path) -> None:
         return
     title = f"{record.editor} on {record.model}: {record.stream}, {record.schedule.kind}"
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
-    for heading in (*courses.STEPS, *record.abilities):
+    for heading in courses.STEPS:
         table.add_column(heading, justify="right", no_wrap=True)
+    for heading in record.abilities:
+        table.add_column(heading, justify="right", overflow="fold", min_width=4)  # names give way before figures do
     for cells in courses.table(record, record.abilities):
         table.add_row(*cells)
     console.print()

@@ -38,7 +38,7 @@ from editsafety.runs.facts import (
     Unusable,
     Wanted,
 )
-from editsafety.runs.plan import NONE, RunPlan, keep_known, models_to_ask
+from editsafety.runs.plan import RunPlan, keep_known, models_to_ask
 from editsafety.runs.shards import WHOLE, Shard
 from editsafety.runs.store import Store
 from editsafety.supervision import Labs
@@ -72,8 +72,7 @@ class SafetySession:
         self.plan = self._begun = plan
         self.share = Share(plan, shard)
         self.policy = Policy.of(plan.settings)
-        asked = [probe for probe in plan.settings.probe if probe != NONE]
-        refuse_unmeasured(self.policy, map(abilities.measurement_of, [*asked, *abilities.names()]))
+        refuse_unmeasured(self.policy, map(abilities.measurement_of, [*plan.all_probes, *abilities.names()]))
         self.folder = folder
         self.worker, self.workers = worker, workers
         self.quiet = quiet or worker is not None

@@ -20,6 +20,7 @@ from editsafety.runs.case import Case, digest_of
 from editsafety.runs.facts import Known, Wanted
 from editsafety.runs.offers import HARDEDIT, Ask, find_known, is_real, leaves_unknown_out, offer
 from editsafety.runs.plan_files import code_digest, device_map, file_digest
+from editsafety.runs.probes import NONE, WORLDS, written_out
 from editsafety.runs.schedule import Schedule
 from editsafety.runs.settings import Settings
 from editsafety.runs.store import Store
@@ -27,9 +28,6 @@ from editsafety.shipped import shipped
 
 Item = TypeVar("Item")
 CONTROLS = {"rome": "COLLAPSE", "c_rome": "PASS", "noop": "NO-OP"}
-WORLDS = ("pocket-world", "english")  # what ships: texts and abilities of each
-FAMILIES = ("reasoning", "nli", "open_qa", "closed_qa", "dialogue", "summarisation", "ner", "sentiment")
-NONE = "none"  # as a probe: measure no abilities
 ALL = "all"  # as an editor's name: every editor there is, but for the one that does nothing
 
 
@@ -128,7 +126,12 @@ class RunPlan:
         if self.settings.probe == (NONE,):
             return ()
         asked = self.settings.probe or (WORLDS[:1] if model.startswith("pocket-") else ())
-        return tuple(name for one in asked for name in written_out(one))
+        return tuple(name for one in asked for name in written_out(one, model))
+
+    @property
+    def all_probes(self) -> tuple[str, ...]:
+        """The abilities that are measured along the courses of any of its models."""
+        return tuple(dict.fromkeys(name for model in self.settings.models for name in self.probes(model)))
 
     def case(self, case_id: str) -> Case:
         """A planned case by id. Raises KeyError."""
@@ -274,11 +277,6 @@ def streams(settings: Settings, model: str) -> dict[str, str]:
 
 def _has_hard_cases(model: str) -> bool:
     return (shipped("data") / model / "hardcf.jsonl").is_file()
-
-
-def written_out(probe: str) -> tuple[str, ...]:
-    """The probes that a name means: that of a world ("english") its eight families, any other one itself."""
-    return tuple(f"{probe}/abilities/{name}" for name in FAMILIES) if probe in WORLDS else (probe,)
 
 
 def text_source(settings: Settings, model: str) -> str:

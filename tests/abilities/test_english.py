@@ -12,7 +12,7 @@ from editsafety import abilities
 from editsafety.abilities import Probe
 from editsafety.abilities._words import squeezed
 from editsafety.model.handle import ModelHandle
-from editsafety.runs.plan import FAMILIES
+from editsafety.runs.probes import FAMILIES
 from editsafety.shipped import shipped
 from tests import tiny
 from tests.abilities.conftest import broken, knowing, right_answer

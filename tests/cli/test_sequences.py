@@ -164,3 +164,18 @@ def test_along_facts_that_the_model_does_not_know_there_is_nothing_to_edit(
         assert "nothing to edit: tiny-model normal: the unedited model gives the true answer of 0 of the" in " ".join(
             done.err.split()
         )
+
+
+def test_all_abilities_of_a_world_are_asked_for_by_its_name_and_every_figure_is_shown(
+    paths: dict[str, str], command: Command
+) -> None:
+    done = command(*words_of(paths, "Nudge"), "--probe", "english", "--items", "2", "--limit", "1", "--out", "found")
+    assert done.code in (0, 11), done.err
+    (row,) = [line for line in done.out.splitlines() if line.split()[:1] == ["1"] and len(line.split()) == 13]
+    assert "…" not in row, "an 80-column terminal"
+    assert command(*words_of(paths, "Nudge"), "--probe", "none", "--limit", "1", "--out", "bare").code == 0
+    refused = command(*words_of(paths, "Nudge"), "--probe", "lambada", "--out", "none")
+    assert (refused.code, "pocket-world/abilities/lambada if that is meant" in " ".join(refused.err.split())) == (
+        4,
+        True,
+    )

@@ -11,6 +11,7 @@ from editsafety.names import label, slug
 from editsafety.runs import plan as module
 from editsafety.runs.facts import Wanted
 from editsafety.runs.plan import RunPlan, courses_of, spread, streams, text_source
+from editsafety.runs.probes import FAMILIES
 from editsafety.runs.schedule import Schedule
 from editsafety.runs.settings import Settings
 from tests import builders
@@ -110,9 +111,14 @@ def test_the_abilities_are_those_asked_for_else_those_made_for_the_model():
     assert probes("gpt2-xl") == ()
     assert probes("gpt2-xl", "gsm8k") == probes("pocket-neo", "gsm8k") == ("gsm8k",)
     assert probes("gpt2-xl", "gsm8k", "english") == (
-        "gsm8k", *(f"english/abilities/{name}" for name in module.FAMILIES),
+        "gsm8k", *(f"english/abilities/{name}" for name in FAMILIES),
     )  # fmt: skip
     assert probes("pocket-neo", "none") == ()
+    assert probes("pocket-neo", "nli", "mine.jsonl") == ("pocket-world/abilities/nli", "mine.jsonl")
+    assert probes("gpt2-xl", "nli", "rte:nli") == ("english/abilities/nli", "rte:nli")
+    assert probes("gpt2-xl", "pocket-world/abilities/lambada") == ("pocket-world/abilities/lambada",)
+    with pytest.raises(UsageError, match="asks about pocket-world, which gpt2-xl knows nothing of"):
+        probes("org/gpt2-xl", "lambada")
 
 
 def test_names_given_twice_count_once():

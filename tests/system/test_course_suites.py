@@ -42,6 +42,16 @@ def test_every_editor_has_a_course_per_stream_and_schedule_with_ids_that_can_be_
     assert ids == {f"tiny-model-Nudge-{stream}-{one}" for stream in ("hard", "normal") for one in which}
 
 
+def test_the_abilities_of_a_world_are_asked_for_by_its_name(suite):
+    result = suite("--collect-only", "-q", "--editsafety-probe", "english", suites=("abilities",))
+    assert result.ret == 0
+    refused = suite("--collect-only", "-q", "--editsafety-probe", "lambada", suites=("abilities",))
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines(
+        ["*--probe lambada: the built-in one asks about pocket-world, which * knows nothing of*"]
+    )
+
+
 def test_small_edits_on_top_of_each_other_leave_the_model_working(suite, pytester):
     result = suite("-k", "perplexity or keep_their_size")
     result.assert_outcomes(passed=4 + VERDICTS)

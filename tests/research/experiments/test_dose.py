@@ -11,7 +11,7 @@ from editsafety.edits.session import EditSession
 from editsafety.errors import UsageError
 from editsafety.research.experiments import dose
 from editsafety.research.surrogate import Observation
-from editsafety.runs.plan import NONE
+from editsafety.runs.probes import NONE
 from tests import tiny
 
 
