@@ -14,13 +14,14 @@ from editsafety import datasets
 from editsafety.datasets.reading import Sifted
 from editsafety.datasets.request import EditRequest
 from editsafety.names import slug
+from editsafety.numbers import many
 from editsafety.progress import Progress
 from editsafety.runs.facts import Known
-from editsafety.runs.first_tokens import one_token_first, tokenizer_of
+from editsafety.runs.first_tokens import begins_with_one_token, one_token_first, tokenizer_of
 from editsafety.runs.settings import Settings
 from editsafety.runs.store import Store
 
-HARDEDIT = "hardedit"
+HARDEDIT, ORDINARY = "hardedit", "english/normal"  # what real models are asked; which is which, their tokenizer decides
 AT_ONCE = 64  # requests that a model is asked at most before it is looked whether there are enough
 FEWEST = 8  # and at least
 PER_FACT = 4  # for each known fact that is still wanted: a small model knows one request in three
@@ -57,7 +58,7 @@ def offer(settings: Settings, model: str, spec: str, known: Known | None = None)
 
     Raises DataError and UsageError as `datasets.read_requests`.
     """
-    if spec != HARDEDIT and known is None:
+    if spec not in (HARDEDIT, ORDINARY) and known is None:
         found = _read(settings, spec, settings.limit)
         return Offer(found.requests, found.sentences)
     rows, sentences = _in_order(settings, model, spec)
@@ -110,13 +111,24 @@ def _read(settings: Settings, spec: str, limit: int | None = None) -> Sifted:
 
 
 def _in_order(settings: Settings, model: str, spec: str) -> tuple[tuple[EditRequest, ...], tuple[str, ...]]:
-    """All requests of a data set, and what is not among them; of HardEdit the hard ones for this model first."""
+    """All requests of a data set, and what is not among them, in words.
+
+    Of HardEdit the hard ones for this model come first; of the ordinary ones those that are hard for it are left out.
+    """
     found = _read(settings, spec)
     tokenizer = None
-    if spec == HARDEDIT:
+    if spec in (HARDEDIT, ORDINARY):
         tokenizer = tokenizer_of(model, revision=settings.revision, offline=settings.offline)
-    rows = found.requests if tokenizer is None else one_token_first(found.requests, tokenizer)
-    return rows, found.sentences
+    if tokenizer is None:
+        return found.requests, found.sentences
+    if spec == HARDEDIT:
+        return one_token_first(found.requests, tokenizer), found.sentences
+    rows = tuple(row for row in found.requests if not begins_with_one_token(row, tokenizer))
+    if len(rows) == len(found.requests):
+        return rows, found.sentences
+    left = many(len(found.requests) - len(rows), "request")
+    why = "left out: they begin with a subject of one token for this model, as hard ones do"
+    return rows, (*found.sentences, f"{left} of {len(found.requests)} {why}")
 
 
 def _kept(rows: Sequence[EditRequest], known: Known, limit: int | None) -> tuple[tuple[EditRequest, ...], int]:

@@ -18,7 +18,7 @@ from editsafety.names import METHOD, label, slug, with_folder
 from editsafety.progress import Progress
 from editsafety.runs.case import Case, digest_of
 from editsafety.runs.facts import Known, Wanted
-from editsafety.runs.offers import HARDEDIT, Ask, find_known, is_real, leaves_unknown_out, offer
+from editsafety.runs.offers import HARDEDIT, ORDINARY, Ask, find_known, is_real, leaves_unknown_out, offer
 from editsafety.runs.plan_files import code_digest, device_map, file_digest
 from editsafety.runs.probes import NONE, WORLDS, written_out
 from editsafety.runs.schedule import Schedule
@@ -270,7 +270,7 @@ def streams(settings: Settings, model: str) -> dict[str, str]:
         candidates = own if model.startswith("pocket-") else own[:1]
         hard = next((f"{name}/hardcf" for name in candidates if _has_hard_cases(name)), "")
         if is_real(model):
-            return {"hard": HARDEDIT, "normal": "english/normal"}
+            return {"hard": HARDEDIT, "normal": ORDINARY}
         normal = "pocket-world/normal"
     return {"hard": hard, "normal": normal}
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from editsafety import datasets
+from editsafety.datasets.reading import Sifted
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import UsageError
 from editsafety.runs.first_tokens import begins_with_one_token, one_token_first, tokenizer_of
+from editsafety.runs.offers import offer
+from editsafety.runs.settings import Settings
 from editsafety.shipped import shipped
 from tests import tiny
 
@@ -103,3 +107,26 @@ def test_hardedit_begins_with_its_one_token_subjects_for_gpt2() -> None:
     about = json.loads((shipped("data") / "hardedit.about.json").read_text(encoding="utf-8"))
     assert sum(hard) == about["one_token_at_the_start_of_a_text"]["GPT-2"]
     assert hard == sorted(hard, reverse=True)
+
+
+def test_of_the_ordinary_requests_those_that_are_hard_for_the_model_are_left_out_and_counted(
+    words: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = (request("New York"), request("Paris"), request("Paris", "The city of {} lies in"))
+    monkeypatch.setattr(datasets, "read_requests", lambda spec, limit=None, **more: Sifted(rows[:limit]))
+    words.save(str(tmp_path / "tokenizer.json"))
+    settings = Settings((str(tmp_path),), ("rome",), all_facts=True)
+    ordinary = offer(settings, str(tmp_path), "english/normal")
+    assert ordinary.requests == (rows[0], rows[2])
+    assert ordinary.sentences == (
+        "1 request of 3 left out: they begin with a subject of one token for this model, as hard ones do",
+    )
+    assert offer(replace(settings, limit=2), str(tmp_path), "english/normal").requests == (rows[0], rows[2])
+    assert offer(settings, "random:gpt2", "english/normal").requests == rows, "without a tokenizer nobody can tell"
+    assert offer(settings, str(tmp_path), "mine.jsonl").requests == rows, "who names requests gets those"
+
+
+def test_the_ordinary_requests_that_ship_are_ordinary_for_gpt2_but_for_a_few() -> None:
+    tokenizer = gpt2()
+    rows = datasets.requests("english/normal")
+    assert sum(begins_with_one_token(row, tokenizer) for row in rows) <= len(rows) // 50
