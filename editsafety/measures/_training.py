@@ -2,6 +2,9 @@
 
 Beside every projection W x stands s B A x, A drawn, B zero (arXiv 2106.09685); Adam on the mean nats per token of a few
 texts at a time. Afterwards the adapters are merged: W + s B A, a session around it.
+
+What becomes of the unedited model is the same for every request, and takes as long as what becomes of an edited one. So
+its adapters are worked out once (`engine/once.py`, which looks at every bit of the model before it believes that).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from editsafety.editing import gradients
 from editsafety.edits.session import EditSession
+from editsafety.engine.once import once
 from editsafety.measures._rounding import projections
 from editsafety.model.handle import ModelHandle
 from editsafety.model.sites import Site
@@ -22,6 +26,7 @@ from editsafety.model.sites import Site
 STEPS, TEXTS = 10, 4  # texts per step
 RANK, SCALE, RATE = 8, 2.0, 2e-4  # as adapters are usually trained: alpha twice the rank
 SEED = 0
+VERSION = 1  # of this training: another one gives other adapters
 
 Factors = tuple[Tensor, Tensor]  # A `[rank, d_in]`, B `[d_out, rank]`
 
@@ -33,14 +38,29 @@ def trained_on(handle: ModelHandle, texts: Sequence[str]) -> Iterator[None]:
     Raises nothing for texts past the context: they are cut off.
     """
     rows = [row for text in texts if len(row := handle.ids(text)[: handle.context]) > 1]
-    adapters = _train(handle, list(islice(cycle(rows), STEPS * TEXTS)))
-    with EditSession(handle, prove="never") as session:
+    rows = list(islice(cycle(rows), STEPS * TEXTS))
+    # Inside of the session around an edit that one proves that nothing is left; without one this session has to know
+    # what the model is.
+    with EditSession(handle, prove="never" if handle.open_sessions else "in doubt") as session:
+        adapters = _adapters(handle, rows)
         parameters = session.borrow([site.parameter for site in adapters])
         with torch.no_grad():
             for site, (inner, outer) in adapters.items():
                 parameter = parameters[site.parameter]
                 parameter.copy_(parameter.float() + site.stored(SCALE * outer @ inner))
         yield
+
+
+def _adapters(handle: ModelHandle, rows: Sequence[Sequence[int]]) -> dict[Site, Factors]:
+    """The trained adapters of the model as it is; of the unedited one they are known from the second time on."""
+
+    def work() -> dict[str, Tensor]:
+        pairs = enumerate(_train(handle, rows).values())
+        return {f"{side}{at}": factor for at, pair in pairs for side, factor in zip("AB", pair, strict=True)}
+
+    asked = {"trained": VERSION, "rows": rows, "numbers": [STEPS, TEXTS, RANK, SCALE, RATE, SEED]}
+    found = once(handle, asked, work)
+    return {site: (found[f"A{at}"], found[f"B{at}"]) for at, site in enumerate(projections(handle))}
 
 
 def _train(handle: ModelHandle, rows: Sequence[Sequence[int]]) -> dict[Site, Factors]:

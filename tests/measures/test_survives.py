@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from editsafety.edits.edit import Edit, Replace, nothing
 from editsafety.edits.seal import Seal
 from editsafety.edits.session import EditSession
 from editsafety.errors import MeasureError
-from editsafety.measures import Inputs, _reloading, _rounding
+from editsafety.measures import Inputs, _reloading, _rounding, _training
 from editsafety.model import trace
 from editsafety.model.handle import ModelHandle
 from editsafety.runs.measurement import Measurement
@@ -150,6 +152,38 @@ def test_the_edited_model_comes_back_bit_for_bit(name: str, handle: ModelHandle)
         assert not seal.changed(Seal.of(handle))
         assert handle.engine.touched == touched
     assert handle.fingerprint() == handle.identity
+
+
+def test_the_unedited_model_is_trained_once_for_all_requests_and_an_edited_one_by_itself(
+    handle: ModelHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[bool] = []
+    train = _training._train
+
+    def counted(handle: ModelHandle, rows: Sequence[Sequence[int]]) -> Any:
+        trained.append(handle.open_sessions > 1)
+        return train(handle, rows)
+
+    def weights(texts: Sequence[str] = tiny.SENTENCES) -> dict[str, Tensor]:
+        with _training.trained_on(handle, texts):
+            return {name: tensor.clone() for name, tensor in handle.model.named_parameters()}
+
+    monkeypatch.setattr(_training, "_train", counted)
+    first, again = weights(), weights()
+    assert len(trained) == 1
+    with handle.engine.switched_off():
+        plain = weights()
+    assert len(trained) == 2
+    assert all(torch.equal(first[name], again[name]) and torch.equal(first[name], plain[name]) for name in first)
+    weights(tiny.SENTENCES[:2])
+    assert len(trained) == 3, "other texts"
+    with EditSession(handle) as session:
+        session.apply(loud(handle))
+        edited = weights()
+    assert trained == [False, False, False, True]
+    assert not all(torch.equal(first[name], edited[name]) for name in first)
+    weights()
+    assert len(trained) == 4, "it is the unedited model again"
 
 
 def test_without_texts_nothing_is_trained_on(handle: ModelHandle) -> None:
