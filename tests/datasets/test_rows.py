@@ -127,12 +127,36 @@ def test_every_loader_says_what_it_holds_and_reads_a_good_row(loader: str, write
         (b'{"a": "caf\xe9"}\n', ":1: not UTF-8 at byte 10 (0xe9)"),
         (b'\xef\xbb\xbf{"a": 1}\n{"b": "\xff"}', ":2: not UTF-8 at byte 19 (0xff)"),
         (b"[" * 100_000, "nested too deeply"),
-        ('{"a": "x"}'.encode("utf-16"), "not UTF-8 at byte 0"),
+        (b"\xff\xfe" + '{"a": "x"}'.encode("utf-16-le") + b"\xd8", ":1: not UTF-16-LE at byte 22 (0xd8)"),
+        (b'[{"a": 1,}]', ":1: no whole JSON value (column 10"),
+        (b"[{'a': 1}]", "Correct it there, or save the data as JSON."),
         (b"<html>not data</html>", ":1: no whole JSON value"),
     ],
 )
 def test_a_broken_file_is_refused_with_the_place(loader: str, data: bytes, says: str, write: Write) -> None:
     assert says in refused(loader, write(data=data))
+
+
+@pytest.mark.parametrize("loader", datasets.loaders())
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_says_how_a_file_is_written(loader: str, encoding: str, write: Write) -> None:
+    row = {**GOOD, **TEXTS}[loader]
+    read = datasets.texts if loader in TEXTS else datasets.requests
+    plain = read(f"{loader}:{write(row)}")
+    assert read(f"{loader}:{write(name='marked.jsonl', data=(json.dumps(row) + chr(10)).encode(encoding))}") == plain
+
+
+@pytest.mark.parametrize("loader", datasets.loaders())
+def test_objects_may_be_spread_over_lines_one_behind_the_other(loader: str, write: Write) -> None:
+    rows = [{**GOOD, **TEXTS}[loader], {**GOOD, **TEXTS}[loader], 7]
+    path = write(data="\n".join(json.dumps(row, indent=2) for row in rows[:2]).encode())
+    lines = len(json.dumps(rows[0], indent=2).split("\n"))
+    if loader in TEXTS:
+        assert len(datasets.texts(f"{loader}:{path}")) == 2
+    else:
+        found = datasets.read_requests(f"{loader}:{path}", skip_bad_rows=True)  # some have an id, which is then taken
+        sources = [*(one.source for one in found.requests), *(line.partition(": ")[0] for line in found.left_out)]
+        assert sources == ["rows.jsonl:1", f"rows.jsonl:{lines + 1}"]
 
 
 def test_a_cut_off_list_names_the_line(write: Write) -> None:
