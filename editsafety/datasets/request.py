@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
+from editsafety.datasets._seen import trimmed
 from editsafety.errors import DataError
 
 SLOT = "{}"
@@ -47,8 +48,9 @@ class EditRequest:
     """One fact to write.
 
     White space at the edges of a subject is noise: it is taken off, and put into the prompt where the prompt lacks it
-    (a subject "France " cut out of "The capital of France is"). That of a prompt is content: chat templates end in a
-    line break. Targets carry no leading space: the model handle knows what its tokenizer wants.
+    (a subject "France " cut out of "The capital of France is"). So are characters that do not show, such as marks of
+    direction. White space of a prompt is content: chat templates end in a line break. Targets carry no leading space:
+    the model handle knows what its tokenizer wants.
     """
 
     # By which results are named, unique in its data set.
@@ -95,10 +97,10 @@ class EditRequest:
                 _check(text, "portability", where)
 
     def _trim_subject(self) -> None:
-        subject = self.subject.strip()
-        if subject == self.subject:
+        subject = trimmed(self.subject)
+        if subject in ("", self.subject):
             return
-        first, _, last = self.subject.partition(subject)
+        first, last = ("".join(filter(str.isspace, edge)) for edge in self.subject.split(subject, 1))
         before, after = self.prompt.split(SLOT)
         first = "" if not before or before[-1].isspace() or before[-1] in OPENS else first
         last = "" if not after or after[0].isspace() or after[0] in CLOSES else last

@@ -50,13 +50,18 @@ class DataRow:
             self.refuse(field, "is empty")
         return value
 
+    def word(self, field: str) -> str:
+        """A text that must be there, or a whole number: a year is as good without quotes."""
+        value = self.values.get(field)
+        return str(value) if is_whole(value) else self.text(field)
+
     def maybe(self, field: str) -> str:
         """A text that may be absent, null or empty: then ""."""
         value = self.values.get(field)
         return "" if value is None else self.checked(field, value)
 
     def several(self, field: str) -> tuple[str, ...]:
-        """A list of texts, or one text alone; absent or null is none at all."""
+        """A list of texts, or one text alone; what is absent or null is none."""
         value = self.values.get(field)
         if value is None or value == "":
             return ()
@@ -64,7 +69,7 @@ class DataRow:
             return (self.checked(field, value),)
         if not isinstance(value, list):
             self.refuse(field, f"is {type(value).__name__}, expected a list of texts")
-        return tuple(self.checked(field, entry) for entry in value)
+        return tuple(self.checked(field, entry) for entry in value if entry is not None)
 
     def rows(self, field: str) -> tuple[DataRow, ...]:
         """A list of objects; absent is none at all."""
@@ -92,9 +97,13 @@ class DataRow:
         return self._inside(place, self.number, value)
 
     def label(self, field: str) -> str:
-        """What names the row: a whole number or a text; the row's number when the field is absent."""
-        value = self.values.get(field, f"{self.number:04d}")
-        if isinstance(value, bool) or not isinstance(value, int | str):
+        """What names the row: a whole number or a text; the row's number when the field is absent or null."""
+        value = self.values.get(field)
+        if value is None:
+            return f"{self.number:04d}"
+        if isinstance(value, float) and value.is_integer():  # a table's column in which some are missing
+            value = int(value)
+        if not isinstance(value, str) and not is_whole(value):
             self.refuse(field, f"is {type(value).__name__}, expected a number or text")
         return str(value)
 
@@ -109,6 +118,11 @@ class DataRow:
         except UnicodeEncodeError:
             self.refuse(field, f"holds half a character (a lone surrogate): {value!r:.60}")
         return value
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def read(path: Path) -> list[DataRow]:

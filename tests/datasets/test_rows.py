@@ -65,7 +65,6 @@ FLAT_PLACES: dict[str, tuple[str | int, ...]] = {
     "prompt": ("prompt",), "subject": ("subject",), "target": ("target_new",),
 }  # fmt: skip
 PARTS = [(name, part) for name in REQUEST_LOADERS for part in PLACES.get(name, FLAT_PLACES)]
-FIRST_OF_SEVERAL = {"easyedit", "hardedit", "counterfact", "wikibio", "cknowedit"}
 
 
 def refused(loader: str, path: Path) -> str:
@@ -189,7 +188,8 @@ def test_a_missing_field_is_named_with_its_row(loader: str, part: str, write: Wr
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (17, "is int, expected text"),
+        (1.7, "is float, expected text"),
+        (True, "is bool, expected text"),
         (["a"], "is list, expected text"),
         (None, "is NoneType, expected text"),
         ("", "is empty"),
@@ -199,12 +199,20 @@ def test_a_missing_field_is_named_with_its_row(loader: str, part: str, write: Wr
     ],
 )
 def test_a_value_that_is_no_usable_text_is_refused(loader: str, part: str, value: Any, says: str, write: Write) -> None:
-    if loader in FIRST_OF_SEVERAL and (part, value) == ("target", ["a"]):
-        pytest.skip("of a list of new targets the first is taken in this layout")
+    if loader != "jsonl" and (part, value) == ("target", ["a"]):
+        pytest.skip("of a list of new targets the first is taken in published layouts")
     message = refused(loader, write(GOOD[loader], altered(loader, part, value)))
     assert says in message
     assert repr(field_of(loader, part)) in message
     assert "rows.jsonl:2" in message
+
+
+@pytest.mark.parametrize(("loader", "part"), [one for one in PARTS if one[0] != "jsonl" and one[1] == "target"])
+def test_a_year_is_an_answer_with_and_without_quotes(loader: str, part: str, write: Write) -> None:
+    def targets(value: Any) -> list[str]:
+        return [one.target_new for one in datasets.requests(f"{loader}:{write(altered(loader, part, value))}")]
+
+    assert targets(1984) == targets("1984") == targets(["1984", "1985"]) == ["1984"]
 
 
 @pytest.mark.parametrize("loader", ["counterfact", "hardedit", "zsre", "qaedit", "wikibigedit", "easyedit", "wikibio"])
@@ -214,12 +222,20 @@ def test_a_filled_prompt_has_to_hold_its_subject(loader: str, write: Write) -> N
     assert "'Mirel'" in says
 
 
-@pytest.mark.parametrize("loader", ["jsonl", "hardcf"])
-@pytest.mark.parametrize("prompt", ["Ashurn works as a", "{} and {} work as a", "{0} works as a"])
-def test_a_template_has_to_hold_exactly_one_slot(loader: str, prompt: str, write: Write) -> None:
+@pytest.mark.parametrize(
+    ("loader", "prompt", "said"),
+    [
+        ("jsonl", "Ashurn works as a", "exactly one {}"),
+        ("jsonl", "{} and {} work as a", "exactly one {}"),
+        ("jsonl", "{0} works as a", "exactly one {}"),
+        ("hardcf", "{} and {} work as a", "exactly one {}"),
+        ("hardcf", "{0} works as a", "'subject' does not occur in 'prompt'"),
+    ],
+)
+def test_a_template_has_to_hold_exactly_one_slot(loader: str, prompt: str, said: str, write: Write) -> None:
     says = refused(loader, write(altered(loader, "prompt", prompt)))
     assert "rows.jsonl:1" in says
-    assert "exactly one {}" in says
+    assert said in says
 
 
 @pytest.mark.parametrize("loader", REQUEST_LOADERS)
