@@ -1,14 +1,36 @@
-"""Requests of the two kinds of rows that several layouts share: flat ones, and rewrites as COUNTERFACT has them."""
+"""Requests of the kinds of rows that several loaders share: flat ones, rewrites as COUNTERFACT's, and our own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from editsafety.datasets import _fields
 from editsafety.datasets._consequences import FOLLOWS, consequences
-from editsafety.datasets.request import SLOT, EditRequest
+from editsafety.datasets.request import FIELDS, SLOT, EditRequest
 from editsafety.datasets.rows import DataRow, tidied
 
 ASKED = frozenset({"prompt", "subject", "target_new", *_fields.TRUTHS})
 BESIDE = frozenset({"case_id", FOLLOWS, *_fields.SHARED})
+
+
+def is_own(values: Mapping[str, Any]) -> bool:
+    """Whether a row is in the project's own layout: with an id and a slot, and no field of another."""
+    named = isinstance(values.get("id"), str) and values.keys() <= FIELDS
+    return named and isinstance(values.get("prompt"), str) and SLOT in values["prompt"]
+
+
+def own(row: DataRow) -> EditRequest:
+    """A row of the project's own layout; its own `id` is kept. Raises DataError."""
+    for field, value in row.values.items():
+        if isinstance(value, str):
+            row.checked(field, value)
+    request = EditRequest.from_json(row.values, row.where)
+    beside = [text for one in request.neighbours for text in (one.prompt, one.answer)]
+    beside += [text for one in request.portability for text in (one.prompt, one.answer)]
+    for text in (*request.rephrasings, *beside):
+        row.checked("rephrasings, neighbours or portability", text)
+    return tidied(request)
 
 
 def flat(row: DataRow, name: str) -> EditRequest:

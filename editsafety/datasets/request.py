@@ -140,8 +140,8 @@ class EditRequest:
         where = source or "request"
         if not isinstance(row, Mapping):
             raise DataError(f"{where}: expected an object with named fields, found {type(row).__name__}.")
-        if not row.keys() <= _KNOWN:
-            unknown = sorted(str(name) for name in set(row) - _KNOWN)
+        if not row.keys() <= FIELDS:
+            unknown = sorted(str(name) for name in set(row) - FIELDS)
             raise DataError(f"{where}: unknown field {unknown[0]!r}. Known fields: {', '.join(sorted(_FIELDS))}.")
         missing = [name for name in ("id", "prompt", "subject", "target_new") if name not in row]
         if missing:
@@ -161,7 +161,7 @@ class EditRequest:
 
 _NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_.-]+")
 _FIELDS = tuple(one.name for one in fields(EditRequest) if one.name != "source")
-_KNOWN = frozenset(_FIELDS)
+FIELDS = frozenset(_FIELDS)
 
 
 def _check(value: Any, name: str, where: str) -> None:
