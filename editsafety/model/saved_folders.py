@@ -18,7 +18,7 @@ def why_no_model(place: Path) -> str:
     inside = sorted(path.name for path in place.iterdir() if any((path / name).is_file() for name in (CONFIG, ADAPTER)))
     if inside:
         shown = ", ".join(inside[-SHOWN:])
-        return f"the folder holds no {CONFIG}, but folders that do. Give one of them: {shown}."
+        return f"the folder itself holds no {CONFIG}. Give the folder in it that is meant: {shown}."
     if (place / ADAPTER).is_file():
         return f"it is an adapter ({ADAPTER}), not a model. Give the model that it was made from."
     if any((place / name).is_file() for name in ADAPTER_WEIGHTS):

@@ -173,9 +173,10 @@ def _multiplied_by(request: pytest.FixtureRequest) -> Any:
     """What this one of several like tests is about."""
     if not hasattr(request, "param"):
         pytest.fail(
-            f"the fixture {request.fixturename!r} makes one test into several, one for each that the run plans. This one "
-            "could not be: it is a method of unittest.TestCase, or asks by getfixturevalue. Name the fixture (or one "
-            "that rests on it, such as judged) among the arguments of a function, or of a method of a plain class.",
+            f"the fixture {request.fixturename!r} makes one test into several, one for each that the run plans. "
+            "This test could not be: it is a method of unittest.TestCase, or asks by getfixturevalue. Name the fixture "
+            "(or one that rests on it, such as judged) among the arguments of a function, or of a method of a plain "
+            "class.",
             pytrace=False,
         )
     return request.param

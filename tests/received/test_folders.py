@@ -60,9 +60,9 @@ def test_a_folder_with_the_config_of_a_tokenizer_alone_holds_none(tmp_path):
         (
             ("checkpoint-9/config.json", "checkpoint-10/config.json"),
             ".",
-            "Give one of them: checkpoint-10, checkpoint-9",
+            "that is meant: checkpoint-10, checkpoint-9",
         ),
-        (("mine/adapter_config.json",), ".", r"Give one of them: mine\."),
+        (("mine/adapter_config.json",), ".", r"that is meant: mine\."),
         (("adapter_model.safetensors",), ".", r"the weights of an adapter and no adapter_config\.json"),
         (("config.json", "model.pt"), "model.pt", r"it is a file, not a folder\. .* made, .*edited\."),
         (("weights.pt",), "weights.pt", r"it is a file, not a folder\. Give the folder that save_pretrained made\."),
