@@ -142,6 +142,11 @@ def _find(spec: str, wanted: Holds, *, offline: bool) -> tuple[str, Path]:
         return ANY_LAYOUT, path
     if path.suffix == ".json":
         raise UsageError(f"{spec}: say which layout it has, LOADER:{spec} with one of {', '.join(loaders())}.")
+    if path.is_file():
+        raise UsageError(
+            f"{spec}: what a file called so holds is not known; .jsonl, .json and .txt are read by themselves. Save "
+            f"the data as one of those or, where it is JSON, give LOADER:{spec} with one of {', '.join(loaders())}."
+        )
     hint = f"Or a .jsonl file of your own, or LOADER:PATH with one of {', '.join(loaders())}."
     raise UnknownNameError("data set", spec, names(), hint)
 

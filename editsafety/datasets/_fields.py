@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 
+from editsafety.datasets._seen import seen_alike
 from editsafety.datasets.request import SLOT, Neighbour
-from editsafety.datasets.rows import DataRow
+from editsafety.datasets.rows import EMPTY, DataRow, is_whole
 
 REPHRASINGS = ("rephrase_prompt", "rephrase", "rephrase_prompts", "paraphrase_prompts")
 NEIGHBOURS = ("locality_prompt", "locality", "loc", "neighborhood_prompts")
+TRUTHS = ("ground_truth", "target_true")
 ANSWERS = ("locality_ground_truth", "locality_answer", "loc_ans")
 SHARED = frozenset({*REPHRASINGS, *NEIGHBOURS, *ANSWERS, "relation_id"})
 NOTHING_KNOWN = "<|endoftext|>"  # EasyEdit puts it where no true answer is known
@@ -28,8 +30,13 @@ def neighbours(row: DataRow, answer: str = "") -> tuple[Neighbour, ...]:
 
 
 def first(row: DataRow, field: str, *, beside: DataRow | None = None) -> str:
-    """A text, or the first of a list, however deep; "" for nothing. That there are others is noted."""
+    """A text or a whole number, the first of a list of them, however deep, or what an object says under `str`.
+
+    "" for nothing. That there are others is noted.
+    """
     value = row.values.get(field)
+    if isinstance(value, Mapping) and "str" in value:
+        return first(row.inner(field), "str", beside=beside)
     others = False
     while isinstance(value, list):
         others = others or len(value) > 1
@@ -38,18 +45,25 @@ def first(row: DataRow, field: str, *, beside: DataRow | None = None) -> str:
         (beside or row).aside.add(f"{field} but the first")
     if isinstance(value, Mapping):
         row.refuse(field, "is an object, expected a text or a list of texts")
-    return "" if value is None else row.checked(field, value)
+    if value is None or is_whole(value):
+        return "" if value is None else str(value)
+    return row.checked(field, value)
 
 
-def truth(row: DataRow, field: str = "ground_truth") -> str | None:
+def truth(row: DataRow) -> str | None:
     """The true answer, where one is known."""
-    text = first(row, field)
-    return None if text == NOTHING_KNOWN else text or None
+    told = (first(row, name).strip() for name in TRUTHS)
+    return next((text for text in told if text and text != NOTHING_KNOWN), None)
 
 
 def needed(row: DataRow, field: str) -> str:
     """The first text of a field that must hold one."""
+    value = row.values.get(field)
+    if isinstance(value, Mapping):
+        return needed(row.inner(field), "str")
     text = first(row, field)
+    if isinstance(value, list) and not text.strip():
+        row.refuse(field, "holds no text")
     return text if text.strip() else row.text(field)
 
 
@@ -57,11 +71,11 @@ def templated(row: DataRow, prompt_field: str, subject_field: str) -> tuple[str,
     """A filled prompt with `{}` in place of the subject, and the subject as it stands there.
 
     One occurrence only: the first that stands as a word of its own ("i" is not the first letter of "if"), else the
-    first, else one that differs in capitals alone. Replacing all of them, as is often done, would ask for the subject
-    twice. A prompt that already has its `{}` is taken as it is. Raises DataError when the subject does not occur, or
-    the prompt holds other braces `{}`.
+    first, else one that only differs in what does not show, or in capitals. Replacing all of them, as is often done,
+    would ask for the subject twice. A prompt that already has its `{}` is taken as it is. Raises DataError when the
+    subject does not occur, or the prompt holds other braces `{}`.
     """
-    prompt, subject = row.text(prompt_field), row.text(subject_field).strip()
+    prompt, subject = row.text(prompt_field), row.word(subject_field).strip()
     if prompt.count(SLOT) == 1 and subject not in prompt:
         return prompt, subject
     if prompt.count(SLOT) > 1:
@@ -71,7 +85,7 @@ def templated(row: DataRow, prompt_field: str, subject_field: str) -> tuple[str,
     if SLOT in prompt:
         row.refuse(prompt_field, f"holds {{}} and the subject at once: {prompt!r:.80}")
     places = [found.span() for found in re.finditer(re.escape(subject), prompt)]
-    places = places or [found.span() for found in re.finditer(re.escape(subject), prompt, re.IGNORECASE)]
+    places = places or list(seen_alike(prompt, subject))
     if not places:
         row.refuse(subject_field, f"does not occur in {prompt_field!r}: {subject!r:.60} in {prompt!r:.80}")
     start, end = next((span for span in places if _is_word(prompt, *span)), places[0])
@@ -95,7 +109,7 @@ def _pairs(row: DataRow, asked: str, told: Collection[str]) -> list[Neighbour]:
 
 def _with_one_answer(row: DataRow) -> list[Neighbour]:
     """ZsRE's loc and loc_ans: one answer, whatever it is asked by."""
-    return [Neighbour(prompt, row.maybe("loc_ans")) for prompt in row.several("loc")]
+    return [Neighbour(prompt, first(row, "loc_ans")) for prompt in row.several("loc")]
 
 
 def _questions(row: DataRow, field: str) -> Iterator[Neighbour]:
@@ -108,6 +122,8 @@ def _questions(row: DataRow, field: str) -> Iterator[Neighbour]:
     if not isinstance(kinds, dict):
         row.refuse(field, f"is {type(kinds).__name__}, expected objects with a prompt and its answer")
     for kind, given in kinds.items():
+        if given in EMPTY:
+            continue
         for i, entry in enumerate(given if isinstance(given, list) else [given]):
             if not isinstance(entry, dict):
                 under = f" under {kind!r}" if kind else ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from editsafety import discovery
-from editsafety.datasets import _parallel, reading, rows
+from editsafety.datasets import _tables, reading, rows
 from editsafety.datasets.reading import Entry, Sifted
 from editsafety.datasets.request import EditRequest
 from editsafety.datasets.rows import DataRow
@@ -81,11 +81,12 @@ def known_layouts() -> tuple[PublishedRows, ...]:
 
 
 def rows_of(path: Path) -> Iterator[DataRow | DataError]:
-    """One row each in a list or in JSON lines, the rows of one object's parallel lists, or one object alone."""
+    """One row each in a list or in JSON lines, or the rows that one object stands for (`_tables`)."""
     whole = rows.whole(path)
     if whole is None:
         return rows.entries(path)
-    return iter(_parallel.rows_of(whole) if "prompts" in whole.values else (whole,))
+    known = known_layouts()
+    return iter(_tables.rows_in(whole, lambda values: any(one.tells(values) for one in known)))
 
 
 def _named(found: Iterable[PublishedRows]) -> str:

@@ -1,20 +1,41 @@
-"""Requests of the two kinds of rows that several layouts share: flat ones, and rewrites as COUNTERFACT has them."""
+"""Requests of the kinds of rows that several loaders share: flat ones, rewrites as COUNTERFACT's, and our own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from editsafety.datasets import _fields
 from editsafety.datasets._consequences import FOLLOWS, consequences
-from editsafety.datasets.request import EditRequest
+from editsafety.datasets.request import FIELDS, SLOT, EditRequest
 from editsafety.datasets.rows import DataRow, tidied
 
-FLAT = frozenset({"case_id", "prompt", "subject", "target_new", "ground_truth", FOLLOWS, *_fields.SHARED})
-FRAME = frozenset({"case_id", "requested_rewrite", FOLLOWS, *_fields.SHARED})
-REWRITE = frozenset({"prompt", "subject", "target_new", "target_true", "relation_id", "question"})
+ASKED = frozenset({"prompt", "subject", "target_new", *_fields.TRUTHS})
+BESIDE = frozenset({"case_id", FOLLOWS, *_fields.SHARED})
+
+
+def is_own(values: Mapping[str, Any]) -> bool:
+    """Whether a row is in the project's own layout: with an id and a slot, and no field of another."""
+    named = isinstance(values.get("id"), str) and values.keys() <= FIELDS
+    return named and isinstance(values.get("prompt"), str) and SLOT in values["prompt"]
+
+
+def own(row: DataRow) -> EditRequest:
+    """A row of the project's own layout; its own `id` is kept. Raises DataError."""
+    for field, value in row.values.items():
+        if isinstance(value, str):
+            row.checked(field, value)
+    request = EditRequest.from_json(row.values, row.where)
+    beside = [text for one in request.neighbours for text in (one.prompt, one.answer)]
+    beside += [text for one in request.portability for text in (one.prompt, one.answer)]
+    for text in (*request.rephrasings, *beside):
+        row.checked("rephrasings, neighbours or portability", text)
+    return tidied(request)
 
 
 def flat(row: DataRow, name: str) -> EditRequest:
     """A row of EasyEdit's: prompt (filled, or with one `{}`), subject, target_new, ground_truth. Raises DataError."""
-    row.leave(FLAT)
+    row.leave(ASKED | BESIDE)
     prompt, subject = _fields.templated(row, "prompt", "subject")
     return tidied(
         EditRequest(
@@ -33,25 +54,33 @@ def flat(row: DataRow, name: str) -> EditRequest:
 
 
 def rewrite(asked: DataRow, row: DataRow, name: str) -> EditRequest:
-    """A rewrite {prompt with {}, subject, target_new {str}, ...} with the prompts that stand beside it in `row`.
+    """A rewrite {prompt with {} (or filled), subject, target_new {str} (or plain), ...}, and what stands beside it.
 
-    Its own `question`, where it has one, is the first rephrasing. The neighbours' own answer is the old target:
-    COUNTERFACT chose them to share it. Raises DataError.
+    Prompts may stand beside it in `row` (COUNTERFACT) or in it (EasyEdit's results). Its own `question`, where it has
+    one, is the first rephrasing. The neighbours' own answer is the old target: COUNTERFACT chose them to share it.
+    Raises DataError.
     """
-    asked.leave(REWRITE)
-    question = asked.maybe("question")
-    true = asked.inner("target_true").text("str") if asked.values.get("target_true") is not None else ""
+    asked.leave(ASKED | BESIDE | {"question"})
+    question, true = asked.maybe("question"), _fields.truth(asked)
+    slotted = asked.text("prompt").count(SLOT) == 1
+    prompt, subject = (
+        (asked.text("prompt"), asked.word("subject")) if slotted else _fields.templated(asked, "prompt", "subject")
+    )
     return tidied(
         EditRequest(
             id=name,
-            prompt=asked.text("prompt"),
-            subject=asked.text("subject"),
-            target_new=asked.inner("target_new").text("str"),
-            target_true=true or None,
+            prompt=prompt,
+            subject=subject,
+            target_new=_fields.needed(asked, "target_new"),
+            target_true=true,
             relation=asked.maybe("relation_id"),
-            rephrasings=(*((question,) if question.strip() else ()), *_fields.rephrasings(row)),
-            neighbours=_fields.neighbours(row, true),
-            portability=consequences(row),
+            rephrasings=(
+                *((question,) if question.strip() else ()),
+                *_fields.rephrasings(asked),
+                *_fields.rephrasings(row),
+            ),
+            neighbours=(*_fields.neighbours(asked, true or ""), *_fields.neighbours(row, true or "")),
+            portability=(*consequences(asked), *consequences(row)),
             source=row.where,
         )
     )
@@ -61,5 +90,5 @@ def either(row: DataRow, name: str) -> EditRequest:
     """A row with a rewrite in it, or a flat one."""
     if "requested_rewrite" not in row.values:
         return flat(row, name)
-    row.leave(FRAME)
+    row.leave(BESIDE | {"requested_rewrite"})
     return rewrite(row.inner("requested_rewrite"), row, name)

@@ -12,6 +12,7 @@ Of several subsets the union is taken, a case that is in two of them once; `PATH
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from editsafety.datasets import _published, _requests, rows
@@ -69,7 +70,7 @@ def _parts(path: Path) -> Iterator[tuple[str, Iterable[DataRow | DataError]]]:
         yield WHOLE, _published.rows_of(path)
         return
     for part in whole.values:
-        yield part, whole.rows(part)
+        yield part, [replace(row, aside=set()) for row in whole.rows(part)]
 
 
 def _by_subset(values: Mapping[str, object]) -> bool:

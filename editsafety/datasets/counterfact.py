@@ -22,9 +22,9 @@ class CounterFact(PublishedRows):
     fields: ClassVar[str] = "requested_rewrite, an object with target_new {str}"
 
     def tells(self, values: Mapping[str, Any]) -> bool:
-        """A rewrite whose new target is not a plain text."""
+        """A rewrite whose new target is an object."""
         rewrite = values.get("requested_rewrite")
-        return isinstance(rewrite, dict) and not isinstance(rewrite.get("target_new"), str | list)
+        return isinstance(rewrite, dict) and isinstance(rewrite.get("target_new", {}), dict)
 
     def requests_of(self, row: DataRow, prefix: str) -> Iterable[EditRequest]:
         """One request, named by `case_id`."""

@@ -33,16 +33,12 @@ class EasyEdit(PublishedRows):
     def tells(self, values: Mapping[str, Any]) -> bool:
         """A prompt with a plain new target, at the top or in a rewrite."""
         asked = values.get("requested_rewrite", values)
-        plain = isinstance(asked, dict) and isinstance(asked.get("target_new"), str | list) and "prompt" in asked
+        plain = isinstance(asked, dict) and not isinstance(asked.get("target_new", {}), dict) and "prompt" in asked
         return plain and "target_old" not in values
 
     def requests_of(self, row: DataRow, prefix: str) -> Iterable[EditRequest]:
         """One request, named by `case_id` or its number."""
-        name = f"{prefix}-{row.label('case_id')}"
-        if "requested_rewrite" not in row.values:
-            return (_requests.flat(row, name),)
-        row.leave({"case_id", "requested_rewrite"})
-        return (_requests.flat(row.inner("requested_rewrite"), name),)
+        return (_requests.either(row, f"{prefix}-{row.label('case_id')}"),)
 
 
 LOADER = EasyEdit()

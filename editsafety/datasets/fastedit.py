@@ -33,7 +33,7 @@ class FastEdit(PublishedRows):
                     id=f"{prefix}-{row.label('case_id')}",
                     prompt=prompt,
                     subject=subject,
-                    target_new=row.text("target"),
+                    target_new=_fields.needed(row, "target"),
                     rephrasings=(*row.several("queries"), *_fields.rephrasings(row)),
                     neighbours=_fields.neighbours(row),
                     source=row.where,

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from editsafety.datasets import Holds, _published, reading, rows
+from editsafety.datasets import Holds, _published, _requests, reading, rows
 from editsafety.datasets.reading import Sifted
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import DataError
@@ -27,18 +27,10 @@ class JsonLines:
         return reading.gather((("", row) for row in rows.entries(path)), self._requests_of, skip=skip)
 
     def _requests_of(self, row: rows.DataRow, _: str) -> Iterable[EditRequest]:
-        for field, value in row.values.items():
-            if isinstance(value, str):
-                row.checked(field, value)
         try:
-            request = EditRequest.from_json(row.values, row.where)
+            return (_requests.own(row),)
         except DataError as error:
             raise DataError(f"{error}{self._hint(row)}") from error
-        beside = [text for one in request.neighbours for text in (one.prompt, one.answer)]
-        beside += [text for one in request.portability for text in (one.prompt, one.answer)]
-        for text in (*request.rephrasings, *beside):
-            row.checked("rephrasings, neighbours or portability", text)
-        return (rows.tidied(request),)
 
     def _hint(self, row: rows.DataRow) -> str:
         """Which loader a row is for that has no id of ours and the fields of a published layout."""

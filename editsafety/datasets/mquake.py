@@ -28,7 +28,7 @@ class MQuake(PublishedRows):
 
     def requests_of(self, row: DataRow, prefix: str) -> Iterable[EditRequest]:
         """A request for each rewrite, named by `case_id` and its place in the list, from 0."""
-        row.leave(_requests.FRAME)
+        row.leave(_requests.BESIDE | {"requested_rewrite"})
         for i, asked in enumerate(row.rows("requested_rewrite")):
             yield _requests.rewrite(asked, row, f"{prefix}-{row.label('case_id')}-{i}")
 

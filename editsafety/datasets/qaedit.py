@@ -36,7 +36,7 @@ class QAEdit(PublishedRows):
                     id=f"{prefix}-{row.text('source')}-{row.label('id')}",
                     prompt=prompt,
                     subject=subject,
-                    target_new=row.text("target"),
+                    target_new=_fields.needed(row, "target"),
                     rephrasings=_fields.rephrasings(row),
                     neighbours=_fields.neighbours(row),
                     source=row.where,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
+from editsafety.datasets._seen import trimmed
 from editsafety.errors import DataError
 
 SLOT = "{}"
@@ -47,8 +48,9 @@ class EditRequest:
     """One fact to write.
 
     White space at the edges of a subject is noise: it is taken off, and put into the prompt where the prompt lacks it
-    (a subject "France " cut out of "The capital of France is"). That of a prompt is content: chat templates end in a
-    line break. Targets carry no leading space: the model handle knows what its tokenizer wants.
+    (a subject "France " cut out of "The capital of France is"). So are characters that do not show, such as marks of
+    direction. White space of a prompt is content: chat templates end in a line break. Targets carry no leading space:
+    the model handle knows what its tokenizer wants.
     """
 
     # By which results are named, unique in its data set.
@@ -95,10 +97,10 @@ class EditRequest:
                 _check(text, "portability", where)
 
     def _trim_subject(self) -> None:
-        subject = self.subject.strip()
-        if subject == self.subject:
+        subject = trimmed(self.subject)
+        if subject in ("", self.subject):
             return
-        first, _, last = self.subject.partition(subject)
+        first, last = ("".join(filter(str.isspace, edge)) for edge in self.subject.split(subject, 1))
         before, after = self.prompt.split(SLOT)
         first = "" if not before or before[-1].isspace() or before[-1] in OPENS else first
         last = "" if not after or after[0].isspace() or after[0] in CLOSES else last
@@ -138,8 +140,8 @@ class EditRequest:
         where = source or "request"
         if not isinstance(row, Mapping):
             raise DataError(f"{where}: expected an object with named fields, found {type(row).__name__}.")
-        if not row.keys() <= _KNOWN:
-            unknown = sorted(str(name) for name in set(row) - _KNOWN)
+        if not row.keys() <= FIELDS:
+            unknown = sorted(str(name) for name in set(row) - FIELDS)
             raise DataError(f"{where}: unknown field {unknown[0]!r}. Known fields: {', '.join(sorted(_FIELDS))}.")
         missing = [name for name in ("id", "prompt", "subject", "target_new") if name not in row]
         if missing:
@@ -159,7 +161,7 @@ class EditRequest:
 
 _NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_.-]+")
 _FIELDS = tuple(one.name for one in fields(EditRequest) if one.name != "source")
-_KNOWN = frozenset(_FIELDS)
+FIELDS = frozenset(_FIELDS)
 
 
 def _check(value: Any, name: str, where: str) -> None:

@@ -13,7 +13,7 @@ from editsafety.datasets._published import PublishedRows
 from editsafety.datasets.request import EditRequest
 from editsafety.datasets.rows import DataRow, tidied
 
-READ = frozenset({"case_id", "prompt", "subject", "target_new", "target_true", *_fields.SHARED})
+READ = frozenset({"case_id", "prompt", "subject", "target_new", *_fields.TRUTHS, *_fields.SHARED})
 
 
 class RomeRequests(PublishedRows):
@@ -30,18 +30,18 @@ class RomeRequests(PublishedRows):
         """One request, named by `case_id` or its number."""
         row.leave(READ)
         prompt, subject = _fields.templated(row, "prompt", "subject")
-        true = row.inner("target_true").text("str") if row.values.get("target_true") is not None else ""
+        true = _fields.truth(row)
         return (
             tidied(
                 EditRequest(
                     id=f"{prefix}-{row.label('case_id')}",
                     prompt=prompt,
                     subject=subject,
-                    target_new=row.inner("target_new").text("str"),
-                    target_true=true or None,
+                    target_new=_fields.needed(row, "target_new"),
+                    target_true=true,
                     relation=row.maybe("relation_id"),
                     rephrasings=_fields.rephrasings(row),
-                    neighbours=_fields.neighbours(row, true),
+                    neighbours=_fields.neighbours(row, true or ""),
                     source=row.where,
                 )
             ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,9 +13,11 @@ from typing import Any, NoReturn
 from editsafety.datasets.request import EditRequest, Neighbour
 from editsafety.errors import DataError
 
-BOM = b"\xef\xbb\xbf"
+# By its first bytes; what writes UTF-16 (a shell on Windows) puts them there.
+ENCODINGS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 ADVICE = "Correct or drop the row, or leave such rows out with --skip-bad-rows."
 EMPTY: tuple[Any, ...] = (None, "", [], {})
+_NOT_SPACE = re.compile(r"\S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +50,18 @@ class DataRow:
             self.refuse(field, "is empty")
         return value
 
+    def word(self, field: str) -> str:
+        """A text that must be there, or a whole number: a year is as good without quotes."""
+        value = self.values.get(field)
+        return str(value) if is_whole(value) else self.text(field)
+
     def maybe(self, field: str) -> str:
         """A text that may be absent, null or empty: then ""."""
         value = self.values.get(field)
         return "" if value is None else self.checked(field, value)
 
     def several(self, field: str) -> tuple[str, ...]:
-        """A list of texts, or one text alone; absent or null is none at all."""
+        """A list of texts, or one text alone; what is absent or null is none."""
         value = self.values.get(field)
         if value is None or value == "":
             return ()
@@ -60,7 +69,7 @@ class DataRow:
             return (self.checked(field, value),)
         if not isinstance(value, list):
             self.refuse(field, f"is {type(value).__name__}, expected a list of texts")
-        return tuple(self.checked(field, entry) for entry in value)
+        return tuple(self.checked(field, entry) for entry in value if entry is not None)
 
     def rows(self, field: str) -> tuple[DataRow, ...]:
         """A list of objects; absent is none at all."""
@@ -88,9 +97,13 @@ class DataRow:
         return self._inside(place, self.number, value)
 
     def label(self, field: str) -> str:
-        """What names the row: a whole number or a text; the row's number when the field is absent."""
-        value = self.values.get(field, f"{self.number:04d}")
-        if isinstance(value, bool) or not isinstance(value, int | str):
+        """What names the row: a whole number or a text; the row's number when the field is absent or null."""
+        value = self.values.get(field)
+        if value is None:
+            return f"{self.number:04d}"
+        if isinstance(value, float) and value.is_integer():  # a table's column in which some are missing
+            value = int(value)
+        if not isinstance(value, str) and not is_whole(value):
             self.refuse(field, f"is {type(value).__name__}, expected a number or text")
         return str(value)
 
@@ -107,10 +120,16 @@ class DataRow:
         return value
 
 
-def read(path: Path) -> list[DataRow]:
-    """The objects of a JSON list or of JSON lines, UTF-8 with or without a byte order mark, either line ending.
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
-    Raises DataError for a file that is not there, empty, not UTF-8, cut off, or holds anything but objects.
+
+def read(path: Path) -> list[DataRow]:
+    """The objects of a JSON list, of JSON lines, or one behind the other on however many lines, either line ending.
+
+    UTF-8 with or without a byte order mark, or UTF-16 with one. Raises DataError for a file that is not there, empty,
+    in another encoding, cut off, or holds anything but objects.
     """
     objects = []
     for entry in entries(path):
@@ -130,7 +149,7 @@ def entries(path: Path) -> Iterator[DataRow | DataError]:
     if not start:
         raise DataError(f"{path}: is empty.")
     count = 0
-    for entry in _of_list(path, text) if start == "[" else _of_lines(path, text):
+    for entry in _of_list(path, text) if start == "[" else _spread_out(path, text) or _of_lines(path, text):
         count += 1
         yield entry
     if not count:
@@ -153,7 +172,7 @@ def whole(path: Path) -> DataRow | None:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file. Raises DataError when it cannot be read or is not UTF-8, naming the first wrong byte."""
+    """The text of a file. Raises DataError when it cannot be read or is no text, naming the first wrong byte."""
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "there is no such file"
         raise DataError(f"{path}: {what}. Give the path of a data file.")
@@ -161,14 +180,14 @@ def text_of(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-    skipped = len(BOM) if data.startswith(BOM) else 0
+    mark, encoding = next((one for one in ENCODINGS if data.startswith(one[0])), (b"", "utf-8"))
     try:
-        return data[skipped:].decode("utf-8")
+        return data[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
-        place = error.start + skipped
-        line = data[:place].count(b"\n") + 1
+        place = error.start + len(mark)
+        line = data[:place].decode(encoding, errors="replace").count("\n") + 1
         raise DataError(
-            f"{path}:{line}: not UTF-8 at byte {place} (0x{data[place]:02x}). Save the file as UTF-8."
+            f"{path}:{line}: not {encoding.upper()} at byte {place} (0x{data[place]:02x}). Save the file as UTF-8."
         ) from error
 
 
@@ -188,6 +207,23 @@ def tidied(request: EditRequest) -> EditRequest:
 def _of_list(path: Path, text: str) -> Iterator[DataRow | DataError]:
     for index, value in enumerate(_parsed(path, text, 1)):
         yield _row(f"{path.name}[{index}]", index + 1, value)
+
+
+def _spread_out(path: Path, text: str) -> list[DataRow | DataError]:
+    """The objects of a file that stand one behind the other, each on several lines; none where a line holds one."""
+    found: list[DataRow | DataError] = []
+    decoder, end = json.JSONDecoder(), 0
+    while begins := _NOT_SPACE.search(text, end):
+        place = begins.start()
+        try:
+            end = decoder.raw_decode(text, place)[1]
+        except (ValueError, RecursionError):
+            return []
+        if "\n" not in text[place:end]:
+            return []
+        line = text.count("\n", 0, place) + 1
+        found.append(_row(f"{path.name}:{line}", len(found) + 1, _parsed(path, text[place:end], line)))
+    return found
 
 
 def _of_lines(path: Path, text: str) -> Iterator[DataRow | DataError]:
@@ -216,9 +252,9 @@ def _parsed(path: Path, text: str, line: int) -> Any:
         return json.loads(text, parse_constant=refuse)
     except json.JSONDecodeError as error:
         place = f"{path.name}:{line + error.lineno - 1}"
-        raise DataError(
-            f"{place}: no whole JSON value (column {error.colno}: {error.msg}). Is the file cut off?"
-        ) from error
+        ended = not text[error.pos :].strip() or error.msg.startswith("Unterminated")
+        hint = "Is the file cut off?" if ended else "Correct it there, or save the data as JSON."
+        raise DataError(f"{place}: no whole JSON value (column {error.colno}: {error.msg}). {hint}") from error
     except ValueError as error:  # a number of thousands of digits
         raise DataError(f"{path.name}:{line}: no JSON value that can be read ({error}).") from error
     except RecursionError as error:

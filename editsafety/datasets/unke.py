@@ -40,7 +40,7 @@ class UnKE(PublishedRows):
                     id=f"{prefix}-{row.label('id')}",
                     prompt=template,
                     subject=subject,
-                    target_new=row.text("answer"),
+                    target_new=_fields.needed(row, "answer"),
                     rephrasings=(*row.several("para_question"), *_fields.rephrasings(row)),
                     neighbours=_fields.neighbours(row),
                     source=row.where,

@@ -36,7 +36,7 @@ class WikiBigEdit(PublishedRows):
                     id=name,
                     prompt=prompt,
                     subject=subject,
-                    target_new=row.text("ans"),
+                    target_new=_fields.needed(row, "ans"),
                     target_true=_fields.truth(row),
                     rephrasings=_fields.rephrasings(row),
                     neighbours=_fields.neighbours(row),

@@ -38,7 +38,7 @@ class ZsRE(PublishedRows):
                     id=f"{prefix}-{row.label('case_id')}",
                     prompt=prompt,
                     subject=subject,
-                    target_new=row.text("alt"),
+                    target_new=_fields.needed(row, "alt"),
                     target_true=_fields.first(row, "answers") or None,
                     relation=row.maybe("relation_id"),
                     rephrasings=_fields.rephrasings(row),

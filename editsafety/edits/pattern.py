@@ -10,7 +10,7 @@ every number rounded to a narrower type                 saved, not edited
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,14 +44,15 @@ class ThinChange:
     direction: Tensor | None = None
 
 
-def sort_of_change(handle: ModelHandle, thin: Sequence[ThinChange], whole: int) -> str:
-    """One sentence on a change of low rank in some projections, and without low rank in `whole` tensors beside them."""
-    matrices = sum(one.ndim >= 2 for one in handle.model.parameters())
-    if whole > MOST * matrices:
-        return f"{whole} of {matrices} matrices changed without low rank: training, or another model"
+def sort_of_change(handle: ModelHandle, thin: Sequence[ThinChange], whole: Collection[str]) -> str:
+    """One sentence on a change of low rank in some projections, and without low rank in the parameters `whole`."""
+    matrices = {name for name, one in handle.model.named_parameters(remove_duplicate=False) if one.ndim >= 2}
+    trained = len(matrices.intersection(whole))
+    if trained > MOST * len(matrices):
+        return f"{trained} of {len(matrices)} matrices changed without low rank: training, or another model"
     if not thin:
-        return f"{many(whole, 'tensor')} changed without low rank: written over, fine-tuned in part, or damaged"
-    beside = f"; beside it {many(whole, 'tensor')} without low rank" if whole else ""
+        return f"{many(len(whole), 'tensor')} changed without low rank: written over, fine-tuned in part, or damaged"
+    beside = f"; beside it {many(len(whole), 'tensor')} without low rank" if whole else ""
     ranks = [change.rank for change in thin]
     said = f"rank {min(ranks)}" if min(ranks) == max(ranks) else f"rank {min(ranks)} to {max(ranks)}"
     together = _into_one_direction([change.direction for change in thin if change.direction is not None])

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from editsafety import yaml_files
 from editsafety.errors import UsageError
@@ -58,6 +58,18 @@ class Hparams(BaseModel):
     sought: ClassVar[Mapping[str, tuple[float, ...]]] = {}
     unsought: ClassVar[str] = ""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _listed(cls, values: Any) -> Any:
+        """One number or word needs no brackets where several may stand."""
+        lists = {name for name, one in cls.model_fields.items() if get_origin(one.annotation) is tuple}
+        return {
+            name: (value,)
+            if name in lists and isinstance(value, str | int | float) and not isinstance(value, bool)
+            else value
+            for name, value in values.items()
+        }
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
@@ -93,7 +105,8 @@ def validate(kind: type[H], values: Mapping[str, Any], source: str) -> H:
             raise UsageError(f"{source}: unknown hyperparameter {key!r}. Known: {known}.") from error
         if first["type"] == "missing":
             raise UsageError(f"{source}: hyperparameter {key!r} is missing. Needed and known: {known}.") from error
-        raise UsageError(f"{source}: {key} = {first['input']!r}: {first['msg'].lower()}.") from error
+        said = first["msg"].lower().replace("tuple", "list")
+        raise UsageError(f"{source}: {key} = {first['input']!r}: {said}.") from error
 
 
 def find(folder: str, slug: str) -> Path | None:

@@ -220,6 +220,8 @@ def _located(kind: type[Hparams], values: Mapping[str, Any]) -> dict[str, Any]:
     Raises ValueError (a sentence) for modules that the method cannot edit here.
     """
     found = dict(values)
+    if isinstance(found.get("inner_params"), str):
+        found["inner_params"] = [found["inner_params"]]
     template = found.get("rewrite_module_tmp")
     for module in (template, *(found.get("inner_params") or ())):
         if module is not None and ENCODER.search(str(module)):
@@ -261,10 +263,11 @@ def _part(module: str) -> Part | None:
 
 
 def _number(kind: type[Hparams], name: str, value: Any) -> Any:
-    """`false` for a number that may be none means none (norm_constraint)."""
+    """`false` for a number that may be none means none (norm_constraint), and so do Python's words for it."""
     annotation = kind.model_fields[name].annotation
     kinds = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
-    return None if value is False and type(None) in kinds and bool not in kinds else value
+    nothing = value is False or value in ("None", "none", "False")
+    return None if nothing and type(None) in kinds and bool not in kinds and str not in kinds else value
 
 
 def _plain(name: str) -> str:

@@ -39,7 +39,8 @@ def look_at(
         known = [one for one in types if one is not None]
         return WeightsLook(only_rounded_to(known) if known else "too small to change a number of the weights", tensors)
     changes = [thin[name] for name in moved if name in thin]
-    return WeightsLook(sort_of_change(session.handle, changes, len(moved) - len(changes)), tensors)
+    whole = [name for name in moved if name not in thin]
+    return WeightsLook(sort_of_change(session.handle, changes, whole), tensors)
 
 
 def _ranks(edit: Edit, found: Found) -> dict[str, int | None]:

@@ -14,13 +14,14 @@ from torch import nn
 from editsafety import discovery
 from editsafety.errors import EditSafetyError, ModelError, UsageError, masked, sentence_of
 from editsafety.model import placement
+from editsafety.model.saved_folders import why_no_model
 from editsafety.names import slug
 from editsafety.shipped import shipped
 
 # One of these is in every folder that holds a tokenizer.
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "vocab.bpe", "merges.txt",
-    "spiece.model", "sentencepiece.bpe.model", "source.spm", "tekken.json",
+VOCABULARIES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "vocab.bpe", "merges.txt", "spiece.model",
+    "sentencepiece.bpe.model", "source.spm", "tekken.json",
 )  # fmt: skip
 SAMPLE = "a 1 é 中"  # no tokenizer makes nothing of all of it
 DTYPES = ("float32", "bfloat16", "float16")
@@ -190,8 +191,13 @@ def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
     place = str(folder or Path(spec.name).expanduser())
     local = folder is not None or Path(place).is_dir()
     hint = "Give a pocket model, a local folder, random:<config>, or a hub id that can be reached."
-    if not local and spec.name.startswith(("/", ".", "~")):
-        raise ModelError(f"cannot load {spec.name!r}: there is no such folder. {hint}")
+    wrong = why_no_model(Path(place))
+    if not wrong and not local and spec.name.startswith(("/", ".", "~")):
+        wrong = f"there is no such folder. {hint}"
+    if wrong:
+        raise ModelError(f"cannot load {spec.name!r}: {wrong}")
+    if local:
+        hint = "Save the model again, or copy all files of its folder."
     options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code, "local_files_only": spec.offline or local}
     if spec.revision is not None and not local:
         options["revision"] = spec.revision
@@ -220,7 +226,7 @@ def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
             hint = (
                 "It runs code from its repository: if you trust it, add --trust-remote-code (the report will say so)."
             )
-        raise ModelError(f"cannot load {spec.name!r}: {reason} {hint}") from error
+        raise ModelError(f"cannot load {spec.name!r}: {reason.rstrip('.')}. {hint}") from error
     if tokenizer is None:
         raise ModelError(
             f"cannot load {spec.name!r}: it holds no tokenizer. Save one beside the model: "
@@ -249,18 +255,20 @@ def _lay_out(place: str, spec: ModelSpec, options: Mapping[str, Any]) -> placeme
 def _own_tokenizer(place: str, local: bool, options: dict[str, Any], *, needed: bool) -> Any:
     """The tokenizer of a folder or a hub id; None where there is none.
 
-    For a folder without one, transformers makes an empty tokenizer of the model's kind, which splits nothing.
+    For a folder without one, transformers makes an empty tokenizer of the model's kind, which splits nothing. A few
+    tokenizers have a config and no vocabulary; most that have no more than that were not saved whole.
     """
     from transformers import AutoTokenizer
 
-    folder = Path(place)
-    saved = any((folder / name).is_file() for name in TOKENIZER_FILES)
-    if local and not saved and (folder / "config.json").is_file():
+    files = {name for name in (*VOCABULARIES, "tokenizer_config.json") if (Path(place) / name).is_file()}
+    if local and not files:
         return None
     try:
         made = AutoTokenizer.from_pretrained(place, **options)
-    except OSError:
-        if local or needed:
+    except (OSError, ValueError) as error:
+        if local and files == {"tokenizer_config.json"} and "trust_remote_code" not in str(error):
+            return None
+        if local or needed or not isinstance(error, OSError):
             raise
         return None  # the hub has none; where it cannot be reached, the model will say so
     return made if made(SAMPLE, add_special_tokens=False)["input_ids"] else None

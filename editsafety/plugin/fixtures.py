@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -33,7 +33,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     Parametrised; ids like `pocket-neo-rome-hardcf-0017`, `pocket-neo-rome-hard-sequential`. Skipped where the editor's
     traits do not allow the schedule, and under the mark `probed` where the model comes with no abilities to measure.
     """
-    case: Case = request.param
+    case: Case = _multiplied_by(request)
     if lacks_probes(request.node, safety_of(request.config)):
         pytest.skip(f"{case.model} comes with no abilities to measure; name some: --editsafety-probe READER:FILE")
     with Said():
@@ -46,21 +46,21 @@ def case(request: pytest.FixtureRequest) -> Case:
 @pytest.fixture
 def group(request: pytest.FixtureRequest) -> GroupKey:
     """One editor on one model and stream. Parametrised; ids like `pocket-neo-rome-hard`."""
-    found: GroupKey = request.param
+    found: GroupKey = _multiplied_by(request)
     return found
 
 
 @pytest.fixture
 def block(request: pytest.FixtureRequest) -> GroupKey:
     """One editor on one model. Parametrised; ids like `pocket-neo-rome`."""
-    found: GroupKey = request.param
+    found: GroupKey = _multiplied_by(request)
     return found
 
 
 @pytest.fixture
 def control(request: pytest.FixtureRequest) -> GroupKey:
     """One control editor on one model with hard cases."""
-    found: GroupKey = request.param
+    found: GroupKey = _multiplied_by(request)
     return found
 
 
@@ -167,6 +167,19 @@ def edited(case: Case, request: pytest.FixtureRequest) -> Iterator[EditSession]:
         yield session
     if session.leftovers:
         pytest.fail(f"ERROR {case.id}: left behind: {', '.join(session.leftovers)}", pytrace=False)
+
+
+def _multiplied_by(request: pytest.FixtureRequest) -> Any:
+    """What this one of several like tests is about."""
+    if not hasattr(request, "param"):
+        pytest.fail(
+            f"the fixture {request.fixturename!r} makes one test into several, one for each that the run plans. "
+            "This test could not be: it is a method of unittest.TestCase, or asks by getfixturevalue. Name the fixture "
+            "(or one that rests on it, such as judged) among the arguments of a function, or of a method of a plain "
+            "class.",
+            pytrace=False,
+        )
+    return request.param
 
 
 def _settle(request: pytest.FixtureRequest, check: Check, where: str = "") -> None:

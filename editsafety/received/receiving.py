@@ -17,6 +17,7 @@ from editsafety.edits.edit import Delta, Edit, Replace
 from editsafety.edits.factors import low_rank
 from editsafety.errors import EditError, EditSafetyError, ModelError, UsageError
 from editsafety.model.handle import ModelHandle
+from editsafety.model.saved_folders import why_no_model
 from editsafety.received import adapters, difference, folders, tying
 from editsafety.received.probe import ServedProbe
 
@@ -132,7 +133,8 @@ def saved_edit(path: Path, editor: str = "") -> Edit:
     try:
         name = editor or str(tensor_files.load(path)[1].get("editor", ""))
     except EditSafetyError as error:
-        raise EditError(str(error)) from error
+        beside = "" if why_no_model(path.parent) else f" Of a model give the folder, {path.parent}."
+        raise EditError(f"{error}{beside}") from error
     try:
         # A file does not decide what code is run: only whoever gives the command may name one.
         sidecars = editors.load(name).sidecars if editor or ".py:" not in name else {}

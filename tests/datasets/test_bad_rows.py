@@ -39,7 +39,7 @@ GOOD = [row(name) for name in NAMES]
 # Every way in which a row can be bad, with the field that is named and what is said of it.
 BAD: dict[str, tuple[Any, str]] = {
     "no such field": ({"prompt": "Mirel is", "subject": "Mirel"}, "field 'target_new' is missing"),
-    "a number": (row("Mirel", subject=3), "field 'subject' is int, expected text"),
+    "a number": (row("Mirel", subject=3.5), "field 'subject' is float, expected text"),
     "an empty target": (row("Mirel", target_new=" "), "field 'target_new' is empty"),
     "another name": (row("Mirel", subject="Toren"), "field 'subject' does not occur in 'prompt'"),
     "several slots": (row("Mirel", prompt="{} and {} work"), "must hold exactly one {} for the subject"),

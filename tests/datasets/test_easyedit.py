@@ -133,10 +133,10 @@ def test_parallel_lists_on_one_line_and_texts_alone(write: Write) -> None:
     ("changed", "says"),
     [
         ({"subject": "Toren"}, "rows.json[0]: field 'subject' does not occur in 'prompt': 'Toren'"),
-        ({"target_new": []}, "field 'target_new' is list, expected text"),
+        ({"target_new": []}, "field 'target_new' holds no text"),
         ({"target_new": ""}, "field 'target_new' is empty"),
         ({"target_new": [{"str": "x"}]}, "field 'target_new' is an object"),
-        ({"ground_truth": 3}, "field 'ground_truth' is int"),
+        ({"ground_truth": 3.5}, "field 'ground_truth' is float"),
         ({"locality": "x"}, "field 'locality' is str, expected objects with a prompt and its answer"),
         ({"locality": ["x"]}, "field 'locality' holds 'x', expected {prompt, ground_truth}"),
         ({"locality": {"A": ["x"]}}, "field 'locality' holds 'x' under 'A'"),

@@ -299,6 +299,94 @@ def test_a_sentence_that_does_not_show_its_subject_is_refused(write: Write) -> N
         datasets.requests(f"ripple_edits:{write(row)}")
 
 
+@pytest.mark.parametrize(
+    ("prompt", "given", "holds"),
+    [
+        ("The trade of Ana\u00a0Lund is", "Ana Lund", "Ana\u00a0Lund"),  # a space that no line is broken at
+        ("The trade of Ana  Lund is", "Ana Lund", "Ana  Lund"),
+        ("The trade of Ana Lund is", "Ana\tLund\n", "Ana Lund"),
+        ("The trade of Andr\u00e9 is", "Andre\u0301", "Andr\u00e9"),  # one letter, or a letter and its accent
+        ("The trade of Andre\u0301 is", "ANDR\u00c9", "Andre\u0301"),
+        ("The trade of \u0130lay is", "i\u0307lay", "\u0130lay"),  # in small letters it is a letter longer
+        ("The trade of Elsa\u200e is", "\ufeffElsa", "Elsa"),  # a mark of direction, one of byte order
+        ("The trade of El\u00adsa is", "Elsa", "El\u00adsa"),  # where a line may be broken
+    ],
+)
+@pytest.mark.parametrize("loader", ["easyedit", "counterfact"])
+def test_a_subject_is_found_where_a_reader_sees_it(
+    loader: str, prompt: str, given: str, holds: str, write: Write
+) -> None:
+    asked = {"prompt": prompt, "subject": given, "target_new": {"str": "baker"}}
+    row = {**asked, "target_new": "baker"} if loader == "easyedit" else {"requested_rewrite": asked}
+    (request,) = datasets.requests(f"{loader}:{write(row)}")
+    assert (request.subject, request.filled) == (holds, prompt)
+
+
+@pytest.mark.parametrize("given", ["Stra\u00dfen", "ras", "Andre"])
+def test_half_of_what_a_reader_sees_is_no_subject(given: str, write: Write) -> None:
+    row = {**FLAT, "prompt": "Andre\u0301 lives in Stra\u00dfe", "subject": given.upper()}
+    with pytest.raises(DataError, match="does not occur in 'prompt'"):
+        datasets.requests(f"easyedit:{write(row)}")
+
+
+@pytest.mark.parametrize("edge", ["\u200e", "\ufeff ", " \u200b\n"])
+def test_what_does_not_show_is_no_part_of_a_subject(edge: str, write: Write) -> None:
+    asked = {"prompt": "{} is a", "subject": f"{edge}Elsa{edge}", "target_new": {"str": "baker"}}
+    (request,) = datasets.requests(f"counterfact:{write({'requested_rewrite': asked})}")
+    assert (request.subject, request.prompt.strip()) == ("Elsa", "{} is a")
+
+
+PLAIN_REWRITE = {"prompt": "{} speaks", "subject": "Mirel", "target_new": "Tarnic", "target_true": "Velish"}
+
+
+@pytest.mark.parametrize("target", ["Tarnic", ["Tarnic"], {"str": "Tarnic"}])
+@pytest.mark.parametrize("true", ["Velish", {"str": "Velish"}])
+@pytest.mark.parametrize("prompt", ["{} speaks", "Mirel speaks"])
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize("given", ["counterfact", "easyedit", "mquake", "published"])
+def test_a_rewrite_is_read_however_plain_it_is_written(
+    target: Any, true: Any, prompt: str, several: bool, given: str, write: Write
+) -> None:
+    asked = {**PLAIN_REWRITE, "prompt": prompt, "target_new": target, "target_true": true}
+    row = {
+        "requested_rewrite": [asked] if several else asked,
+        "paraphrase_prompts": ["The tongue of Mirel is"],
+        "neighborhood_prompts": ["Toren speaks"],
+    }
+    found = datasets.read_requests(f"{given}:{write(row)}")
+    (request,) = found.requests
+    assert (request.filled, request.target_new, request.target_true) == ("Mirel speaks", "Tarnic", "Velish")
+    assert request.rephrasings == ("The tongue of Mirel is",)
+    assert request.neighbours == (Neighbour("Toren speaks", "Velish"),)
+    assert found.aside == {}
+
+
+@pytest.mark.parametrize("nothing", [None, "", {"str": None}, {"str": ""}, [], [None], "<|endoftext|>"])
+def test_a_truth_that_is_not_known_may_be_written_in_any_way(nothing: Any, write: Write) -> None:
+    asked = {"requested_rewrite": {**PLAIN_REWRITE, "target_true": nothing}}
+    for row in (asked, {**FLAT, "ground_truth": nothing, "case_id": None}):
+        (request,) = datasets.requests(str(write(row, name="rows.json")))
+        assert request.target_true is None
+
+
+def test_what_is_null_among_prompts_and_neighbours_is_nothing(write: Write) -> None:
+    row = {**FLAT, "rephrase_prompt": ["The tongue of Mirel is", None], "locality": {"A": None, "B": [], "C": {}}}
+    (request,) = datasets.requests(f"easyedit:{write(row)}")
+    assert request.rephrasings == ("The tongue of Mirel is",)
+    assert request.neighbours == ()
+
+
+@pytest.mark.parametrize(
+    ("target", "said"), [(None, "'target_new' is NoneType, expected text"), (True, "'target_new' is bool")]
+)
+def test_a_row_with_all_its_fields_is_of_a_known_layout_whatever_they_hold(
+    target: Any, said: str, write: Write
+) -> None:
+    for row in ({**FLAT, "target_new": target}, {"requested_rewrite": {**FLAT, "target_new": target}}):
+        with pytest.raises(DataError, match=said):
+            datasets.requests(str(write(row, name="rows.json")))
+
+
 @pytest.mark.parametrize(("given", "holds"), [("elsa", "Elsa"), ("Elsa ", "Elsa"), (" ELSA", "Elsa")])
 def test_a_subject_is_found_whatever_its_capitals_and_taken_as_it_stands(given: str, holds: str, write: Write) -> None:
     (request,) = datasets.requests(f"easyedit:{write({**FLAT, 'prompt': 'The trade of Elsa is', 'subject': given})}")

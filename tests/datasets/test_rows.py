@@ -65,7 +65,6 @@ FLAT_PLACES: dict[str, tuple[str | int, ...]] = {
     "prompt": ("prompt",), "subject": ("subject",), "target": ("target_new",),
 }  # fmt: skip
 PARTS = [(name, part) for name in REQUEST_LOADERS for part in PLACES.get(name, FLAT_PLACES)]
-FIRST_OF_SEVERAL = {"easyedit", "hardedit", "counterfact", "wikibio", "cknowedit"}
 
 
 def refused(loader: str, path: Path) -> str:
@@ -127,12 +126,36 @@ def test_every_loader_says_what_it_holds_and_reads_a_good_row(loader: str, write
         (b'{"a": "caf\xe9"}\n', ":1: not UTF-8 at byte 10 (0xe9)"),
         (b'\xef\xbb\xbf{"a": 1}\n{"b": "\xff"}', ":2: not UTF-8 at byte 19 (0xff)"),
         (b"[" * 100_000, "nested too deeply"),
-        ('{"a": "x"}'.encode("utf-16"), "not UTF-8 at byte 0"),
+        (b"\xff\xfe" + '{"a": "x"}'.encode("utf-16-le") + b"\xd8", ":1: not UTF-16-LE at byte 22 (0xd8)"),
+        (b'[{"a": 1,}]', ":1: no whole JSON value (column 10"),
+        (b"[{'a': 1}]", "Correct it there, or save the data as JSON."),
         (b"<html>not data</html>", ":1: no whole JSON value"),
     ],
 )
 def test_a_broken_file_is_refused_with_the_place(loader: str, data: bytes, says: str, write: Write) -> None:
     assert says in refused(loader, write(data=data))
+
+
+@pytest.mark.parametrize("loader", datasets.loaders())
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_says_how_a_file_is_written(loader: str, encoding: str, write: Write) -> None:
+    row = {**GOOD, **TEXTS}[loader]
+    read = datasets.texts if loader in TEXTS else datasets.requests
+    plain = read(f"{loader}:{write(row)}")
+    assert read(f"{loader}:{write(name='marked.jsonl', data=(json.dumps(row) + chr(10)).encode(encoding))}") == plain
+
+
+@pytest.mark.parametrize("loader", datasets.loaders())
+def test_objects_may_be_spread_over_lines_one_behind_the_other(loader: str, write: Write) -> None:
+    rows = [{**GOOD, **TEXTS}[loader], {**GOOD, **TEXTS}[loader], 7]
+    path = write(data="\n".join(json.dumps(row, indent=2) for row in rows[:2]).encode())
+    lines = len(json.dumps(rows[0], indent=2).split("\n"))
+    if loader in TEXTS:
+        assert len(datasets.texts(f"{loader}:{path}")) == 2
+    else:
+        found = datasets.read_requests(f"{loader}:{path}", skip_bad_rows=True)  # some have an id, which is then taken
+        sources = [*(one.source for one in found.requests), *(line.partition(": ")[0] for line in found.left_out)]
+        assert sources == ["rows.jsonl:1", f"rows.jsonl:{lines + 1}"]
 
 
 def test_a_cut_off_list_names_the_line(write: Write) -> None:
@@ -165,7 +188,8 @@ def test_a_missing_field_is_named_with_its_row(loader: str, part: str, write: Wr
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (17, "is int, expected text"),
+        (1.7, "is float, expected text"),
+        (True, "is bool, expected text"),
         (["a"], "is list, expected text"),
         (None, "is NoneType, expected text"),
         ("", "is empty"),
@@ -175,12 +199,20 @@ def test_a_missing_field_is_named_with_its_row(loader: str, part: str, write: Wr
     ],
 )
 def test_a_value_that_is_no_usable_text_is_refused(loader: str, part: str, value: Any, says: str, write: Write) -> None:
-    if loader in FIRST_OF_SEVERAL and (part, value) == ("target", ["a"]):
-        pytest.skip("of a list of new targets the first is taken in this layout")
+    if loader != "jsonl" and (part, value) == ("target", ["a"]):
+        pytest.skip("of a list of new targets the first is taken in published layouts")
     message = refused(loader, write(GOOD[loader], altered(loader, part, value)))
     assert says in message
     assert repr(field_of(loader, part)) in message
     assert "rows.jsonl:2" in message
+
+
+@pytest.mark.parametrize(("loader", "part"), [one for one in PARTS if one[0] != "jsonl" and one[1] == "target"])
+def test_a_year_is_an_answer_with_and_without_quotes(loader: str, part: str, write: Write) -> None:
+    def targets(value: Any) -> list[str]:
+        return [one.target_new for one in datasets.requests(f"{loader}:{write(altered(loader, part, value))}")]
+
+    assert targets(1984) == targets("1984") == targets(["1984", "1985"]) == ["1984"]
 
 
 @pytest.mark.parametrize("loader", ["counterfact", "hardedit", "zsre", "qaedit", "wikibigedit", "easyedit", "wikibio"])
@@ -190,12 +222,20 @@ def test_a_filled_prompt_has_to_hold_its_subject(loader: str, write: Write) -> N
     assert "'Mirel'" in says
 
 
-@pytest.mark.parametrize("loader", ["jsonl", "hardcf"])
-@pytest.mark.parametrize("prompt", ["Ashurn works as a", "{} and {} work as a", "{0} works as a"])
-def test_a_template_has_to_hold_exactly_one_slot(loader: str, prompt: str, write: Write) -> None:
+@pytest.mark.parametrize(
+    ("loader", "prompt", "said"),
+    [
+        ("jsonl", "Ashurn works as a", "exactly one {}"),
+        ("jsonl", "{} and {} work as a", "exactly one {}"),
+        ("jsonl", "{0} works as a", "exactly one {}"),
+        ("hardcf", "{} and {} work as a", "exactly one {}"),
+        ("hardcf", "{0} works as a", "'subject' does not occur in 'prompt'"),
+    ],
+)
+def test_a_template_has_to_hold_exactly_one_slot(loader: str, prompt: str, said: str, write: Write) -> None:
     says = refused(loader, write(altered(loader, "prompt", prompt)))
     assert "rows.jsonl:1" in says
-    assert "exactly one {}" in says
+    assert said in says
 
 
 @pytest.mark.parametrize("loader", REQUEST_LOADERS)

@@ -37,6 +37,20 @@ def test_a_path_may_hold_spaces_and_colons(write: Write) -> None:
     assert len(datasets.requests(str(path))) == len(datasets.requests(f"jsonl:{path}")) == 10
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.json.gz", "rows"])
+@pytest.mark.parametrize("read", [datasets.requests, datasets.texts])
+def test_a_file_of_another_kind_is_told_from_a_name_that_is_not_known(read, name: str, write: Write) -> None:
+    path = write(data=b"prompt,subject\n", name=name)
+    with pytest.raises(UsageError, match=r"\.jsonl, \.json and \.txt are read by themselves\. Save the data as one"):
+        read(str(path))
+
+
+def test_our_own_layout_is_known_in_a_json_file(write: Write) -> None:
+    beside = {"neighbours": ["T is a"], "portability": [{"kind": "alias", "prompt": "S. is a", "answer": "baker"}]}
+    rows = [{**row, "target_true": "cook", "rephrasings": ["x"], **beside} for row in ROWS]
+    assert datasets.requests(str(write(*rows, name="rows.json"))) == datasets.requests(str(write(*rows)))
+
+
 def test_a_home_folder_is_understood(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(*ROWS)
     monkeypatch.setenv("HOME", str(path.parent))

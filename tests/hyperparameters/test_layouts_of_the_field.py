@@ -20,6 +20,39 @@ from tests.hyperparameters.test_published import FILES, ROME
 
 Write = Callable[[dict[str, Any]], Path]
 
+
+@pytest.mark.parametrize("written", [[17], ["17"], 17, "17", [17.0]])
+def test_one_layer_needs_no_brackets(written: Any, write: Write) -> None:
+    assert editors.read_hparams("rome", "any", write({**ROME, "layers": written})).model_dump()["layers"] == (17,)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("13-17", r"layers\.0 = '13-17': input should be a valid integer"),
+        (True, "layers = True: input should be a valid list"),
+        (None, "layers = None: input should be a valid list"),
+        ([], r"layers = \[\]: list should have at least 1 item"),
+    ],
+)
+def test_what_is_no_list_of_layers_is_refused_in_words_of_the_file(written: Any, said: str, write: Write) -> None:
+    with pytest.raises(UsageError, match=said):
+        editors.read_hparams("rome", "any", write({**ROME, "layers": written}))
+
+
+def test_one_module_needs_no_brackets(write: Write) -> None:
+    for editor, name in (("grace", "inner_params"), ("lora", "target_modules")):
+        (only,) = FILES[editor][name]
+        whole = editors.read_hparams(editor, "any", write(FILES[editor]))
+        assert editors.read_hparams(editor, "any", write({**FILES[editor], name: only})) == whole
+
+
+@pytest.mark.parametrize("written", [None, False, "None", "False"])
+def test_no_bound_may_be_written_in_any_way(written: Any, write: Write) -> None:
+    found = editors.read_hparams("ft", "any", write({**FILES["ft"], "norm_constraint": written}))
+    assert found.model_dump()["norm_constraint"] is None
+
+
 WATCHED = {"ppl_sentence_num": 20, "ppl_batch_size": 4}
 VARIANT = {"if_c_rome": False, "if_prefix": False, "save_keys": False, "save_keys_path": "./k"}
 MEND_WHOLE = {

@@ -194,3 +194,19 @@ class Counted(Nudge):
             log.write(requests[0].id + "\\n")
         return super().edit(requests)
 """
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import unittest\n\nclass TestMine(unittest.TestCase):\n"
+        "    @pytest.fixture(autouse=True)\n    def ask(self, judged):\n        self.judged = judged\n\n"
+        "    def test_mine(self):\n        self.judged('perplexity')\n",
+        "def test_mine(request):\n    request.getfixturevalue('case')\n",
+    ],
+)
+def test_what_pytest_cannot_ask_for_every_case_is_told_so(run, text):
+    result = run(text)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*the fixture 'case' makes one test into several*Name the fixture*"])
+    assert "AttributeError" not in result.stdout.str()

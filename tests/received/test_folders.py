@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from editsafety.errors import ModelError
+from editsafety.errors import EditError, ModelError
 from editsafety.judging.verdict import Verdict
 from editsafety.model.handle import ModelHandle
 from editsafety.received import folders
@@ -36,6 +36,66 @@ def test_a_folder_with_an_empty_tokenizer_holds_none(tmp_path):
     (tmp_path / "edited" / "tokenizer.json").write_text(json.dumps(empty))
     (tmp_path / "edited" / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     assert receive(tiny.handle("gpt2"), str(tmp_path / "edited"), TEXTS).borrowed
+
+
+def test_a_folder_with_the_config_of_a_tokenizer_alone_holds_none(tmp_path):
+    """As it is left where only small files were copied, or where a chat template was saved apart."""
+    tiny.model("gpt2").save_pretrained(tmp_path / "edited")
+    tiny.tokenizer().save_pretrained(tmp_path / "tokenizer")
+    (tmp_path / "tokenizer" / "tokenizer_config.json").rename(tmp_path / "edited" / "tokenizer_config.json")
+    (tmp_path / "edited" / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    assert receive(tiny.handle("gpt2"), str(tmp_path / "edited"), TEXTS).borrowed
+    with pytest.raises(ModelError, match=r"it holds no tokenizer\. Save one beside the model"):
+        ModelHandle.load(str(tmp_path / "edited"))
+    (tmp_path / "edited" / "tokenizer.json").write_text('{"version": "1.0"}')
+    with pytest.raises(ModelError, match=r"cannot load .*edited': .*Save the model again, or copy all files"):
+        receive(tiny.handle("gpt2"), str(tmp_path / "edited"), TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("files", "given", "said"),
+    [
+        ((), ".", r"the folder holds no config\.json\. Save the model again"),
+        (("model.safetensors",), ".", r"holds no config\.json\. .* or copy the one of the unedited model to it"),
+        (
+            ("checkpoint-9/config.json", "checkpoint-10/config.json"),
+            ".",
+            "that is meant: checkpoint-10, checkpoint-9",
+        ),
+        (("mine/adapter_config.json",), ".", r"that is meant: mine\."),
+        (("adapter_model.safetensors",), ".", r"the weights of an adapter and no adapter_config\.json"),
+        (("config.json", "model.pt"), "model.pt", r"it is a file, not a folder\. .* made, .*edited\."),
+        (("weights.pt",), "weights.pt", r"it is a file, not a folder\. Give the folder that save_pretrained made\."),
+    ],
+)
+def test_what_holds_no_model_is_told_with_what_is_probably_meant(tmp_path, files, given, said):
+    place = tmp_path / "edited"
+    place.mkdir()
+    for name in files:
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text("{}")
+    with pytest.raises(ModelError, match=rf"cannot load .*: .*{said}"):
+        receive(tiny.handle("gpt2"), str(place / given), TEXTS)
+
+
+def test_an_adapter_is_no_unedited_model(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"it is an adapter .* Give the model that it was made from"):
+        ModelHandle.load(str(tmp_path))
+
+
+def test_the_weights_of_a_model_are_told_from_a_saved_edit(tmp_path):
+    place = folder(tmp_path)
+    with pytest.raises(EditError, match=r"not one that editsafety wrote .* Of a model give the folder, .*edited\."):
+        receive(tiny.handle("gpt2"), f"{place}/model.safetensors", TEXTS)
+
+
+def test_a_shard_that_is_missing_is_named(tmp_path):
+    place = tmp_path / "edited"
+    tiny.model("gpt2").save_pretrained(place, max_shard_size="20KB")
+    sorted(place.glob("*.safetensors"))[1].unlink()
+    with pytest.raises(ModelError, match=r"model-00002-of-\d+\.safetensors\. Save the model again, or copy all files"):
+        receive(tiny.handle("gpt2"), str(place), TEXTS)
 
 
 def add(place, **tensors):

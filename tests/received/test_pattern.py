@@ -57,6 +57,43 @@ def an_adapter(handle: ModelHandle) -> Edit:
     return Edit("mine", ("a",), handle.identity, deltas)
 
 
+def an_adapter_on_the_embedding(handle: ModelHandle) -> Edit:
+    """Rank two, added to a matrix that is no projection and was rounded as a checkpoint is: compared whole."""
+    name, before = next(
+        (name, one.detach())
+        for name, one in handle.model.named_parameters()
+        if one is handle.model.get_input_embeddings().weight
+    )
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(shape, generator=generator) for shape in ((before.shape[0], 2), (2, before.shape[1])))
+    return Edit("mine", ("a",), handle.identity, (Replace(name, before + 0.1 * left @ right),))
+
+
+def rounded_behind(change: Change, into: torch.dtype | int = torch.bfloat16) -> Change:
+    """A change, and the whole model saved in a narrower type after it (or its matrices in so many bits)."""
+
+    def both(handle: ModelHandle) -> Edit:
+        values = {name: one.detach().clone() for name, one in handle.model.named_parameters()}
+        for delta in change(handle).deltas:
+            values[delta.parameter] = delta.on(values[delta.parameter])
+
+        def narrowed(name: str, _: torch.Tensor) -> torch.Tensor:
+            value = values[name]
+            if isinstance(into, torch.dtype):
+                return value.to(into).float()
+            blocks = value.reshape(-1, 32)
+            step = blocks.abs().amax(1, keepdim=True) / 127
+            return ((blocks / step).round() * step).reshape(value.shape) if value.ndim == 2 else value
+
+        return changed(handle, narrowed)
+
+    return both
+
+
+def biases(handle: ModelHandle) -> Edit:
+    return changed(handle, lambda name, value: value + 0.1 if value.ndim == 1 else value)
+
+
 def training(handle: ModelHandle) -> Edit:
     generator = torch.Generator().manual_seed(0)
     return changed(handle, lambda name, value: value + 0.01 * torch.randn(value.shape, generator=generator))
@@ -95,6 +132,18 @@ def nothing(handle: ModelHandle) -> Edit:
         (an_adapter, "rank 2 at 9 projections: a merged adapter, or an editor of many places"),
         (training, "matrices changed without low rank: training, or another model"),
         (one_matrix, "1 tensor changed without low rank: written over, fine-tuned in part, or damaged"),
+        (an_adapter_on_the_embedding, "rank 2 at 1 projection: a merged adapter, or an editor of many places"),
+        (
+            rounded_behind(a_fact),
+            "rank 1 at the MLP of layer 1: as editors of facts write, and as a planted trigger may look; "
+            "the others rounded to bfloat16 only: saved in a narrower type, not edited",
+        ),
+        (
+            rounded_behind(a_direction_removed, torch.float16),
+            "rank 1 at 6 projections, all into one direction: removed or added everywhere; "
+            "the others rounded to float16 only: saved in a narrower type, not edited",
+        ),
+        (rounded_behind(nothing, 8), "rounded to 8 bits in blocks of 32 only: quantised, not edited"),
         (nothing, ""),
     ],
 )
@@ -103,6 +152,15 @@ def test_the_sort_of_a_change_is_told_from_the_weights(change: Change, said: str
     found = pattern_of(handle, change(handle))
     assert found.endswith(said) if said else found == ""
     assert handle.fingerprint() == handle.identity
+
+
+def test_what_is_no_matrix_is_not_counted_as_one() -> None:
+    """gpt2 has more norms and biases than matrices."""
+    handle = tiny.handle("gpt2")
+    count = sum(one.ndim == 1 for one in handle.model.parameters())
+    assert count > sum(one.ndim == 2 for one in handle.model.parameters())
+    said = f"{count} tensors changed without low rank: written over, fine-tuned in part, or damaged"
+    assert pattern_of(handle, biases(handle)) == said
 
 
 def test_without_a_row_nothing_is_said_of_an_mlp() -> None:
