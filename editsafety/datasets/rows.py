@@ -212,8 +212,9 @@ def _of_list(path: Path, text: str) -> Iterator[DataRow | DataError]:
 def _spread_out(path: Path, text: str) -> list[DataRow | DataError]:
     """The objects of a file that stand one behind the other, each on several lines; none where a line holds one."""
     found: list[DataRow | DataError] = []
-    decoder, end = json.JSONDecoder(), 0
+    decoder, end, line = json.JSONDecoder(), 0, 1
     while begins := _NOT_SPACE.search(text, end):
+        line += text.count("\n", end, begins.start())
         place = begins.start()
         try:
             end = decoder.raw_decode(text, place)[1]
@@ -221,8 +222,8 @@ def _spread_out(path: Path, text: str) -> list[DataRow | DataError]:
             return []
         if "\n" not in text[place:end]:
             return []
-        line = text.count("\n", 0, place) + 1
         found.append(_row(f"{path.name}:{line}", len(found) + 1, _parsed(path, text[place:end], line)))
+        line += text.count("\n", place, end)
     return found
 
 
