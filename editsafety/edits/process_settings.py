@@ -27,15 +27,50 @@ def of_process() -> list[Setting]:
         Setting("Python's garbage collection", gc.isenabled, lambda was: gc.enable() if was else gc.disable()),
         Setting("Python's standard output", lambda: sys.stdout, lambda was: setattr(sys, "stdout", was)),
         Setting("Python's standard error", lambda: sys.stderr, lambda was: setattr(sys, "stderr", was)),
+        Setting("whether Python's standard streams are closed", _closed),
+        Setting("where the standard streams lead to", _streams, tell=lambda was, now: ""),
         Setting("the level at which logging is off", lambda: logging.root.manager.disable, logging.disable),
         Setting("the level of the root logger", lambda: logging.root.level, logging.root.setLevel),
         Setting("which warnings Python raises as errors", _raised, _set_raised, lambda was, now: ""),
         Setting("Python's hook for uncaught errors", lambda: sys.excepthook, _set_excepthook),
         Setting("numpy's answers to floating-point errors", _of_numpy, _set_numpy, _which),
         Setting("the permissions that new files do not get", _umask, os.umask),
+        Setting("limits of the system", _limits, _set_limits, _which),
         Setting("signal handlers", _handlers, _set_handlers, _which),
         Setting("an alarm of the system's clock", _armed, _set_alarm, lambda was, now: " (it is still set)"),
     ]
+
+
+def _closed() -> tuple[bool, ...]:
+    """An object that is closed cannot be opened again, and whoever prints next would fail."""
+    return tuple(bool(getattr(stream, "closed", False)) for stream in (sys.stdout, sys.stderr))
+
+
+def _streams() -> list[tuple[int, int] | None]:
+    """The files behind the descriptors 0, 1 and 2, which Python's own streams and every program write to."""
+    found: list[tuple[int, int] | None] = []
+    for descriptor in range(3):
+        try:
+            about = os.fstat(descriptor)
+        except OSError:
+            found.append(None)
+        else:
+            found.append((about.st_dev, about.st_ino))
+    return found
+
+
+def _limits() -> dict[str, tuple[int, int]]:
+    import resource  # Windows has none
+
+    names = [name for name in vars(resource) if name.startswith("RLIMIT_")]
+    return {name: resource.getrlimit(getattr(resource, name)) for name in sorted(names)}
+
+
+def _set_limits(was: Mapping[str, tuple[int, int]]) -> None:
+    import resource
+
+    for name, limit in was.items():
+        resource.setrlimit(getattr(resource, name), limit)
 
 
 def _raised() -> list[Any]:

@@ -287,16 +287,19 @@ class EditSession:
             self.leftovers += self._frame.left_behind(self.handle)
         finally:
             self._frame.restore(self.handle, self._rng)
-        now = seal_within(self.handle) if self._own else Seal.of(self.handle)
-        remaining = [f"{name} differs" for name in self._seal.changed(now)]
+        remaining = self._differing()
         doubtful = doubtful or bool(remaining or self.leftovers)
-        if doubtful and self._proof == "in doubt":
-            self._put_back()
+        if doubtful and self._proof == "in doubt" and self._put_back() and remaining:
+            remaining = self._differing()  # something may have been replaced that reading needs
         if self.leftovers:
             remaining += self._frame.left_behind(self.handle)
         if self._baseline is not None and not remaining and (doubtful or self._proof == "always"):
             remaining += self._baseline.differences(self.handle)
         return remaining
+
+    def _differing(self) -> list[str]:
+        now = seal_within(self.handle) if self._own else Seal.of(self.handle)
+        return [f"{name} differs" for name in self._seal.changed(now)]
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.handle.model.named_parameters(remove_duplicate=False))

@@ -25,7 +25,7 @@ class Setting:
         """The value now; a setting that this version of torch does not have, or refuses to tell, never changes."""
         try:
             return self.read()
-        except (AttributeError, KeyError, RuntimeError, OSError, ValueError):
+        except (AttributeError, ImportError, KeyError, RuntimeError, OSError, ValueError):
             return UNREADABLE
 
 

@@ -5,6 +5,7 @@ A run, a check of a model that was handed over, a guard and `editsafety edit` al
 
 from __future__ import annotations
 
+import copy
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -69,7 +70,8 @@ def compute(
     `baseline` and `prove` are the session's. Raises EditorError when it returns something else than an Edit, UndoError
     when it changed weights by itself.
     """
-    asked = as_asked(handle, requests)
+    # Copies: whatever it does to them, what is measured stays what was asked for.
+    asked = copy.deepcopy(as_asked(handle, requests))
     session = EditSession(handle, baseline=baseline, prove=prove)
     reading = metered(*handle.devices, memory=True)
     # Contained inside the session: it must find an error to report, and not an end of the program.

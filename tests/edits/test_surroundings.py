@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import io
 import logging
 import multiprocessing
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -50,6 +52,11 @@ class OverOperators(TorchDispatchMode):
 
 class Strange(Warning):
     """Nobody else's."""
+
+
+def fewer_files() -> None:
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (now - 1, most))
 
 
 def autocast() -> None:
@@ -119,6 +126,7 @@ CHANGES: dict[str, tuple[Callable[[], Any], str]] = {
     "uncaught errors": (lambda: setattr(sys, "excepthook", print), "Python's hook for uncaught errors changed from"),
     "numpy": (lambda: np.seterr(over="raise"), "numpy's answers to floating-point errors changed: over$"),
     "umask": (lambda: os.umask(0o777), "the permissions that new files do not get changed from [0-9]+ to 511$"),
+    "limits": (lambda: fewer_files(), "limits of the system changed: RLIMIT_NOFILE"),
     "signal": (lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN), "signal handlers changed: SIGTERM$"),
     "alarm": (lambda: signal.setitimer(signal.ITIMER_REAL, 1000), "an alarm of the system's clock changed"),
 }  # fmt: skip
@@ -168,6 +176,29 @@ def test_warnings_that_were_errors_are_errors_again_and_other_filters_stay() -> 
         assert [one[0] for one in warnings.filters] == ["error", "ignore"]
         with pytest.raises(Strange):
             warnings.warn("here", Strange, stacklevel=1)
+
+
+def test_a_standard_stream_that_leads_elsewhere_or_is_closed_lasts(
+    handle: ModelHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, kept = io.StringIO(), os.dup(1)
+    monkeypatch.setattr(sys, "stdout", stream)
+    elsewhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        session = EditSession(handle)
+        session.__enter__()
+        stream.close()
+        os.dup2(elsewhere, 1)
+        with pytest.raises(UndoError) as caught:
+            session.__exit__(None, None, None)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(elsewhere)
+    assert caught.value.lasting == (
+        "whether Python's standard streams are closed changed from (False, False) to (True, False)",
+        "where the standard streams lead to changed",
+    )
 
 
 def test_a_setting_that_cannot_be_set_again_is_an_undo_error(handle: ModelHandle) -> None:
@@ -315,6 +346,7 @@ def test_every_setting_and_every_shared_registry_is_watched_and_can_be_read(hand
         "the working directory", "the environment", "Python's search path", "Python's recursion limit",
         "Python's garbage collection", "Python's standard output", "Python's standard error",
         "the level at which logging is off", "signal handlers", "the level of the root logger",
+        "whether Python's standard streams are closed", "where the standard streams lead to", "limits of the system",
         "which warnings Python raises as errors", "Python's hook for uncaught errors",
         "numpy's answers to floating-point errors", "the permissions that new files do not get",
         "an alarm of the system's clock",
@@ -347,6 +379,17 @@ def test_a_session_that_proves_in_doubt_looks_at_functions_where_anything_else_w
     finally:
         kind.forward = forward  # type: ignore[method-assign]
         stop.set()
+
+
+def test_a_function_that_reading_needs_is_named_and_no_weight_is_for_it(
+    handle: ModelHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = EditSession(handle, prove="in doubt")
+    with monkeypatch.context() as patched, session:
+        patched.setattr(hashlib, "sha256", hashlib.md5)
+        patched.setattr("editsafety.edits.checksum.checksum", lambda tensor: "")
+        patched.setattr("editsafety.edits.seal.checksum", lambda tensor: "")
+    assert "editsafety.edits.seal.checksum was replaced" in session.leftovers
 
 
 def test_the_standard_error_and_the_dtype_of_autocast_are_set_again() -> None:
