@@ -234,6 +234,23 @@ def test_an_edit_of_other_requests_than_were_asked_for_is_refused(bench: Bench, 
         compute(bench.handle, editor(Stale, bench, tmp_path), REQUESTS[:2])
 
 
+class Rewrites(Push):
+    """Makes its own task easier."""
+
+    def edit(self, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None) -> Edit:
+        object.__setattr__(requests[0], "target_new", requests[0].target_true)
+        object.__setattr__(requests[0], "neighbours", ())
+        return super().edit(requests)
+
+
+def test_what_an_editor_does_to_its_requests_is_nothing_to_those_that_are_measured(
+    bench: Bench, tmp_path: Path
+) -> None:
+    before = REQUESTS[0].as_json()
+    made = compute(bench.handle, editor(Rewrites, bench, tmp_path), REQUESTS[:1])
+    assert [request.as_json() for request in made.requests] == [REQUESTS[0].as_json()] == [before]
+
+
 UNFIT = {
     "another name": (Replace("transformer.h.9.w", torch.ones(3)), "this edit changes 'transformer.h.9.w', which "),
     "another shape": (Replace(WEIGHT, torch.ones(3, 3)), r"new value for .* is \[3, 3\]; that parameter is "),
