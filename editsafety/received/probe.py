@@ -9,11 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from editsafety.edits.behaviour import SENTENCE
+from editsafety.edits.behaviour import CLOSE, SENTENCE
 from editsafety.errors import ModelError, sentence_of
 from editsafety.model.handle import ModelHandle
 
-CLOSE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 5e-3}  # of the largest logit; equal weights give equal bits
 PROBED = 8  # positions whose logits are compared
 
 
