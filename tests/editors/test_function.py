@@ -160,6 +160,13 @@ def test_a_returned_model_that_is_more_than_its_weights_is_refused(tmp_path: Pat
         made(function, tiny.handle("gpt2"), tmp_path).edit([tiny.request()])
 
 
+def test_a_model_that_is_returned_in_half_precision_is_its_weights_all_the_same(tmp_path: Path) -> None:
+    def function(model: Any, tokenizer: Any, requests: list[dict[str, Any]]) -> nn.Module:
+        return copy.deepcopy(model).half()
+
+    assert WEIGHT in made(function, tiny.handle("gpt2"), tmp_path).edit([tiny.request()]).parameters
+
+
 def test_a_returned_model_may_be_in_training_mode_and_stays_in_it(tmp_path: Path) -> None:
     kept: list[nn.Module] = []
 
