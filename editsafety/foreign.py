@@ -6,8 +6,11 @@ that catches errors would let them through, and a case, or the whole run, would 
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
@@ -24,6 +27,8 @@ class contained:  # noqa: N801 (it reads as the statement that it is: `with cont
 
     A signal is not the editor's doing. What its handler raises (Ctrl-C: KeyboardInterrupt) passes through, also where
     the code inside swallowed it.
+
+    A copy of the process (os.fork) that comes out here ends here: what follows is for the one that went in.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class contained:  # noqa: N801 (it reads as the statement that it is: `with cont
         self._delivered: list[BaseException] = []
 
     def __enter__(self) -> None:
+        self._process = os.getpid()
         if threading.current_thread() is not threading.main_thread():
             return  # no handler ever runs here
         for number in (getattr(signal, name) for name in _ENDING if hasattr(signal, name)):
@@ -49,6 +55,11 @@ class contained:  # noqa: N801 (it reads as the statement that it is: `with cont
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if os.getpid() != self._process:
+            if error is not None:
+                traceback.print_exception(error)
+            sys.stderr.flush()
+            os._exit(1 if error is not None else 0)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self._delivered:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 import threading
 
@@ -107,3 +109,24 @@ def test_it_is_contained_in_another_thread_as_well():
 )
 def test_every_error_has_a_sentence(error, said):
     assert sentence_of(error) == said
+
+
+FORKS = """
+import os, sys
+from editsafety.foreign import contained
+
+with contained("rome"):
+    child = os.fork()
+    if child == 0 and "fails" in sys.argv:
+        raise ValueError("in the copy")
+_, status = os.waitpid(child, 0)
+print("came out", os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
+@pytest.mark.parametrize(("words", "status"), [((), 0), (("fails",), 1)])
+def test_a_copy_of_the_process_ends_where_it_comes_out(words, status):
+    done = subprocess.run([sys.executable, "-c", FORKS, *words], capture_output=True, text=True, check=True)
+    assert done.stdout == f"came out {status}\n"
+    assert ("ValueError: in the copy" in done.stderr) == bool(words)

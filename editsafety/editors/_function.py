@@ -26,6 +26,7 @@ from editsafety.artifacts import ArtifactStore
 from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor, Traits
 from editsafety.editors.as_published import UnreadHparams, as_dictionary
+from editsafety.edits.behaviour import CLOSE, Outcome, answers_of, apart
 from editsafety.edits.edit import Delta, Edit, Replace
 from editsafety.edits.factors import low_rank
 from editsafety.edits.session import EditSession
@@ -69,7 +70,8 @@ class FunctionEditor(Editor):
         """What the function makes of the model: low-rank deltas where a few factors do, else whole parameters.
 
         Random numbers of torch, numpy and Python are seeded before, with the seed of the run. Raises EditorError when
-        something else than a model comes back, or a model of other parameters.
+        something else than a model comes back, a model of other parameters, or one that computes something else than
+        its weights do.
         """
         self.refuse_none(requests)
         small = sum(p.numel() * p.element_size() for p in self.handle.model.parameters()) <= room.COPIED
@@ -81,13 +83,38 @@ class FunctionEditor(Editor):
             came = type(self).function(
                 self.handle.model, self.handle.tokenizer, *self._words(requests), **self._switches
             )
-            changed = self._changed(session, _model_in(came, self.name), names)
+            after = _model_in(came, self.name)
+            another = after is not None and after is not self.handle.model
+            served = answers_of(after, self.handle.tokenizer) if another else None  # before an adapter is merged
+            changed = self._changed(session, after, names)
             deltas = tuple(self._delta(name, *both) for name, both in changed.items())
         if session.leftovers:
             raise EditorError(f"{self.name} left something behind: {'; '.join(session.leftovers)}.")
         ids = tuple(request.id for request in requests)
         ranks = {f"rank of {one.site.module}": one.left.shape[1] for one in deltas if not isinstance(one, Replace)}
-        return Edit(self.name, ids, self.handle.identity, deltas, notes={**ranks, "tensors": len(deltas)})
+        edit = Edit(self.name, ids, self.handle.identity, deltas, notes={**ranks, "tensors": len(deltas)})
+        if served is not None:
+            # One that comes back in another dtype rounds on its way as well; what that does to its weights is measured.
+            same = getattr(after, "dtype", None) == self.handle.model.dtype
+            self._refuse_other_function(served, edit, CLOSE[self.handle.spec.dtype] if same else max(CLOSE.values()))
+        return edit
+
+    def _refuse_other_function(self, served: Outcome, edit: Edit, close: float) -> None:
+        """Raise EditorError unless the model, edited, computes what the model that was returned computes."""
+        session = EditSession(self.handle, prove="never")
+        with session:
+            session.apply(edit)
+            answers = answers_of(self.handle.model, self.handle.tokenizer)
+        if isinstance(served, str) or isinstance(answers, str):
+            if isinstance(served, str) and not isinstance(answers, str):
+                raise EditorError(f"{self.name} returned a model that cannot be run: {served}.")
+            return
+        if not (distance := apart(served, answers)) <= close:
+            raise EditorError(
+                f"{self.name} returned a model that computes something else than its weights do in {self.handle.name}: "
+                f"on a fixed sentence logits are {distance:.2g} of the largest apart. Hooks, other modules, another "
+                "config and a head of its own are no part of such an edit; a sidecar of an editor can be."
+            )
 
     def _words(self, requests: Sequence[EditRequest]) -> tuple[Any, ...]:
         rows = [as_dictionary(request) for request in requests]

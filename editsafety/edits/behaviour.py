@@ -18,6 +18,8 @@ from editsafety.model.handle import ModelHandle
 
 SENTENCE = "Naïve 東京 x1: does it still split\tthis?\n  <s> "
 LENGTH = 8  # tokens of it that are run
+# What two models that compute the same may be apart, as a share of the largest logit; equal weights give equal bits.
+CLOSE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 5e-3}
 SLACK = 8.0  # times the difference between two runs; only where runs of one model differ (some kernels of GPUs)
 
 Outcome = Tensor | str  # what came of it, or the error in words
@@ -69,7 +71,7 @@ def _run(handle: ModelHandle) -> tuple[Outcome, Outcome]:
             # Of this one alone, so that nothing is kept for a gradient in front of it: the same bits in less time.
             for one in every:
                 one.requires_grad_(one is parameter)
-            logits = _outcome(lambda: _forward(handle))
+            logits = _outcome(lambda: _forward(handle.model, handle.tokenizer))
             if isinstance(logits, str):
                 return logits, logits
             if parameter is None:
@@ -81,10 +83,32 @@ def _run(handle: ModelHandle) -> tuple[Outcome, Outcome]:
                 one.requires_grad_(before)
 
 
-def _forward(handle: ModelHandle) -> Tensor:
-    model: Any = handle.model
+def answers_of(model: Any, tokenizer: Any) -> Outcome:
+    """Logits on the sentence, of any model. It is run as it answers, whatever mode it is in, and left in that mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            return _outcome(lambda: _forward(model, tokenizer).cpu())
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def apart(one: Tensor, other: Tensor) -> float:
+    """How far logits are apart, as a share of the largest of `other`; infinite for those of other shapes."""
+    if one.shape != other.shape:
+        return float("inf")
+    same = (one == other) | (one.isnan() & other.isnan())
+    finite = other[other.isfinite()].abs()
+    largest = float(finite.max()) if finite.numel() else 1.0
+    gap = (one - other).abs().masked_fill(same, 0.0)
+    return float(gap.masked_fill(gap.isnan(), float("inf")).max()) / (largest or 1.0)
+
+
+def _forward(model: Any, tokenizer: Any) -> Tensor:
     words = int(model.config.get_text_config().vocab_size)
-    ids = [i % words for i in list(handle.tokenizer(SENTENCE)["input_ids"])[:LENGTH]] or [0]
+    ids = [i % words for i in list(tokenizer(SENTENCE)["input_ids"])[:LENGTH]] or [0]
     row = torch.tensor([ids], device=model.get_input_embeddings().weight.device)
     output = model(input_ids=row, attention_mask=torch.ones_like(row), use_cache=False)
     return torch.as_tensor(output.logits)[0].float()

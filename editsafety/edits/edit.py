@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from editsafety import tensor_files
 from editsafety.edits.description import EditDescription, LowRankRow, SidecarRow
+from editsafety.edits.soundness import refuse_members, refuse_named, refuse_no_numbers
 from editsafety.errors import EditError, EditSafetyError
 from editsafety.model.sites import Layout, Site
 
@@ -33,9 +34,11 @@ class LowRank:
     right: Tensor
 
     def __post_init__(self) -> None:
+        for side, factor in (("left", self.left), ("right", self.right)):
+            refuse_no_numbers(f"delta for {self.site.module}: {side}", factor)
         left, right = tuple(self.left.shape), tuple(self.right.shape)
         fits = len(left) == len(right) == 2 and left[0] == self.site.d_out and right[1] == self.site.d_in
-        if not fits or left[1] != right[0]:
+        if not fits or left[1] != right[0] or not left[1]:
             raise EditError(
                 f"delta for {self.site.module}: left {list(left)} and right {list(right)} do not make "
                 f"[{self.site.d_out}, {self.site.d_in}] (d_out, d_in). Was this edit made for another model?"
@@ -71,13 +74,20 @@ class Replace:
     parameter: str
     value: Tensor
 
-    def on(self, weight: Tensor) -> Tensor:
-        """A copy of the new value, on the device and in the dtype of the old one."""
+    def __post_init__(self) -> None:
+        refuse_no_numbers(f"new value for {self.parameter}", self.value)
+
+    def refuse_unlike(self, weight: Tensor) -> None:
+        """Raise EditError for a parameter of another shape."""
         if self.value.shape != weight.shape:
             raise EditError(
                 f"new value for {self.parameter} is {list(self.value.shape)}; that parameter is "
                 f"{list(weight.shape)} here. Was this edit made for another model?"
             )
+
+    def on(self, weight: Tensor) -> Tensor:
+        """A copy of the new value, on the device and in the dtype of the old one."""
+        self.refuse_unlike(weight)
         return self.value.detach().to(device=weight.device, dtype=weight.dtype, copy=True)
 
 
@@ -137,6 +147,14 @@ class Edit:
     notes: Mapping[str, float | str | bool] = field(default_factory=dict)
     # What the next edit of a sequence is given.
     carry: Mapping[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        # It comes from somebody else's code: said here, where that is at work, and not by whoever reads it later.
+        refuse_members("deltas", self.deltas, LowRank, Replace)
+        refuse_members("sidecars", self.sidecars, Sidecar)
+        refuse_members("request_ids", self.request_ids, str)
+        refuse_named("notes", self.notes)
+        refuse_named("carry", {} if self.carry is None else self.carry, Tensor)
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -211,6 +211,7 @@ def _settings(handle: ModelHandle) -> dict[str, Any]:
         "how the tokenizer spells a test sentence": tokenizer.decode(ids),
         "the tokenizer's padding": getattr(inner, "padding", None),
         "the tokenizer's truncation": getattr(inner, "truncation", None),
+        "the tokenizer's chat template": getattr(tokenizer, "chat_template", None),
         "the attention implementation": config._attn_implementation,
     }
     for role in ("bos", "eos", "pad", "unk"):

@@ -14,7 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 from editsafety.edits.baseline import Baseline
 from editsafety.edits.behaviour import Behaviour
-from editsafety.edits.edit import Edit, LowRank, Sidecar
+from editsafety.edits.edit import Edit, Sidecar
+from editsafety.edits.fit import refuse_unfit
 from editsafety.edits.originals import Original, laid_out_as
 from editsafety.edits.seal import Frame, Seal, random_states
 from editsafety.edits.starting_point import StartingPoint, seal_within
@@ -119,15 +120,7 @@ class EditSession:
 
     def apply(self, edit: Edit) -> None:
         """Apply an edit on top of what is there. Raises EditError, and changes nothing, when it does not fit."""
-        if edit.made_for != self.handle.identity:
-            raise EditError(
-                f"this edit by {edit.editor} was made for a model with fingerprint {edit.made_for[:12]}; "
-                f"{self.handle.name} is {self.handle.identity[:12]}. Load the model that it was made for."
-            )
-        modules = dict(self.handle.model.named_modules(remove_duplicate=False))
-        for car in edit.sidecars:
-            if car.target not in modules:
-                raise EditError(f"this edit runs around {car.target!r}, which {self.handle.name} does not have.")
+        refuse_unfit(self.handle, edit)
         for parameter, value in self._changes(edit):
             self._write(parameter, value)
         for car in edit.sidecars:
@@ -198,10 +191,6 @@ class EditSession:
         parameters = self._parameters()
         found: dict[int, tuple[nn.Parameter, Tensor]] = {}
         for delta in edit.deltas:
-            if delta.parameter not in parameters:
-                raise EditError(f"this edit changes {delta.parameter!r}, which {self.handle.name} does not have.")
-            if isinstance(delta, LowRank) and (here := self.handle.site(delta.site.module)) != delta.site:
-                raise EditError(f"this edit was made for {delta.site}; in {self.handle.name} it is {here}.")
             parameter = parameters[delta.parameter]
             current = found[id(parameter)][1] if id(parameter) in found else parameter.detach()
             with torch.inference_mode(False), torch.no_grad():
@@ -298,16 +287,19 @@ class EditSession:
             self.leftovers += self._frame.left_behind(self.handle)
         finally:
             self._frame.restore(self.handle, self._rng)
-        now = seal_within(self.handle) if self._own else Seal.of(self.handle)
-        remaining = [f"{name} differs" for name in self._seal.changed(now)]
+        remaining = self._differing()
         doubtful = doubtful or bool(remaining or self.leftovers)
-        if doubtful and self._proof == "in doubt":
-            self._put_back()
+        if doubtful and self._proof == "in doubt" and self._put_back() and remaining:
+            remaining = self._differing()  # something may have been replaced that reading needs
         if self.leftovers:
             remaining += self._frame.left_behind(self.handle)
         if self._baseline is not None and not remaining and (doubtful or self._proof == "always"):
             remaining += self._baseline.differences(self.handle)
         return remaining
+
+    def _differing(self) -> list[str]:
+        now = seal_within(self.handle) if self._own else Seal.of(self.handle)
+        return [f"{name} differs" for name in self._seal.changed(now)]
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.handle.model.named_parameters(remove_duplicate=False))

@@ -5,13 +5,7 @@ They are read before somebody else's code runs, told apart afterwards, and set a
 
 from __future__ import annotations
 
-import gc
-import logging
-import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,34 +14,16 @@ import torch
 from torch import nn, optim
 from torch.utils import _python_dispatch as dispatch
 
+from editsafety.edits.process_settings import of_process
+from editsafety.edits.setting import Setting, spelled
 from editsafety.edits.states import same
 
-UNREADABLE = "unreadable"
 MODULE_HOOKS = (
     "_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks",
     "_global_forward_hooks_with_kwargs", "_global_forward_hooks_always_called", "_global_buffer_registration_hooks",
     "_global_module_registration_hooks", "_global_parameter_registration_hooks",
 )  # fmt: skip
 OPTIMIZER_HOOKS = ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")
-ITEMS = ("pytest",)  # environment variables that start so belong to whoever runs the tests
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting: how it is read, and how it is set (None: it cannot be)."""
-
-    name: str
-    read: Callable[[], Any]
-    write: Callable[[Any], object] | None = None
-    # What to say of two values; both of them, when not given.
-    tell: Callable[[Any, Any], str] = lambda was, now: f" from {_spelled(was)} to {_spelled(now)}"
-
-    def value(self) -> Any:
-        """The value now; a setting that this version of torch does not have, or refuses to tell, never changes."""
-        try:
-            return self.read()
-        except (AttributeError, RuntimeError, OSError, ValueError):
-            return UNREADABLE
 
 
 @dataclass(frozen=True)
@@ -96,25 +72,17 @@ class Surroundings:
         return tuple(found)
 
 
-def _spelled(value: Any) -> str:
-    """A value as it is written; of objects the class only, since their addresses are others in every run."""
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_spelled, value))})"
-    known = value is None or isinstance(value, bool | int | float | str | torch.dtype)
-    return repr(value)[:80] if known else type(value).__name__
-
-
 def _equal(now: Any, was: Any) -> bool:
     return now is was or (type(now) is type(was) and bool(now == was))
 
 
 def arithmetic() -> dict[str, str]:
     """The settings that torch computes by, spelled: under other ones the same computation may give other bits."""
-    return {setting.name: _spelled(setting.value()) for setting in _arithmetic()}
+    return {setting.name: spelled(setting.value()) for setting in _arithmetic()}
 
 
 def _settings() -> list[Setting]:
-    return [*_arithmetic(), *_of_process()]
+    return [*_arithmetic(), *of_process()]
 
 
 def _arithmetic() -> list[Setting]:
@@ -244,66 +212,6 @@ def _of_backends() -> list[Setting]:
     if torch.cuda.is_available():
         found.append(Setting("torch's current GPU", torch.cuda.current_device, torch.cuda.set_device))
     return found
-
-
-def _of_process() -> list[Setting]:
-    return [
-        Setting("the working directory", os.getcwd, os.chdir),
-        Setting("the environment", _environment, _set_environment, _which),
-        Setting("Python's search path", lambda: list(sys.path), _set_path, _places),
-        Setting("Python's recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
-        Setting("Python's garbage collection", gc.isenabled, lambda was: gc.enable() if was else gc.disable()),
-        Setting("Python's standard output", lambda: sys.stdout, lambda was: setattr(sys, "stdout", was)),
-        Setting("Python's standard error", lambda: sys.stderr, lambda was: setattr(sys, "stderr", was)),
-        Setting("the level at which logging is off", lambda: logging.root.manager.disable, logging.disable),
-        Setting("signal handlers", _handlers, _set_handlers, _which),
-        Setting("an alarm of the system's clock", _armed, _set_alarm, lambda was, now: " (it is still set)"),
-    ]
-
-
-def _set_path(was: list[str]) -> None:
-    sys.path[:] = was
-
-
-def _places(was: list[str], now: list[str]) -> str:
-    other = [*(place for place in now if place not in was), *(place for place in was if place not in now)]
-    return f": {', '.join(other)}" if other else " in its order"
-
-
-def _environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if not key.lower().startswith(ITEMS)}
-
-
-def _set_environment(was: Mapping[str, str]) -> None:
-    for key in _environment().keys() - was.keys():
-        del os.environ[key]
-    os.environ.update({key: value for key, value in was.items() if os.environ.get(key) != value})
-
-
-def _which(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Names only: values of the environment may be secrets."""
-    return f": {', '.join(sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key)))}"
-
-
-def _handlers() -> dict[str, Any]:
-    return {one.name: signal.getsignal(one) for one in signal.Signals}
-
-
-def _set_handlers(was: Mapping[str, Any]) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        return
-    for name, handler in was.items():
-        if handler is not None and signal.getsignal(signal.Signals[name]) is not handler:
-            signal.signal(signal.Signals[name], handler)
-
-
-def _armed() -> bool:
-    return signal.getitimer(signal.ITIMER_REAL)[0] > 0
-
-
-def _set_alarm(was: bool) -> None:
-    if not was:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _registries() -> list[tuple[str, dict[Any, Any]]]:

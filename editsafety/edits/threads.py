@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 GRACE = 1.0  # seconds in which a thread that was started may come to its end by itself
@@ -29,8 +31,14 @@ class Threads:
         end = time.monotonic() + GRACE
         while (new := self._new()) and time.monotonic() < end:
             time.sleep(0.005)
-        children = _children()
-        return (*new, *(f"the child process {children[one]} goes on" for one in children.keys() - self.children))
+        children = self._new_children()
+        while children and time.monotonic() < end:
+            time.sleep(0.005)
+            children = self._new_children()
+        return (*new, *(f"the child process {name} goes on" for name in children))
+
+    def _new_children(self) -> list[str]:
+        return [name for number, name in _children().items() if number not in self.children]
 
     def _new(self) -> list[str]:
         found = []
@@ -55,8 +63,24 @@ def _place(frame: FrameType) -> str:
 
 
 def _children() -> dict[int, str]:
-    """Processes that were started by multiprocessing, where that is in use."""
+    """Processes that were started by multiprocessing, where that is in use, and other copies of this one (os.fork)."""
     multiprocessing = sys.modules.get("multiprocessing")
-    if multiprocessing is None:
-        return {}
-    return {child.pid or 0: child.name for child in multiprocessing.active_children()}
+    known = [] if multiprocessing is None else multiprocessing.active_children()
+    return {**_copies(), **{child.pid or 0: child.name for child in known}}
+
+
+def _copies() -> dict[int, str]:
+    """Children that go by the very words by which this process was started, where the system tells of them.
+
+    They hold what it holds: the model, files that are open, an end of every connection. A program that was started has
+    words of its own.
+    """
+    found = {}
+    with suppress(OSError):
+        words = Path("/proc/self/cmdline").read_bytes()
+        for listed in Path("/proc/self/task").glob("*/children"):
+            for number in listed.read_text().split():
+                with suppress(OSError):  # it has ended since
+                    if Path(f"/proc/{number}/cmdline").read_bytes() == words:
+                        found[int(number)] = "(a copy of this one, made by os.fork)"
+    return found

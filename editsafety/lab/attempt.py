@@ -5,6 +5,7 @@ A run, a check of a model that was handed over, a guard and `editsafety edit` al
 
 from __future__ import annotations
 
+import copy
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from editsafety.datasets.request import EditRequest
 from editsafety.editors import Editor
 from editsafety.edits.baseline import Baseline
 from editsafety.edits.edit import Edit
+from editsafety.edits.fit import refuse_unfit
 from editsafety.edits.rounding import is_only_rounded
 from editsafety.edits.seal import Seal
 from editsafety.edits.session import EditSession, Proof
@@ -68,7 +70,8 @@ def compute(
     `baseline` and `prove` are the session's. Raises EditorError when it returns something else than an Edit, UndoError
     when it changed weights by itself.
     """
-    asked = as_asked(handle, requests)
+    # Copies: whatever it does to them, what is measured stays what was asked for.
+    asked = copy.deepcopy(as_asked(handle, requests))
     session = EditSession(handle, baseline=baseline, prove=prove)
     reading = metered(*handle.devices, memory=True)
     # Contained inside the session: it must find an error to report, and not an end of the program.
@@ -76,8 +79,18 @@ def compute(
         edit = editor.edit(asked) if carry is None else editor.edit(asked, carry)
     if not isinstance(edit, Edit):
         raise EditorError(f"{editor.name}.edit() returned {type(edit).__name__}, expected an editsafety Edit.")
+    ids = tuple(request.id for request in requests)
+    if tuple(edit.request_ids) != ids:
+        raise EditorError(
+            f"{editor.name}.edit() returned an edit of {_listed(edit.request_ids)}, and was asked for one of "
+            f"{_listed(ids)}. Give the edit the ids of the requests that it was made of, in their order."
+        )
     cost = Cost(edit=effort.seconds, edit_bytes=effort.peak_bytes, reused=effort.charged)
     return Made(edit, tuple(requests), cost, guard.leftovers)
+
+
+def _listed(ids: Sequence[str]) -> str:
+    return ", ".join(map(repr, ids[:3])) + (" ..." if len(ids) > 3 else "") if ids else "no request"
 
 
 def attempt(
@@ -119,6 +132,7 @@ def observe(
     """
     edit = made.edit
     asked = [request for question in questions for request in question.requests]
+    refuse_unfit(bench.handle, edit)  # before a measure stumbles over it: whose edit it is has to answer for it
     found = dict(bench.measure("edit", asked, edit=edit) if weights is None else weights)
     thin = thin_changes(bench.handle, edit, found)
     with metered(*bench.handle.devices) as applying:

@@ -139,6 +139,8 @@ def called(measure: Measure, handle: ModelHandle, inputs: Inputs) -> tuple[Measu
         if own is not None and name not in own:
             said = ", ".join(own) or "nothing"
             raise MeasureError(f"measure {measure.name} returned {name!r}, but in `gives` it says: {said}.")
+        if strange := found[place].strange():
+            raise MeasureError(f"measure {measure.name}: {strange}.")
     return found
 
 
@@ -149,7 +151,10 @@ def referred(measure: ReferringMeasure, handle: ModelHandle, inputs: Inputs) -> 
 
 def probed(probe: AbilityProbe, handle: ModelHandle, batch_size: int) -> Measurement:
     """What an ability finds on the model as it is. Raises as `called` where it fails."""
-    return answerable(f"ability {probe.name}", handle, lambda: probe(handle, batch_size))
+    found = answerable(f"ability {probe.name}", handle, lambda: probe(handle, batch_size))
+    if strange := found.strange() if isinstance(found, Measurement) else f"{type(found).__name__} is no Measurement":
+        raise MeasureError(f"ability {probe.name}: {strange}.")
+    return found
 
 
 def columns(chosen: Iterable[Measure]) -> tuple[Column, ...]:

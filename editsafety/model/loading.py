@@ -13,7 +13,7 @@ from torch import nn
 
 from editsafety import discovery
 from editsafety.errors import EditSafetyError, ModelError, UsageError, masked, sentence_of
-from editsafety.model import placement
+from editsafety.model import placement, shards
 from editsafety.model.saved_folders import why_no_model
 from editsafety.names import slug
 from editsafety.shipped import shipped
@@ -197,6 +197,7 @@ def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
     if wrong:
         raise ModelError(f"cannot load {spec.name!r}: {wrong}")
     if local:
+        shards.refuse_damaged(Path(place))
         hint = "Save the model again, or copy all files of its folder."
     options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code, "local_files_only": spec.offline or local}
     if spec.revision is not None and not local:
@@ -210,7 +211,8 @@ def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
             if tokenizer is not None:
                 if spec.device_map is not None:
                     options["device_map"] = _lay_out(place, spec, options)
-                whole = {"dtype": dtype, "output_loading_info": True, **options}
+                # What has another shape is told by name below; transformers would say no more than that something has.
+                whole = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True, **options}
                 loaded = AutoModelForCausalLM.from_pretrained(place, **whole)
         model, info = loaded
     except EditSafetyError:
@@ -221,16 +223,23 @@ def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
             "smaller --dtype, another --device, or --device-map auto for several cards."
         ) from error
     except Exception as error:  # a damaged file makes transformers and tokenizers raise anything
-        reason = masked(str(error).strip().split("\n")[0]) or type(error).__name__
+        said = str(error) if isinstance(error, OSError | RuntimeError | ValueError) else sentence_of(error)
+        reason = masked(said.strip().split("\n")[0]) or type(error).__name__
         if "trust_remote_code" in str(error):
             hint = (
                 "It runs code from its repository: if you trust it, add --trust-remote-code (the report will say so)."
             )
-        raise ModelError(f"cannot load {spec.name!r}: {reason.rstrip('.')}. {hint}") from error
+        raise ModelError(f"cannot load {spec.name!r}: {reason.rstrip('.:')}. {hint}") from error
     if tokenizer is None:
         raise ModelError(
             f"cannot load {spec.name!r}: it holds no tokenizer. Save one beside the model: "
             f"tokenizer.save_pretrained({place!r})."
+        )
+    if other := sorted(info["mismatched_keys"]):
+        name, found, expected = other[0]
+        raise ModelError(
+            f"cannot load {spec.name!r}: the checkpoint has {name} as {list(found)}, and its config makes it "
+            f"{list(expected)} ({len(other)} such in all). Make or fetch it again."
         )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(

@@ -123,7 +123,8 @@ class SafetySession:
         """The store of this run; the folder is made when it is first used."""
         if self._store is None:
             if self.worker is None:
-                self._lock = folders.begin(self.folder, self._begun, self.share.shard)
+                # Once: asked again, because the store cannot be used, it would find a run at work, which is itself.
+                self._lock = self._lock or folders.begin(self.folder, self._begun, self.share.shard)
             self._store = Store(self.folder / folders.STORE)
             if self.worker is None:
                 self._store.note(Unusable())  # whatever was refused before: this session finds out for itself

@@ -9,10 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from editsafety.edits.behaviour import SENTENCE
+from editsafety.edits.behaviour import CLOSE, SENTENCE
+from editsafety.errors import ModelError, sentence_of
 from editsafety.model.handle import ModelHandle
 
-CLOSE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 5e-3}  # of the largest logit; equal weights give equal bits
 PROBED = 8  # positions whose logits are compared
 
 
@@ -25,10 +25,18 @@ class ServedProbe:
 
     @classmethod
     def of(cls, handle: ModelHandle, texts: Sequence[str]) -> Self:
-        """On the longest text that fits: what a config says about positions and windows shows late."""
+        """On the longest text that fits: what a config says about positions and windows shows late.
+
+        Raises ModelError for a model that cannot be run.
+        """
         rows = [handle.ids(text) for text in (SENTENCE, *texts)]
         ids = max((row for row in rows if len(row) <= handle.context), key=len)
-        return cls(tuple(ids), _last(handle, ids))
+        try:
+            return cls(tuple(ids), _last(handle, ids))
+        except Exception as error:  # what a config asks for may be nonsense that shows when the model is run
+            raise ModelError(
+                f"{handle.name} cannot be run: {sentence_of(error)}. Is its config.json its own?"
+            ) from error
 
     def agrees(self, handle: ModelHandle) -> bool:
         """Whether another model gives the same, up to the rounding of its dtype."""

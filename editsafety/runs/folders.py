@@ -62,7 +62,11 @@ def begin(folder: Path, plan: RunPlan, shard: Shard = WHOLE) -> FileLock:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         lock.acquire(blocking=False)
-        _note(folder, plan, shard, finished=False)
+        try:
+            _note(folder, plan, shard, finished=False)
+        except OSError:
+            lock.release()
+            raise
     except Timeout as error:
         raise StoreError(f"{folder}: another run is at work in it. Wait for its end, or give another --out.") from error
     except OSError as error:
@@ -72,6 +76,8 @@ def begin(folder: Path, plan: RunPlan, shard: Shard = WHOLE) -> FileLock:
 
 def about(folder: Path) -> dict[str, Any]:
     """What was written about the run in a folder; nothing when there is none."""
+    if not (folder / PLAN).is_file():
+        return {}  # a pipe of that name would be waited at
     try:
         found = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     except (OSError, RecursionError, ValueError):

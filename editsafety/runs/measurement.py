@@ -8,6 +8,9 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Literal, Self
 
+# What is said to be expected.
+KINDS: Mapping[type, str] = {str: "text", int: "an integer", bool: "True or False", float: "a number of Python's own"}
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -77,6 +80,25 @@ class Measurement:
         spread = _stderr(items, mean) if n > 1 else None
         return cls(name, version, unit, mean, n=n, stderr=spread, items=tuple(items), answers=tuple(answers))
 
+    def strange(self) -> str:
+        """The first field that holds something that cannot be kept or compared, in words; "" where none does.
+
+        Not looked at where one is made: that is done far more often than somebody else's are taken in.
+        """
+        for field, held, expected in (
+            *((each, (getattr(self, each),), str) for each in ("name", "unit")),
+            *((each, (getattr(self, each),), int) for each in ("version", "n", "of")),
+            *((each, (getattr(self, each),), bool) for each in ("broken", "applies")),
+            ("reason", () if self.reason is None else (self.reason,), str),
+            *((each, (getattr(self, each),), float) for each in ("value", "stderr")),
+            *((each, getattr(self, each) or (), float) for each in ("items", "between")),
+            ("answers", self.answers, str),
+        ):
+            for one in held:
+                if not _is(expected, one):
+                    return f"{field} of {self.name!r} is {one!r:.40} ({type(one).__name__}), expected {KINDS[expected]}"
+        return ""
+
     def as_json(self) -> dict[str, Any]:
         """Plain values, every number finite; defaults are left out."""
         row = ((name, getattr(self, name), default) for name, default in _defaults().items())
@@ -110,6 +132,13 @@ def inapplicable(found: Sequence[Measurement | None]) -> str | None:
     """Why a figure does not apply, where all of these say so; None where one has it, or says nothing of the kind."""
     reasons = [one.reason for one in found if one is not None and not one.applies]
     return reasons[0] if reasons and len(reasons) == len(found) else None
+
+
+def _is(expected: type, value: object) -> bool:
+    """Whether a value is of Python's own kind; where a number may be missing, None is one."""
+    if expected is float:
+        return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    return isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
 
 
 @cache

@@ -22,6 +22,8 @@ ENTRY = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from editsafet
 LOOK = 0.2  # seconds between two looks at whether it still lives
 FAREWELL = 5.0  # seconds to end by itself, and to write its stack
 TAIL = 2000  # bytes of its last words
+# What every message has one of.
+SAID = frozenset({"sign", "say", "task", "step", "done", "answer", "error", "spoilt"})
 
 Message = dict[str, Any]
 
@@ -72,14 +74,24 @@ class LabProcess:
             ended = self._process.poll() is not None  # looked at first: its last messages are still heard
             try:
                 if self._here.poll(left):
-                    message: Message = json.loads(self._here.recv_bytes())
-                    return message
+                    return self._understood(self._here.recv_bytes())
             except (EOFError, OSError):
                 ended = self._has_ended()
             if ended:
                 raise ProcessDied(self._post_mortem())
             if until is not None and time.monotonic() >= until:
                 return None
+
+    def _understood(self, said: bytes) -> Message:
+        """A message. Raises ProcessDied for anything else: who speaks so was tampered with, and another was not."""
+        try:
+            message = json.loads(said)
+        except (RecursionError, ValueError):
+            message = None
+        if isinstance(message, dict) and len(message.keys() & SAID) > 0:
+            return message
+        self.kill()
+        raise ProcessDied(Death("died", "its process said what no answer is, and was stopped", from_outside=True))
 
     def stop_late(self, limit: float) -> Death:
         """Stop it because it takes too long; where it was then."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,10 @@ class SupervisedLab:
             self._replace(block, answer["spoilt"])
         if "error" in answer:
             error = _RAISED.get(answer["error"], EditorError)(answer["said"])
-            self._broken = error if isinstance(error, StoreError) else None
+            if isinstance(error, StoreError):
+                self._broken = error
+                with suppress(StoreError):  # where this process can still write, the report says why nothing follows
+                    self._store.note(Problem(slug(block[0]), label(block[1]), str(error)))
             raise error
         return answer.get("answer")
 

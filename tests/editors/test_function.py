@@ -112,6 +112,72 @@ def test_it_edits_a_mixture_of_experts_which_has_no_row(tmp_path: Path) -> None:
     assert [delta.parameter for delta in edit.deltas] == ["model.layers.1.mlp.experts.down_proj"]
 
 
+def other_activation(model: Any) -> None:
+    model.transformer.h[1].mlp.act = nn.ReLU()
+
+
+def silent(model: Any) -> None:
+    class Silent(type(model)):  # type: ignore[misc]
+        def forward(self, *given: Any, **named: Any) -> Any:
+            found = super().forward(*given, **named)
+            found.logits = found.logits * 0
+            return found
+
+    model.__class__ = Silent
+
+
+def own_head(model: Any) -> None:
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach() * 1.5)
+
+
+def hooked(model: Any) -> None:
+    model.transformer.h[1].register_forward_hook(lambda module, given, output: (output[0] * 2, *output[1:]))
+
+
+def deaf(model: Any) -> None:
+    model.forward = None
+
+
+BESIDE = {
+    "another module": (other_activation, "computes something else than its weights do in .*logits are [0-9.e+-]+ of"),
+    "a forward of its own": (silent, "computes something else than its weights do"),
+    "a head of its own": (own_head, "computes something else than its weights do"),
+    "a hook": (hooked, "(computes something else than its weights do|cannot be run)"),
+    "no forward": (deaf, "returned a model that cannot be run: TypeError"),
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_a_returned_model_that_is_more_than_its_weights_is_refused(tmp_path: Path, kind: str) -> None:
+    deed, said = BESIDE[kind]
+
+    def function(model: Any, tokenizer: Any, requests: list[dict[str, Any]]) -> nn.Module:
+        other = another(model, tokenizer, requests)
+        deed(other)
+        return other
+
+    with pytest.raises(EditorError, match=said):
+        made(function, tiny.handle("gpt2"), tmp_path).edit([tiny.request()])
+
+
+def test_a_model_that_is_returned_in_half_precision_is_its_weights_all_the_same(tmp_path: Path) -> None:
+    def function(model: Any, tokenizer: Any, requests: list[dict[str, Any]]) -> nn.Module:
+        return copy.deepcopy(model).half()
+
+    assert WEIGHT in made(function, tiny.handle("gpt2"), tmp_path).edit([tiny.request()]).parameters
+
+
+def test_a_returned_model_may_be_in_training_mode_and_stays_in_it(tmp_path: Path) -> None:
+    kept: list[nn.Module] = []
+
+    def function(model: Any, tokenizer: Any, requests: list[dict[str, Any]]) -> nn.Module:
+        kept.append(another(model, tokenizer, requests).train())
+        return kept[0]
+
+    assert made(function, tiny.handle("gpt2"), tmp_path).edit([tiny.request()]).parameters == (WEIGHT,)
+    assert all(module.training for module in kept[0].modules())
+
+
 def test_nothing_changed_is_an_edit_without_deltas(tmp_path: Path) -> None:
     def nothing(model: Any, tokenizer: Any, requests: Any) -> None:
         return None

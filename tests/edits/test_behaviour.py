@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from editsafety.edits.behaviour import LENGTH, Behaviour
+from editsafety.edits.behaviour import LENGTH, Behaviour, apart
 from editsafety.edits.edit import Edit
 from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.session import EditSession, Proof
@@ -167,3 +167,15 @@ def test_a_model_that_keeps_an_edit_is_proved_to_be_the_edited_one(handle: Model
     keep(1.0)
     with pytest.raises(UndoError, match="does not behave as before"):
         keep(2.0)
+
+
+def test_how_far_logits_are_apart_is_a_share_of_the_largest_and_a_hole_in_one_only_is_no_small_thing() -> None:
+    one = torch.tensor([[1.0, -4.0], [0.0, 2.0]])
+    nan, inf = float("nan"), float("inf")
+    assert apart(one, one) == 0.0
+    assert apart(one + torch.tensor([[0.0, 0.0], [0.0, 1.0]]), one) == 0.25
+    assert apart(one, torch.ones(2, 3)) == inf
+    assert apart(torch.tensor([nan, inf, 1.0]), torch.tensor([nan, inf, 1.0])) == 0.0
+    assert apart(torch.tensor([nan, 1.0]), torch.tensor([1.0, 1.0])) == inf
+    assert apart(torch.tensor([0.0, 0.0]), torch.tensor([inf, 0.0])) == inf
+    assert apart(torch.tensor([0.5]), torch.tensor([0.0])) == 0.5

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import builtins
 import functools
+import json
 import math
 import sys
+import time
 import types
 from collections.abc import Callable
 from typing import Any
@@ -86,6 +88,8 @@ DEEDS: dict[str, tuple[Callable[[ModelHandle], Any], tuple[str, ...]]] = {
     "a function of Python": (lambda h: same_again(builtins, "sum"), ("builtins.sum was replaced",)),
     "a function that comparing needs": (lambda h: setattr(builtins, "id", lambda x: 0), ("builtins.id was replaced",)),
     "a function of mathematics": (lambda h: same_again(math, "exp"), ("math.exp was replaced",)),
+    "a function that results are kept by": (lambda h: setattr(json, "dumps", str), ("json.dumps was replaced",)),
+    "the clock": (lambda h: setattr(time, "monotonic", float), ("time.monotonic was replaced",)),
     "a whole module": (
         lambda h: sys.modules.update({"torch.nn.functional": types.ModuleType("x")}),
         ("the module torch.nn.functional was replaced by another object",),

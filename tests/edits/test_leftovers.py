@@ -131,6 +131,7 @@ LEFTOVERS: dict[str, tuple[Callable[[ModelHandle], Any], str]] = {
         lambda h: setattr(h.model.transformer.ln_f, "eps", 0.5), "eps of transformer.ln_f changed from 1e-05 to 0.5"
     ),
     "new attribute": (lambda h: setattr(block(h), "editing", True), "editing of transformer.h.1 changed from None"),
+    "chat template": (lambda h: setattr(h.tokenizer, "chat_template", "{{ x }}"), "chat template changed from None"),
     "padding side": (lambda h: setattr(h.tokenizer, "padding_side", "left"), "padding side changed from 'right'"),
     "truncation side": (lambda h: setattr(h.tokenizer, "truncation_side", "left"), "truncation side changed"),
     "pad token": (lambda h: setattr(h.tokenizer, "pad_token", "<eos>"), "pad token changed from '<pad>' to '<eos>'"),

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import io
 import logging
 import multiprocessing
 import os
 import re
+import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -43,6 +48,15 @@ class OverFunctions(TorchFunctionMode):
 class OverOperators(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*args, **(kwargs or {}))
+
+
+class Strange(Warning):
+    """Nobody else's."""
+
+
+def fewer_files() -> None:
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (now - 1, most))
 
 
 def autocast() -> None:
@@ -107,6 +121,12 @@ CHANGES: dict[str, tuple[Callable[[], Any], str]] = {
     "garbage collection": (gc.disable, "Python's garbage collection changed from True to False"),
     "standard output": (lambda: setattr(sys, "stdout", io.StringIO()), "Python's standard output changed"),
     "logging": (lambda: logging.disable(logging.ERROR), "the level at which logging is off changed from 0 to 40"),
+    "root logger": (lambda: logging.root.setLevel(1), "the level of the root logger changed from [0-9]+ to 1$"),
+    "warnings": (lambda: warnings.simplefilter("error", Strange), "which warnings Python raises as errors changed$"),
+    "uncaught errors": (lambda: setattr(sys, "excepthook", print), "Python's hook for uncaught errors changed from"),
+    "numpy": (lambda: np.seterr(over="raise"), "numpy's answers to floating-point errors changed: over$"),
+    "umask": (lambda: os.umask(0o777), "the permissions that new files do not get changed from [0-9]+ to 511$"),
+    "limits": (lambda: fewer_files(), "limits of the system changed: RLIMIT_NOFILE"),
     "signal": (lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN), "signal handlers changed: SIGTERM$"),
     "alarm": (lambda: signal.setitimer(signal.ITIMER_REAL, 1000), "an alarm of the system's clock changed"),
 }  # fmt: skip
@@ -142,6 +162,43 @@ def test_a_session_inside_another_leaves_the_surroundings_to_the_outer_one(handl
         assert torch.get_float32_matmul_precision() == "high"
     assert outer.leftovers == ("torch's precision of float32 products changed from 'highest' to 'high'",)
     assert handle.open_sessions == 0
+
+
+def test_warnings_that_were_errors_are_errors_again_and_other_filters_stay() -> None:
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        warnings.simplefilter("error", Strange)
+        around = Surroundings.now()
+        warnings.resetwarnings()
+        warnings.simplefilter("ignore", ResourceWarning)
+        assert around.put_back() == ("which warnings Python raises as errors changed",)
+        assert around.findings() == ()
+        assert [one[0] for one in warnings.filters] == ["error", "ignore"]
+        with pytest.raises(Strange):
+            warnings.warn("here", Strange, stacklevel=1)
+
+
+def test_a_standard_stream_that_leads_elsewhere_or_is_closed_lasts(
+    handle: ModelHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, kept = io.StringIO(), os.dup(1)
+    monkeypatch.setattr(sys, "stdout", stream)
+    elsewhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        session = EditSession(handle)
+        session.__enter__()
+        stream.close()
+        os.dup2(elsewhere, 1)
+        with pytest.raises(UndoError) as caught:
+            session.__exit__(None, None, None)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(elsewhere)
+    assert caught.value.lasting == (
+        "whether Python's standard streams are closed changed from (False, False) to (True, False)",
+        "where the standard streams lead to changed",
+    )
 
 
 def test_a_setting_that_cannot_be_set_again_is_an_undo_error(handle: ModelHandle) -> None:
@@ -218,6 +275,30 @@ def test_a_child_process_that_goes_on_is_named() -> None:
     assert before.left_running() == ()
 
 
+FORKS = """
+import os, time
+from editsafety.edits.threads import Threads
+
+before = Threads.now()
+ended, lasting = os.fork(), os.fork()
+if not ended or not lasting:
+    time.sleep(0.2 if not ended else 60)
+    os._exit(0)
+print(*before.left_running(), sep="\\n")
+os.kill(lasting, 9)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of them")
+def test_a_copy_of_the_process_that_goes_on_is_named_and_a_program_is_not() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, check=True)
+    assert done.stdout == "the child process (a copy of this one, made by os.fork) goes on\n"
+    before = Threads.now()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as program:
+        assert before.left_running() == ()
+        program.kill()
+
+
 class Bar(threading.Thread):
     """What a progress bar leaves running for as long as the process lives."""
 
@@ -264,7 +345,11 @@ def test_every_setting_and_every_shared_registry_is_watched_and_can_be_read(hand
         "cuDNN's use of TF32", "cuBLAS's use of TF32", "cuBLAS's sums in float16", "cuBLAS's sums in bfloat16",
         "the working directory", "the environment", "Python's search path", "Python's recursion limit",
         "Python's garbage collection", "Python's standard output", "Python's standard error",
-        "the level at which logging is off", "signal handlers", "an alarm of the system's clock",
+        "the level at which logging is off", "signal handlers", "the level of the root logger",
+        "whether Python's standard streams are closed", "where the standard streams lead to", "limits of the system",
+        "which warnings Python raises as errors", "Python's hook for uncaught errors",
+        "numpy's answers to floating-point errors", "the permissions that new files do not get",
+        "an alarm of the system's clock",
     }  # fmt: skip
     assert [name for name, value in values.items() if value == "unreadable"] == []
     assert {name for name, *_ in around.registries} == SHARED
@@ -294,6 +379,17 @@ def test_a_session_that_proves_in_doubt_looks_at_functions_where_anything_else_w
     finally:
         kind.forward = forward  # type: ignore[method-assign]
         stop.set()
+
+
+def test_a_function_that_reading_needs_is_named_and_no_weight_is_for_it(
+    handle: ModelHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = EditSession(handle, prove="in doubt")
+    with monkeypatch.context() as patched, session:
+        patched.setattr(hashlib, "sha256", hashlib.md5)
+        patched.setattr("editsafety.edits.checksum.checksum", lambda tensor: "")
+        patched.setattr("editsafety.edits.seal.checksum", lambda tensor: "")
+    assert "editsafety.edits.seal.checksum was replaced" in session.leftovers
 
 
 def test_the_standard_error_and_the_dtype_of_autocast_are_set_again() -> None:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from editsafety.datasets.request import EditRequest
-from editsafety.edits.edit import Delta, Edit, Replace, Sidecar
+from editsafety.edits.edit import Delta, Edit, LowRank, Replace, Sidecar
 from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.session import EditSession
-from editsafety.errors import EditorError, EditorTimeoutError, UndoError
+from editsafety.errors import EditError, EditorError, EditorTimeoutError, ModelError, UndoError
 from editsafety.lab.attempt import Made, Questions, attempt, compute, failure_of, observe
 from editsafety.lab.bench import Bench
+from editsafety.model.sites import Layout, Site
 from tests.lab.walking import PRINTS, REQUESTS, Push, Scribbles, bench_of, editor
 from tests.sidecars import EmptySidecar
 
@@ -218,6 +219,57 @@ def test_what_is_no_edit_and_what_writes_by_itself_is_refused(bench: Bench, tmp_
         compute(bench.handle, editor(ReturnsNothing, bench, tmp_path), REQUESTS[:1])
     with pytest.raises(UndoError, match=r"wte\.weight differs"):
         compute(bench.handle, editor(Scribbles, bench, tmp_path), REQUESTS[:3])
+
+
+class Stale(Push):
+    """Returns the edit of another request: a cache that looks at too little."""
+
+    def edit(self, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None) -> Edit:
+        return replace(super().edit(requests), request_ids=("case-7",))
+
+
+def test_an_edit_of_other_requests_than_were_asked_for_is_refused(bench: Bench, tmp_path: Path) -> None:
+    said = r"returned an edit of 'case-7', and was asked for one of 'case-0', 'case-1'\. Give the edit the ids"
+    with pytest.raises(EditorError, match=said):
+        compute(bench.handle, editor(Stale, bench, tmp_path), REQUESTS[:2])
+
+
+class Rewrites(Push):
+    """Makes its own task easier."""
+
+    def edit(self, requests: Sequence[EditRequest], carry: Mapping[str, Tensor] | None = None) -> Edit:
+        object.__setattr__(requests[0], "target_new", requests[0].target_true)
+        object.__setattr__(requests[0], "neighbours", ())
+        return super().edit(requests)
+
+
+def test_what_an_editor_does_to_its_requests_is_nothing_to_those_that_are_measured(
+    bench: Bench, tmp_path: Path
+) -> None:
+    before = REQUESTS[0].as_json()
+    made = compute(bench.handle, editor(Rewrites, bench, tmp_path), REQUESTS[:1])
+    assert [request.as_json() for request in made.requests] == [REQUESTS[0].as_json()] == [before]
+
+
+UNFIT = {
+    "another name": (Replace("transformer.h.9.w", torch.ones(3)), "this edit changes 'transformer.h.9.w', which "),
+    "another shape": (Replace(WEIGHT, torch.ones(3, 3)), r"new value for .* is \[3, 3\]; that parameter is "),
+    "no matrix": (
+        LowRank(Site("transformer.ln_f", Layout.IN_OUT, 4, 6), torch.ones(4, 1), torch.ones(1, 6)),
+        "transformer.ln_f of .* is no plain matrix",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_an_edit_that_does_not_fit_the_model_is_no_fault_of_the_measure_that_reads_it(bench: Bench, kind: str) -> None:
+    delta, said = UNFIT[kind]
+    made = Made(Edit("mine", (), bench.handle.identity, (delta,)), ())
+    with pytest.raises((EditError, ModelError), match=said) as caught:
+        attempt(bench, made)
+    failure = failure_of(bench, "mine", caught.value)
+    assert failure.kind == "editor"
+    assert failure.message.startswith("mine failed: ")
 
 
 def test_what_came_out_of_an_editor_is_said_in_words_and_its_weights_are_brought_back(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from editsafety.editing.subject import locate
 from editsafety.errors import ModelError
@@ -17,6 +18,7 @@ from editsafety.measures.locality import Locality
 from editsafety.measures.perplexity import Perplexity
 from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import ModelSpec
+from editsafety.model.shards import INDEX
 from editsafety.received.difference import differing
 from editsafety.received.pattern import pattern_of
 from editsafety.received.receiving import receive
@@ -60,7 +62,7 @@ def test_a_model_that_was_only_written_into_other_files_was_not_edited(tmp_path:
 def test_a_tensor_that_is_missing_from_the_shards_is_refused(tmp_path: Path) -> None:
     name = in_shards(tmp_path / "parts", tiny.model("llama"))
     next(iter(sorted((tmp_path / "parts").glob("model-*.safetensors")))).unlink()
-    with pytest.raises(ModelError, match="cannot load"):
+    with pytest.raises(ModelError, match=r"cannot be read, and model\.safetensors\.index\.json beside it names it"):
         ModelHandle.load(name)
 
 
@@ -110,3 +112,68 @@ def test_how_a_tokenizer_pads_changes_nothing(spelling: str, side: str, pad: str
     assert locate(loaded, request) == locate(usual, request)
     for measure in (Efficacy(), Locality(), Perplexity()):
         assert measure(loaded, inputs) == measure(usual, inputs)
+
+
+# ------------------------------------------------------------------------------------------------------------- damage
+
+
+def told(place: Path, content: str) -> None:
+    (place / INDEX).write_text(content)
+
+
+def twice(place: Path, times: float) -> None:
+    """Put a tensor of the first file into the second one as well."""
+    one, other = sorted(place.glob("model-*.safetensors"))[:2]
+    name, value = sorted(load_file(one).items())[0]
+    save_file({**load_file(other), name: value * times}, other, metadata={"format": "pt"})
+
+
+INDICES = {
+    "cut": ('{"weight_map": ', r"index.json: cannot be read as JSON \(Expecting value.*Make or fetch the model again"),
+    "deep": ("[" * 100_000, r"index.json: cannot be read as JSON \(maximum recursion"),
+    "a list": ("[]", "index.json: its weight_map is None, expected an object that names the file of each tensor"),
+    "text": ('{"weight_map": "all"}', "index.json: its weight_map is 'all', expected an object"),
+    "nothing": ('{"weight_map": {}}', "index.json: its weight_map is {}, expected an object"),
+    "numbers": ('{"weight_map": {"a": 1}}', "index.json: its weight_map is {'a': 1}, expected an object"),
+    "elsewhere": ('{"weight_map": {"a": "../x/y.safetensors"}}', "a is said to be in '../x/y.safetensors', expected a"),
+    "absolute": ('{"weight_map": {"a": "/y.safetensors"}}', "a is said to be in '/y.safetensors', expected a file of"),
+    "gone": ('{"weight_map": {"a": "b.safetensors"}}', "b.safetensors: cannot be read, and model.safetensors.inde"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", INDICES)
+def test_an_index_that_cannot_be_followed_is_told_by_its_file_and_place(tmp_path: Path, kind: str) -> None:
+    content, message = INDICES[kind]
+    name = in_shards(tmp_path, tiny.model("gpt2"))
+    told(tmp_path, content)
+    with pytest.raises(ModelError, match=message):
+        ModelHandle.load(ModelSpec(name, device="cpu"))
+
+
+def test_a_tensor_that_is_in_two_files_has_one_value_or_no_model(tmp_path: Path) -> None:
+    name = in_shards(tmp_path, tiny.model("gpt2"))
+    twice(tmp_path, 1.0)
+    ModelHandle.load(ModelSpec(name, device="cpu"))
+    twice(tmp_path, 2.0)
+    with pytest.raises(ModelError, match=r"model-00001.* and model-00002.* hold different values of .*loaders differ"):
+        ModelHandle.load(ModelSpec(name, device="cpu"))
+
+
+def test_a_tensor_of_another_shape_than_the_configs_is_told_by_name(tmp_path: Path) -> None:
+    name, file = saved(tmp_path, tiny.model("gpt2")), tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    weight = tensors["transformer.h.1.mlp.c_proj.weight"]
+    tensors["transformer.h.1.mlp.c_proj.weight"] = weight.t().contiguous()
+    save_file(tensors, file, metadata={"format": "pt"})
+    rows, columns = weight.shape
+    shapes = rf"as \[{columns}, {rows}\], and its config makes it \[{rows}, {columns}\]"
+    with pytest.raises(ModelError, match=rf"the checkpoint has transformer\.h\.1\.mlp\.c_proj\.weight {shapes}"):
+        ModelHandle.load(ModelSpec(name, device="cpu"))
+
+
+def test_a_config_that_no_model_can_be_run_by_is_refused(tmp_path: Path) -> None:
+    name = saved(tmp_path, tiny.model("gpt2"))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "n_head": -1}))
+    with pytest.raises(ModelError, match=r"cannot be run: RuntimeError: .*Is its config\.json its own"):
+        receive(tiny.handle("gpt2"), name, [])

@@ -110,3 +110,16 @@ def test_pytest_is_told_where_the_suites_are_in_a_checkout_and_in_an_installed_p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(folders, "shipped", lambda room: tmp_path / room)
     assert folders.suites() == "suites"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name here")
+def test_a_pipe_in_place_of_the_plan_is_not_waited_at(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / folders.PLAN)
+    assert folders.about(tmp_path) == {}
+
+
+def test_a_folder_in_which_no_plan_can_be_written_is_said_to_be_that_however_often(tmp_path: Path) -> None:
+    (tmp_path / folders.PLAN / "x").mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"cannot hold a run \(.*\)\. Give another --out"):
+            folders.begin(tmp_path, PLAN)

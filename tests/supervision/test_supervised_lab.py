@@ -48,6 +48,9 @@ class Fatal(Nudge):
             raise MemoryError("no more")
         if order == "crash":
             ctypes.string_at(0)
+        if order == "no-room":
+            from editsafety.errors import StoreError
+            raise StoreError("no room is left for results")
         if order == "exit":
             os._exit(0)
         return super().edit(requests)
@@ -160,6 +163,19 @@ def test_errors_of_the_lab_come_through_and_a_log_that_cannot_be_written_is_told
     (tmp_path / "output.log").mkdir()
     with pytest.raises(StoreError, match=r"output\.log"):
         lab.record(plan.cases[0])
+
+
+def test_results_that_the_other_process_cannot_keep_end_the_run_and_the_store_says_why(
+    fatal: dict[str, str], orders: Path, tmp_path: Path
+) -> None:
+    orders.write_text("hard-0 no-room\n")
+    plan = world.plan(fatal, "Fatal")
+    lab = supervised(plan, tmp_path)
+    for case in plan.cases[:2]:
+        with pytest.raises(StoreError, match="no room is left for results"):
+            lab.record(case)
+    lab.close()
+    assert Store(tmp_path / "store.sqlite").facts().problems == {("tiny-model", "Fatal"): "no room is left for results"}
 
 
 def test_another_process_says_which_facts_the_model_knows(paths, tmp_path):

@@ -295,6 +295,7 @@ def test_where_nothing_can_be_kept_is_said_in_one_sentence_before_any_model_load
     assert done.code == 4
     assert place in done.err
     assert "Give another --out" in done.err.replace("give", "Give")
+    assert "another run" not in done.err
     assert len(done.err.strip().splitlines()) == 1
     assert not edited(here)
 
