@@ -23,11 +23,12 @@ from editsafety.model.handle import ModelHandle
 # Modules that a forward pass, a gradient, an optimizer or this package's own work goes through (it measures, keeps
 # results and tells other processes of them); with a dot at the end, those below them as well. Those that define the
 # model's own classes come on top. The list is short because all of it is looked through after every case; what is done
-# elsewhere shows in behaviour.
+# elsewhere shows in behaviour. Not `warnings`: `catch_warnings` binds its functions anew, and pytest enters one for
+# every phase of a test.
 WATCHED = (
     "builtins", "collections", "contextlib", "copy", "dataclasses", "functools", "gc", "hashlib", "itertools", "json",
     "json.decoder", "json.encoder", "math", "multiprocessing.connection", "operator", "os", "pathlib", "random", "re",
-    "signal", "sqlite3", "statistics", "struct", "threading", "time", "warnings",
+    "signal", "sqlite3", "statistics", "struct", "threading", "time",
     "editsafety.editing.", "editsafety.edits.", "editsafety.engine.", "editsafety.judging.", "editsafety.lab.",
     "editsafety.measures.", "editsafety.model.", "editsafety.numbers",
     "torch", "torch._C._linalg", "torch._C._nn", "torch._C._special", "torch._tensor", "torch.amp.autocast_mode",

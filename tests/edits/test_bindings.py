@@ -9,6 +9,7 @@ import math
 import sys
 import time
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -133,6 +134,14 @@ def test_a_first_optimizer_and_lazy_imports_are_no_findings(handle: ModelHandle)
     assert before.put_back() == ()
     assert hasattr(functional, "lazily")
     del functional.lazily
+
+
+def test_warnings_that_are_caught_meanwhile_are_no_finding(handle: ModelHandle) -> None:
+    """As pytest does in every phase of a test: a session may be opened in one of them and closed in another."""
+    with warnings.catch_warnings(record=True):
+        before = Bindings.of(handle)
+    with warnings.catch_warnings(record=True):
+        assert before.findings() == ()
 
 
 def test_replacing_the_methods_that_look_for_replacements_does_not_help(
