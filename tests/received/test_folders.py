@@ -94,7 +94,10 @@ def test_a_shard_that_is_missing_is_named(tmp_path):
     place = tmp_path / "edited"
     tiny.model("gpt2").save_pretrained(place, max_shard_size="20KB")
     sorted(place.glob("*.safetensors"))[1].unlink()
-    with pytest.raises(ModelError, match=r"model-00002-of-\d+\.safetensors: cannot be read, and .* names it .*No such file.* Fetch it again"):
+    with pytest.raises(
+        ModelError,
+        match=r"model-00002-of-\d+\.safetensors: cannot be read, and .* names it .*No such file.* Fetch it again",
+    ):
         receive(tiny.handle("gpt2"), str(place), TEXTS)
 
 
