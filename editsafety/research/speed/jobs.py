@@ -73,21 +73,21 @@ def singles(name: str, count: int) -> Pairs:
 
 
 def family(first: str, second: str) -> Pairs:
-    """A whole case of an editor, after another one of its family has had the same request."""
+    """A whole case of an editor, after another one of its family has had the same request; as a run has it (`Lab`)."""
 
     def pairs(place: Workplace, number: int) -> Iterator[Pair]:
         one, other = place.editor(first), place.editor(second)
         bench, handle = place.bench, place.handle
 
         def case(requests: Sequence[EditRequest], *, plain: bool) -> Edit:
-            with _with_shortcuts(handle, not plain):
-                made = compute(handle, other, requests, baseline=bench.baseline)
+            with _with_shortcuts(handle, not plain), handle.engine.in_a_row():
+                made = compute(handle, other, requests, baseline=bench.baseline, prove="in doubt")
                 attempt(bench, made, [Questions(tuple(requests), {**bench.base, **bench.unedited(requests)})])
             return made.edit
 
         def before(requests: Sequence[EditRequest]) -> None:
             bench.unedited(requests)
-            compute(handle, one, requests, baseline=bench.baseline)
+            compute(handle, one, requests, baseline=bench.baseline, prove="in doubt")
 
         for requests in _blocks(place.requests, 1, number):
             yield Pair(
