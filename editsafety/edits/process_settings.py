@@ -10,6 +10,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 from editsafety.edits.setting import Setting
@@ -98,7 +100,11 @@ def _set_excepthook(was: Any) -> None:
 
 
 def _umask() -> int:
-    os.umask(mask := os.umask(0o077))  # it can only be read by setting it
+    with suppress(OSError, StopIteration):  # no such file, or an older kernel that does not tell
+        told = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return next(int(line.split()[1], 8) for line in told if line.startswith("Umask:"))
+    # Elsewhere it can only be read by setting it; another thread may make a file meanwhile that only we can read.
+    os.umask(mask := os.umask(0o077))
     return mask
 
 
