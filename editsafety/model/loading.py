@@ -235,12 +235,7 @@ def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
             f"cannot load {spec.name!r}: it holds no tokenizer. Save one beside the model: "
             f"tokenizer.save_pretrained({place!r})."
         )
-    if other := sorted(info["mismatched_keys"]):
-        name, found, expected = other[0]
-        raise ModelError(
-            f"cannot load {spec.name!r}: the checkpoint has {name} as {list(found)}, and its config makes it "
-            f"{list(expected)} ({len(other)} such in all). Make or fetch it again."
-        )
+    shards.refuse_other_shapes(spec.name, info["mismatched_keys"])
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"cannot load {spec.name!r}: the checkpoint lacks {len(missing)} weights (first: {missing[0]}), "

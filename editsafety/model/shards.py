@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,25 @@ def refuse_damaged(folder: Path) -> None:
                         "which of them they take. Make the checkpoint again, with one value of each tensor."
                     )
                 kept[name] = file
+
+
+def refuse_other_shapes(model: str, mismatched: Iterable[Any]) -> None:
+    """Raise ModelError where tensors of a checkpoint have other shapes than its config makes them.
+
+    `mismatched` is what transformers tells: name, shape and the one expected, before version 5 the name alone.
+    """
+    found = sorted((one,) if isinstance(one, str) else tuple(one) for one in mismatched)
+    if not found:
+        return
+    name, *shapes = found[0]
+    told = (
+        f"as {list(shapes[0])}, and its config makes it {list(shapes[1])}"
+        if shapes
+        else "in another shape than its config"
+    )
+    raise ModelError(
+        f"cannot load {model!r}: the checkpoint has {name} {told} ({len(found)} such in all). Make or fetch it again."
+    )
 
 
 def _files(index: Path) -> list[str]:

@@ -16,6 +16,7 @@ from editsafety.measures import Inputs
 from editsafety.measures.efficacy import Efficacy
 from editsafety.measures.locality import Locality
 from editsafety.measures.perplexity import Perplexity
+from editsafety.model import shards
 from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import ModelSpec
 from editsafety.model.shards import INDEX
@@ -177,3 +178,16 @@ def test_a_config_that_no_model_can_be_run_by_is_refused(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text(json.dumps({**config, "n_head": -1}))
     with pytest.raises(ModelError, match=r"cannot be run: RuntimeError: .*Is its config\.json its own"):
         receive(tiny.handle("gpt2"), name, [])
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ([("b", (2, 3), (4, 3)), ("a", (1,), (2,))], r"a as \[1\], and its config makes it \[2\] \(2 such in all\)"),
+        (["b", "a"], r"a in another shape than its config \(2 such in all\)"),  # before transformers 5
+    ],
+)
+def test_another_shape_is_told_by_name_however_transformers_says_it(told: list[Any], said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        shards.refuse_other_shapes("./mine", told)
+    shards.refuse_other_shapes("./mine", [])
