@@ -118,6 +118,8 @@ def _prove(model: Any, found: Architecture, layer: int) -> None:
     try:
         weight = model.get_input_embeddings().weight
         model(input_ids=torch.arange(TOKENS, device=weight.device)[None] % words)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # says nothing of the model
     except Exception as error:  # somebody else's model may refuse the tokens, for whatever reason
         raise NotFoundError(f"it could not be tried ({sentence_of(error)})") from error
     finally:

@@ -269,7 +269,7 @@ def _own_tokenizer(place: str, local: bool, options: dict[str, Any], *, needed: 
         return None
     try:
         made = AutoTokenizer.from_pretrained(place, **options)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:  # transformers 4 asks for protobuf where there is nothing
         if local and files == {"tokenizer_config.json"} and "trust_remote_code" not in str(error):
             return None
         if local or needed or not isinstance(error, OSError):

@@ -70,3 +70,14 @@ def test_a_model_that_is_wired_otherwise_than_its_modules_are_called_is_refused(
 def test_an_unknown_family_says_why_its_parts_cannot_be_told() -> None:
     with pytest.raises(ModelError, match=r"'mamba', and its parts cannot be told from the model: .*found: none"):
         tiny.handle("mamba").mlp_out(0)
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+def test_no_memory_while_a_model_is_tried_says_nothing_of_its_parts(error: type[Exception]) -> None:
+    def refuse(*_: object) -> None:
+        raise error("no room for a pass")
+
+    model = tiny.model("gpt2")
+    model.transformer.h[0].register_forward_pre_hook(refuse)
+    with pytest.raises(error, match="no room for a pass"):
+        find(model)
