@@ -5,7 +5,8 @@ It also keeps every byte of the model, for the day when an editor writes where i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -101,8 +102,8 @@ class Bench:
 
     def measure(self, scope: str, requests: Sequence[EditRequest] = (), **more: Any) -> Found:
         """What those measures find that have this scope ("model", "case" or "edit"), on the model as it is."""
-        self._let_others_run()
-        found = measure(self.measures, self.handle, self.inputs(requests, **more), scope)
+        with self._others_run():
+            found = measure(self.measures, self.handle, self.inputs(requests, **more), scope)
         for name in found:
             owner = self._owners.get(name)
             if owner is not None and owner.scope != scope:
@@ -154,10 +155,10 @@ class Bench:
         """What a probe finds on the unedited model, taken once whatever the number of cases."""
         key = repr(probe)
         if key not in self._probed:
-            self._let_others_run()
-            found = self._once(
-                ("probe", key), lambda: {probe.name: measures.probed(probe, self.handle, self.batch_size)}
-            )
+            with self._others_run():
+                found = self._once(
+                    ("probe", key), lambda: {probe.name: measures.probed(probe, self.handle, self.batch_size)}
+                )
             self._probed[key] = found[probe.name]
         return self._probed[key]
 
@@ -175,10 +176,20 @@ class Bench:
         before = tuple(item for item in base.items if item is not None)
         self.enough = EnoughTexts(before, limits) if base.value and len(before) == len(self.texts) else None
 
-    def _let_others_run(self) -> None:
-        """A measure or a probe may be somebody else's code: what was proved of the model before it is not any more."""
-        if not self.handle.open_sessions:
+    @contextmanager
+    def _others_run(self) -> Iterator[None]:
+        """A measure or a probe may be somebody else's code: what was proved of the model before it is not any more.
+
+        Nor is what a session of its own proves: the signal handlers that a measure runs in stand around that.
+        """
+        outside = not self.handle.open_sessions
+        if outside:
             self.handle.engine.proved = None
+        try:
+            yield
+        finally:
+            if outside:
+                self.handle.engine.proved = None
 
     def is_intact(self) -> bool:
         """Whether every weight is what it was when the model was loaded.

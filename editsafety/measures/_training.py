@@ -40,22 +40,15 @@ def trained_on(handle: ModelHandle, texts: Sequence[str]) -> Iterator[None]:
     rows = [row for text in texts if len(row := handle.ids(text)[: handle.context]) > 1]
     rows = list(islice(cycle(rows), STEPS * TEXTS))
     # Inside of the session around an edit that one proves that nothing is left; without one this session has to know
-    # what the model is. What it proves is of no use to the next one: signal handlers of a measure stand around it.
-    outermost = not handle.open_sessions
-    if outermost:
-        handle.engine.proved = None
-    try:
-        with EditSession(handle, prove="in doubt" if outermost else "never") as session:
-            adapters = _adapters(handle, rows)
-            parameters = session.borrow([site.parameter for site in adapters])
-            with torch.no_grad():
-                for site, (inner, outer) in adapters.items():
-                    parameter = parameters[site.parameter]
-                    parameter.copy_(parameter.float() + site.stored(SCALE * outer @ inner))
-            yield
-    finally:
-        if outermost:
-            handle.engine.proved = None
+    # what the model is.
+    with EditSession(handle, prove="never" if handle.open_sessions else "in doubt") as session:
+        adapters = _adapters(handle, rows)
+        parameters = session.borrow([site.parameter for site in adapters])
+        with torch.no_grad():
+            for site, (inner, outer) in adapters.items():
+                parameter = parameters[site.parameter]
+                parameter.copy_(parameter.float() + site.stored(SCALE * outer @ inner))
+        yield
 
 
 def _adapters(handle: ModelHandle, rows: Sequence[Sequence[int]]) -> dict[Site, Factors]:

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from editsafety.edits.behaviour import CLOSE, SENTENCE
+from editsafety.edits.behaviour import CLOSE, SENTENCE, apart
 from editsafety.errors import ModelError, sentence_of
 from editsafety.model.handle import ModelHandle
 
@@ -40,9 +40,7 @@ class ServedProbe:
 
     def agrees(self, handle: ModelHandle) -> bool:
         """Whether another model gives the same, up to the rounding of its dtype."""
-        finite = self.logits[torch.isfinite(self.logits)]
-        room = CLOSE[handle.spec.dtype] * float(finite.abs().max() if len(finite) else 1.0)
-        return torch.allclose(_last(handle, self.ids), self.logits, rtol=0.0, atol=room, equal_nan=True)
+        return apart(_last(handle, self.ids), self.logits) <= CLOSE[handle.spec.dtype]
 
 
 @torch.no_grad()

@@ -69,7 +69,7 @@ class RunPlan:
         sources: dict[str, str] = {}
         unread: dict[str, tuple[str, ...]] = {}
         for model in dict.fromkeys(settings.models):
-            specs = {name: spec for name, spec in streams(settings, model).items() if only in ("", name)}
+            specs = streams(settings, model, only)
             answers = (known or {}).get(model)
             found = {name: offer(settings, model, spec, answers) for name, spec in specs.items() if spec}
             rows = {name: reading.requests for name, reading in found.items()}
@@ -197,10 +197,7 @@ def _probed(case: Case, probed: bool) -> Case:
 def models_to_ask(settings: Settings, only: str = "") -> dict[str, tuple[str, ...]]:
     """The models of which only known facts are edited, and the data sets (of one stream) that they are asked about."""
     asked = [model for model in dict.fromkeys(settings.models) if leaves_unknown_out(settings, model)]
-    offered = {model: streams(settings, model).items() for model in asked}
-    return {
-        model: tuple(spec for name, spec in specs if spec and only in ("", name)) for model, specs in offered.items()
-    }
+    return {model: tuple(spec for spec in streams(settings, model, only).values() if spec) for model in asked}
 
 
 def keep_known(plan: RunPlan, store: Store, ask: Ask | None = None, progress: Progress | None = None) -> RunPlan:
@@ -258,8 +255,8 @@ def is_known(model: str) -> bool:
     return file is not None and (model.startswith("pocket-") or file.stem in published())
 
 
-def streams(settings: Settings, model: str) -> dict[str, str]:
-    """The data of the hard and the normal stream for a model; "" where there is none.
+def streams(settings: Settings, model: str, only: str = "") -> dict[str, str]:
+    """The data of the hard and the normal stream for a model, or of one `only`; "" where there is none.
 
     A pocket model without hard cases of its own is asked those that collapse another one; a real model HardEdit, and
     facts of the world in other places and words.
@@ -269,10 +266,11 @@ def streams(settings: Settings, model: str) -> dict[str, str]:
         own = (model, *sorted(path.parent.name for path in shipped("data").glob("pocket-*/hardcf.jsonl")))
         candidates = own if model.startswith("pocket-") else own[:1]
         hard = next((f"{name}/hardcf" for name in candidates if _has_hard_cases(name)), "")
-        if is_real(model):
-            return {"hard": HARDEDIT, "normal": ORDINARY}
         normal = "pocket-world/normal"
-    return {"hard": hard, "normal": normal}
+        if is_real(model):
+            hard, normal = HARDEDIT, ORDINARY
+    found = {"hard": hard, "normal": normal}
+    return {name: spec for name, spec in found.items() if only in ("", name)}
 
 
 def _has_hard_cases(model: str) -> bool:

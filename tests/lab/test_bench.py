@@ -12,6 +12,7 @@ import torch
 
 from editsafety import measures
 from editsafety.edits.seal import Keepsake
+from editsafety.edits.session import EditSession
 from editsafety.errors import MeasureError, UndoError, UnknownNameError, UsageError
 from editsafety.judging.policy import Policy, Threshold
 from editsafety.lab import single
@@ -274,3 +275,24 @@ def test_the_noise_is_the_most_by_which_a_text_differs_when_it_is_measured_again
     differences = [abs((was or 0.0) - (now or 0.0)) / (was or 1.0) for was, now in pairs]
     assert bench.noise == pytest.approx(max(differences))
     assert bench.noise > 1e-3
+
+
+class Looks:
+    """A measure that opens a session of its own."""
+
+    name, version, scope, gives = "looks", 1, "case", ("looks",)
+
+    def __call__(self, handle: ModelHandle, inputs: Inputs) -> tuple[Measurement, ...]:
+        with EditSession(handle):
+            return (Measurement("looks", 1, "rate", 1.0, n=1),)
+
+
+def test_what_a_measure_proves_by_a_session_of_its_own_is_not_taken_over_by_the_next_edit() -> None:
+    """It runs with signal handlers around it that would be looked for, and missed, afterwards."""
+    handle = tiny.handle("gpt2")
+    one = Bench(handle, TEXTS, (), 8, Keepsake.of(handle), (Looks(),))
+    with handle.engine.in_a_row():
+        one.unedited(REQUESTS[:1])
+        with EditSession(handle) as session:
+            pass
+    assert session.leftovers == ()

@@ -16,7 +16,6 @@ from editsafety.edits.edit import Edit, Replace, nothing
 from editsafety.edits.seal import Seal
 from editsafety.edits.session import EditSession
 from editsafety.errors import MeasureError
-from editsafety.foreign import contained
 from editsafety.measures import Inputs, _reloading, _rounding, _training
 from editsafety.model import trace
 from editsafety.model.handle import ModelHandle
@@ -185,16 +184,6 @@ def test_the_unedited_model_is_trained_once_for_all_requests_and_an_edited_one_b
     assert not all(torch.equal(first[name], edited[name]) for name in first)
     weights()
     assert len(trained) == 4, "it is the unedited model again"
-
-
-def test_the_handlers_of_a_measure_are_nothing_that_the_next_edit_left_behind(handle: ModelHandle) -> None:
-    """A measure runs with signal handlers of its own around it, and sessions in a row take over what one has proved."""
-    with handle.engine.in_a_row():
-        with contained("a measure", MeasureError), _training.trained_on(handle, tiny.SENTENCES):
-            pass
-        with EditSession(handle) as session:
-            session.apply(loud(handle))
-    assert session.leftovers == ()
 
 
 def test_without_texts_nothing_is_trained_on(handle: ModelHandle) -> None:
