@@ -12,7 +12,6 @@ Of several subsets the union is taken, a case that is in two of them once; `PATH
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from editsafety.datasets import _published, _requests, rows
@@ -70,7 +69,7 @@ def _parts(path: Path) -> Iterator[tuple[str, Iterable[DataRow | DataError]]]:
         yield WHOLE, _published.rows_of(path)
         return
     for part in whole.values:
-        yield part, [replace(row, aside=set()) for row in whole.rows(part)]
+        yield part, whole.records(part)
 
 
 def _by_subset(values: Mapping[str, object]) -> bool:

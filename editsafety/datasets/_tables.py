@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from editsafety.datasets import _parallel
@@ -32,7 +31,7 @@ def rows_in(whole: DataRow, is_row: IsRow) -> Iterable[DataRow]:
             f"{whole.where}: holds several lists of rows ({', '.join(lists)}). Save the one that is meant by itself."
         )
     if lists:
-        return [replace(row, aside=set()) for row in whole.rows(lists[0])]
+        return whole.records(lists[0])
     if _is_list_of_rows([*whole.values.values()], is_row):
         return [
             DataRow(f"{whole.where}: {name}", i, values) for i, (name, values) in enumerate(whole.values.items(), 1)

@@ -78,6 +78,10 @@ class DataRow:
             self.refuse(field, f"must be a list of objects, found {value!r:.60}")
         return tuple(self._inside(f"{field}[{i}]", i + 1, entry) for i, entry in enumerate(value))
 
+    def records(self, field: str) -> tuple[DataRow, ...]:
+        """A list of objects that are rows by themselves: what is set aside of each is counted with it alone."""
+        return tuple(replace(row, aside=set()) for row in self.rows(field))
+
     def inner(self, field: str) -> DataRow:
         """An object inside this one."""
         if field not in self.values:
