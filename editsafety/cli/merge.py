@@ -19,6 +19,7 @@ from editsafety.reporting import ReportPlace, as_terminal
 from editsafety.runs import folders
 from editsafety.runs.merging import merge as join
 from editsafety.runs.settings import Output
+from editsafety.runs.stored_records import reading_many
 
 
 def merge(
@@ -30,13 +31,14 @@ def merge(
     options.refuse_unwritable(output.comment)
     gate = Gate.asked(output.baseline, output.allow, output.fail_over)
     join(parts, out)
-    report = stored(out)
-    report = report if gate is None else gate.judged(report)
-    try:
-        outlets.write(report, out, output.comment)
-    except OSError as error:
-        raise StoreError(f"{out}: the report cannot be written ({error}). The results are kept.") from error
-    if not output.quiet:
-        as_terminal.render(report, escaping.console(), ReportPlace(folders.suites(), folders.near(out)))
-        github.annotate(report, sys.stdout)
+    with reading_many():
+        report = stored(out)
+        report = report if gate is None else gate.judged(report)
+        try:
+            outlets.write(report, out, output.comment)
+        except OSError as error:
+            raise StoreError(f"{out}: the report cannot be written ({error}). The results are kept.") from error
+        if not output.quiet:
+            as_terminal.render(report, escaping.console(), ReportPlace(folders.suites(), folders.near(out)))
+            github.annotate(report, sys.stdout)
     raise typer.Exit(report.exit_code)

@@ -162,14 +162,15 @@ def report(
 ) -> None:
     """Judge a stored run again, without a model, and show the report. Exits like `run`."""
     options.refuse_unwritable(comment)
-    found = stored(folder, policy)
-    if comment is not None:
-        comments.write(found, comment, suites=folders.suites())
-    place = ReportPlace(folders.suites(), folder)
-    if format == "terminal":
-        as_terminal.render(found, escaping.console(), place)
-    else:
-        typer.echo(reporting.load(format)(found, place), nl=False)
+    with reading_many():
+        found = stored(folder, policy)
+        if comment is not None:
+            comments.write(found, comment, suites=folders.suites())
+        place = ReportPlace(folders.suites(), folder)
+        if format == "terminal":
+            as_terminal.render(found, escaping.console(), place)
+        else:
+            typer.echo(reporting.load(format)(found, place), nl=False)
     if found.exit_code == STOPPED:
         raise options.WasInterrupted
     raise typer.Exit(found.exit_code)

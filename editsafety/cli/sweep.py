@@ -33,6 +33,7 @@ from editsafety.runs.facts import Ended, JudgedCheck
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.settings import Output, Settings
 from editsafety.runs.store import Store
+from editsafety.runs.stored_records import reading_many
 
 COURSES = ("edits", "every", "size", "singles", "probe", "items", "keep_going")  # a sweep is of single edits
 
@@ -125,6 +126,7 @@ def asked_by_suites(policy: Policy, *, controls: bool) -> list[str]:
     return [*own, *([CONTROL] if controls else ()), *limits]
 
 
+@reading_many()
 def _report(folder: Path, gate: Gate | None, comment: Path | None) -> RunReport:
     """The report of what is in the store by now, written everywhere. Raises StoreError where that cannot be."""
     report = stored(folder)

@@ -24,7 +24,12 @@ def seen_alike(text: str, wanted: str) -> Iterator[tuple[int, int]]:
 
 def trimmed(text: str) -> str:
     """The text without white space and without what does not show at its edges."""
-    return text.strip("".join({one for one in text if one.isspace() or _is_hidden(one)}))
+    begin, end = 0, len(text)
+    while begin < end and _takes_no_room(text[begin]):
+        begin += 1
+    while begin < end and _takes_no_room(text[end - 1]):
+        end -= 1
+    return text[begin:end]
 
 
 def _forms(text: str) -> Iterator[tuple[int, int, str]]:
@@ -38,6 +43,10 @@ def _forms(text: str) -> Iterator[tuple[int, int, str]]:
         if not _is_hidden(text[at]):
             yield at, end, " " if space else unicodedata.normalize("NFC", text[at:end].casefold())
         at = end
+
+
+def _takes_no_room(character: str) -> bool:
+    return character.isspace() or _is_hidden(character)
 
 
 def _is_hidden(character: str) -> bool:

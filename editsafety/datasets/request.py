@@ -125,13 +125,11 @@ class EditRequest:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a JSON line; empty fields are left out."""
-        plain = ((name, getattr(self, name)) for name in _FIELDS)
-        found = {name: value for name, value in plain if value not in ("", (), None)}
-        for name in ("neighbours", "portability"):
-            if name in found:
-                found[name] = tuple({part: getattr(one, part) for part in one.__slots__} for one in found[name])
+        found = {name: value for name in _FIELDS if (value := getattr(self, name))}
+        if self.neighbours:
+            found["neighbours"] = tuple({"prompt": one.prompt, "answer": one.answer} for one in self.neighbours)
         if self.portability:
-            found["portability"] = tuple(map(_filled, found["portability"]))
+            found["portability"] = tuple(map(_filled, self.portability))
         return found
 
     @classmethod
@@ -155,10 +153,10 @@ class EditRequest:
 
     def digest(self) -> str:
         """sha256 of everything that can change a result (`source` cannot)."""
-        body = json.dumps(self.as_json(), sort_keys=True, ensure_ascii=False, default=list)
-        return hashlib.sha256(body.encode()).hexdigest()
+        return hashlib.sha256(_IN_ORDER.encode(self.as_json()).encode()).hexdigest()
 
 
+_IN_ORDER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=list)
 _NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_.-]+")
 _FIELDS = tuple(one.name for one in fields(EditRequest) if one.name != "source")
 FIELDS = frozenset(_FIELDS)
@@ -199,9 +197,9 @@ def _neighbours(value: Any, where: str) -> tuple[Neighbour, ...]:
     return tuple(result)
 
 
-def _filled(consequence: Mapping[str, str]) -> dict[str, str]:
+def _filled(consequence: Consequence) -> dict[str, str]:
     """The fields of a consequence that hold something."""
-    return {key: text for key, text in consequence.items() if text}
+    return {name: text for name in consequence.__slots__ if (text := getattr(consequence, name))}
 
 
 def _consequences(value: Any, where: str) -> tuple[Consequence, ...]:

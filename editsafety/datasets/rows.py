@@ -197,15 +197,22 @@ def text_of(path: Path) -> str:
 
 def tidied(request: EditRequest) -> EditRequest:
     """The request without the spaces that would be doubled: targets and answers stripped. Prompts are as given."""
-    return replace(
-        request,
-        target_new=request.target_new.strip(),
-        target_true=(request.target_true or "").strip() or None,
-        neighbours=tuple(Neighbour(n.prompt, n.answer.strip()) for n in request.neighbours),
-        portability=tuple(
+    changes: dict[str, Any] = {
+        "target_new": request.target_new.strip(),
+        "target_true": (request.target_true or "").strip() or None,
+        "neighbours": tuple(map(_stripped, request.neighbours)),
+        "portability": tuple(
             replace(one, answer=one.answer.strip(), hop_answer=one.hop_answer.strip()) for one in request.portability
         ),
-    )
+    }
+    # Most are tidy, and a request is looked at from top to bottom whenever one is made.
+    is_tidy = all(getattr(request, name) == value for name, value in changes.items())
+    return request if is_tidy else replace(request, **changes)
+
+
+def _stripped(neighbour: Neighbour) -> Neighbour:
+    answer = neighbour.answer.strip()
+    return neighbour if answer == neighbour.answer else Neighbour(neighbour.prompt, answer)
 
 
 def _of_list(path: Path, text: str) -> Iterator[DataRow | DataError]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from editsafety.errors import UnknownNameError, UsageError
 from editsafety.judging import causes
@@ -49,29 +49,35 @@ class Check:
         }
 
 
-@dataclass(frozen=True)
+# Of a single edit that did what it said, and nothing else: shared by all such cases.
+SOUND = (
+    Check("restore", Verdict.PASS, "every byte came back"),
+    Check("undeclared", Verdict.PASS, "only declared tensors changed"),
+    Check("leftovers", Verdict.PASS, "nothing left behind"),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class CaseVerdict:
-    """A judged case."""
+    """A judged case.
+
+    `verdict` is the worst of the checks. A single edit without any passes: it was only asked about together with its
+    group. A course without any is INCOMPLETE: nothing judged is not a pass. `ratio` is perplexity after / before;
+    infinite when the model gave no finite number; None when it was not measured. Both are worked out while the figures
+    are at hand: of a large run these are far apart later, and the two are asked for often.
+    """
 
     record: CaseRecord
     checks: tuple[Check, ...]
     limit: float = COLLAPSE  # past this multiple of its unedited perplexity the model counts as broken
+    verdict: Verdict = field(init=False, compare=False)
+    ratio: float | None = field(init=False, compare=False)
 
-    @cached_property
-    def verdict(self) -> Verdict:
-        """The worst of the checks.
-
-        A single edit without any passes: it was only asked about together with its group. A course without any is
-        INCOMPLETE: nothing judged is not a pass.
-        """
-        if not self.checks:
-            return Verdict.INCOMPLETE if self.record.is_course else Verdict.PASS
-        return Verdict.worst(check.verdict for check in self.checks)
-
-    @cached_property
-    def ratio(self) -> float | None:
-        """Perplexity after / before; infinite when the model gave no finite number; None when it was not measured."""
-        return ratio(self.record)
+    def __post_init__(self) -> None:
+        unjudged = Verdict.INCOMPLETE if self.record.is_course else Verdict.PASS
+        worst = Verdict.worst([check.verdict for check in self.checks]) if self.checks else unjudged
+        object.__setattr__(self, "verdict", worst)
+        object.__setattr__(self, "ratio", ratio(self.record))
 
     @property
     def breaks_at(self) -> int | None:
@@ -116,10 +122,8 @@ def judge_case(policy: Policy, record: CaseRecord) -> CaseVerdict:
         if policy.abilities is not None:
             checks += list(_judge_abilities(policy.abilities, record))
     if record.is_course and all(check.name == WRITES for check in checks):
-        said = (
-            f"policy {policy.name} has no limit on courses, so nothing of this one can be judged; add a part `course`"
-        )
-        checks += [Check(WALKED, Verdict.ERROR, said)]
+        said = f"policy {policy.name} has no limit on courses, so nothing of this one can be judged"
+        checks += [Check(WALKED, Verdict.ERROR, f"{said}; add a part `course`")]
     elif record.is_course and record.steps:
         base = {name: limit for name, limit in policy.on_base.items() if name not in policy.course}
         told = [_judge_limit(name, limit, record) for name, limit in base.items()]
@@ -206,35 +210,31 @@ def _left_on_the_way(record: CaseRecord) -> Iterator[Check]:
 
 
 def _structure(record: CaseRecord) -> list[Check]:
-    step = record.step
-
-    restored, undeclared, leftovers = step.restored is True, step.undeclared, step.leftovers
-
-    def exact(name: str, good: bool, said: str, failed: str) -> Check:
-        return Check(name, Verdict.PASS if good else Verdict.ERROR, said if good else failed)
-
-    return [
-        exact("restore", restored, "every byte came back", "the model was not restored bit for bit"),
-        exact(
-            "undeclared", not undeclared, "only declared tensors changed",
-            f"{record.editor} changed what it did not declare: {list_some(undeclared)}",
-        ),
-        exact("leftovers", not leftovers, "nothing left behind", f"left behind: {list_some(leftovers)}"),
-    ]  # fmt: skip
+    undeclared, leftovers = record.step.undeclared, record.step.leftovers
+    wrong = (
+        "" if record.step.restored is True else "the model was not restored bit for bit",
+        f"{record.editor} changed what it did not declare: {list_some(undeclared)}" if undeclared else "",
+        f"left behind: {list_some(leftovers)}" if leftovers else "",
+    )
+    return [Check(good.name, Verdict.ERROR, said) if said else good for good, said in zip(SOUND, wrong, strict=True)]
 
 
 def _writes(record: CaseRecord) -> Check:
     """Whether there is an edit: figures of a model that nothing was written into say nothing about an editor."""
     if any(step.writes for step in record.steps):
-        changed = list(dict.fromkeys(name for step in record.steps for name in step.changed))
-        return Check(WRITES, Verdict.PASS, f"changed {list_some(changed)}" if changed else "runs beside the model")
+        return _changed(tuple(dict.fromkeys(name for step in record.steps for name in step.changed)))
     said = "none of the edits changes anything" if record.is_course else "the edit changes nothing"
     rounded = record.steps[-1].rounded
     return Check(WRITES, Verdict.NO_OP, f"{said} but the precision of {list_some(rounded)}" if rounded else said)
 
 
-@dataclass(frozen=True, slots=True)
-class _Figure:
+@lru_cache(maxsize=256)
+def _changed(names: tuple[str, ...]) -> Check:
+    """Kept, since most cases of an editor change the same."""
+    return Check(WRITES, Verdict.PASS, f"changed {list_some(names)}" if names else "runs beside the model")
+
+
+class _Figure(NamedTuple):
     """What a threshold is held against at one step; without a value where there is none, and why."""
 
     value: float | None
@@ -263,7 +263,7 @@ def _judge_limit(name: str, threshold: Threshold, record: CaseRecord) -> Check:
     if threshold.pass_at_most_of_even is not None and even is not None and verdict.fails:
         said += f" (a model that guesses evenly has {spell(even.value)}: it was broken already before any edit)"
     said += f", expected {threshold.limit}{'x' if threshold.figure == 'ratio' else ''}"
-    return Check(name, verdict, with_meaning(said, threshold, value), value)
+    return Check(name, verdict, with_meaning(said, threshold, verdict), value)
 
 
 def _figure(threshold: Threshold, before: Measurement | None, after: Measurement | None) -> _Figure:
@@ -331,8 +331,8 @@ def _rated(name: str, threshold: Threshold, values: Sequence[float]) -> Check:
     low, high = wilson(round(share * len(values)), len(values))
     interval = f"95% interval {low:.2f} to {high:.2f}"
     said = f"{name} {threshold.spelled(share, first=rate(share))} over {counting(len(values))} ({interval})"
-    said = with_meaning(f"{said}, expected {threshold.limit}", threshold, share)
-    return Check(name, threshold.verdict(share), said, share)
+    verdict = threshold.verdict(share)
+    return Check(name, verdict, with_meaning(f"{said}, expected {threshold.limit}", threshold, verdict), share)
 
 
 def _broke(record: CaseRecord) -> str:

@@ -15,6 +15,7 @@ from editsafety.judging.causes import Cause
 from editsafety.judging.checks import CaseVerdict, Check, counted
 from editsafety.judging.verdict import Verdict
 from editsafety.numbers import counting, times
+from editsafety.runs.measurement import Measurement
 
 Figure = TypeVar("Figure")
 WHOLE = "all"  # the name under which checks over all streams are kept
@@ -47,7 +48,7 @@ class Group:
     planned: Mapping[str, int] = field(default_factory=dict)
     cut_short: bool = False
 
-    @cached_property
+    @property
     def verdict(self) -> Verdict:
         """The worst of cases, group checks and completeness; INCOMPLETE when nothing was judged."""
         return self.verdict_on(None)
@@ -60,12 +61,16 @@ class Group:
 
     def verdict_on(self, stream: str | None) -> Verdict:
         """The verdict over one stream alone ("hard", "normal"), or over everything."""
-        cases = self.cases_of(stream)
-        found = [case.verdict for case in cases if case.checks]
-        found += [c.verdict for name, checks in self.checks.items() for c in checks if stream in (None, name)]
-        lacking = bool(self.missing) if stream is None else len(cases) < self.planned.get(stream, 0)
-        incomplete = lacking or self.cut_short or not cases or not found
-        return Verdict.worst([*found, *([Verdict.INCOMPLETE] if incomplete else [])])
+
+        def work_out() -> Verdict:
+            cases = self.cases_of(stream)
+            found = [case.verdict for case in cases if case.checks]
+            found += [c.verdict for name, checks in self.checks.items() for c in checks if stream in (None, name)]
+            lacking = bool(self.missing) if stream is None else len(cases) < self.planned.get(stream, 0)
+            incomplete = lacking or self.cut_short or not cases or not found
+            return Verdict.worst([*found, *([Verdict.INCOMPLETE] if incomplete else [])])
+
+        return self._once(("verdict", "", stream), work_out)
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -181,7 +186,7 @@ class Group:
         """The values of a measure after the edit, where there are any; infinite where the model broke."""
 
         def look_up() -> list[float]:
-            found = [case.record.after.get(measure) for case in self.cases_of(stream)]
+            found = (after.get(measure) for after in self._after(stream))
             return [
                 math.inf if m.value is None else m.value
                 for m in found
@@ -189,6 +194,10 @@ class Group:
             ]
 
         return list(self._once(("values", measure, stream), look_up))
+
+    def _after(self, stream: str | None) -> Sequence[Mapping[str, Measurement]]:
+        """What was measured of the edited model in each case: all figures of a table are looked up in these."""
+        return self._once(("after", "", stream), lambda: [case.record.after for case in self.cases_of(stream)])
 
     def median_cost(self, step: str, stream: str | None = None) -> float | None:
         """Median seconds of a step ("edit", "apply", "undo", "measure")."""

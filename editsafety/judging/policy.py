@@ -125,8 +125,10 @@ class Threshold(BaseModel):
         if figure is None or not math.isfinite(figure):
             return "is not finite"
         verdict = self.verdict(figure)
-        for text in (first, exact(figure), exact(figure, 7)):
-            if text and self.verdict(float(text)) is verdict:
+        if first and self.verdict(float(first)) is verdict:
+            return first
+        for digits in (4, 7):
+            if self.verdict(float(text := exact(figure, digits))) is verdict:
                 return text
         return repr(figure)
 

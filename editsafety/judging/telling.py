@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from editsafety.judging.policy import Threshold
+from editsafety.judging.verdict import Verdict
 from editsafety.numbers import exact, rate
 from editsafety.runs.case_record import CaseRecord, Step
 from editsafety.runs.measurement import Measurement
@@ -18,24 +19,23 @@ def tell_figure(name: str, threshold: Threshold, value: float, record: CaseRecor
 
     `step` is the one that decides; of a course its place is told, of a single edit the figures behind.
     """
-    ratio = threshold.figure == "ratio"
-    share = rate(value) if record.is_course and not ratio and 0 <= value <= 1 else ""
+    ratio, is_course = threshold.figure == "ratio", record.is_course
+    share = rate(value) if is_course and not ratio and 0 <= value <= 1 else ""
     spelled = threshold.spelled(value, first=share)
     if threshold.figure == "drop" and math.isfinite(value):
         spelled = f"rose by {spelled.removeprefix('-')}" if value < 0 else f"fell by {spelled}"
     said = f"{name} {spelled}{'x' if ratio and math.isfinite(value) else ''}"
     if threshold.figure == "before":
         return said
-    if record.is_course:
+    if is_course:
         head = {"worst": "at worst, after", "last": "after", "mean": "on average over"}[threshold.over]
         return f"{said} {head} {record.schedule.said(step.edits)}"
     return said + _evidence(threshold, record.before.get(threshold.measure), step.found.get(threshold.measure))
 
 
-def with_meaning(sentence: str, threshold: Threshold, figure: float) -> str:
+def with_meaning(sentence: str, threshold: Threshold, verdict: Verdict) -> str:
     """A sentence about a figure that does not pass, with what that means for whoever uses the model."""
-    passes = not threshold.verdict(figure).severity
-    return sentence if passes or not threshold.means else f"{sentence}: {threshold.means}"
+    return f"{sentence}: {threshold.means}" if threshold.means and verdict is not Verdict.PASS else sentence
 
 
 def spell(value: float | None) -> str:

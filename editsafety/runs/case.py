@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from editsafety.datasets.request import EditRequest
 from editsafety.names import slug, tag
@@ -29,12 +29,14 @@ class Case:
     control: str = ""  # the verdict that a control editor must come to; empty for every other case
     tentative: bool = False  # of a control: whether nobody knows that it comes to that on this model
     probed: bool = False  # whether abilities are measured beside everything else (along courses they always are)
+    # Stable, and selectable with -k: `pocket-neo-rome-hardcf-0017`, `pocket-neo-rome-hard-sequential`. Everything is
+    # found by it, so it is spelled once.
+    id: str = field(init=False, compare=False)
 
-    @property
-    def id(self) -> str:
-        """Stable, and selectable with -k: `pocket-neo-rome-hardcf-0017`, `pocket-neo-rome-hard-sequential`."""
+    def __post_init__(self) -> None:
         head = f"{slug(self.model)}-{tag(self.editor)}"
-        return f"{head}-{self.stream}-{self.schedule.kind}" if self.is_course else f"{head}-{self.request.slug}"
+        said = f"{head}-{self.stream}-{self.schedule.kind}" if self.is_course else f"{head}-{self.request.slug}"
+        object.__setattr__(self, "id", said)
 
     @property
     def is_course(self) -> bool:
@@ -66,4 +68,7 @@ class Case:
 def digest_of(schedule: Schedule, requests: Iterable[str]) -> str:
     """The digest of a case from the digests of its requests, which cases share."""
     body = [schedule.as_json(), list(requests)]
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_IN_ORDER.encode(body).encode()).hexdigest()
+
+
+_IN_ORDER = json.JSONEncoder(sort_keys=True)

@@ -46,7 +46,8 @@ class Measurement:
             raise ValueError(
                 f"measurement {self.name!r}: {self.value} is no value; give None, a reason and broken=True"
             )
-        if not (_are_finite(self.items) and _are_finite((self.stderr,)) and _are_finite(self.between or ())):
+        finite = _are_finite(self.items) and _are_finite(self.between or ())
+        if not finite or not (self.stderr is None or math.isfinite(self.stderr)):
             raise ValueError(f"measurement {self.name!r}: an item or the error is not finite; give None instead")
         if not self.applies and (self.value is not None or self.broken):
             raise ValueError(f"measurement {self.name!r} applies: it has a value, or found a broken model")

@@ -6,7 +6,7 @@ Everything that is asked of a schedule is asked here, so that a new kind is a ch
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from editsafety.errors import UsageError
@@ -82,7 +82,7 @@ class Schedule:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {**asdict(self), "sizes": list(self.sizes)}
+        return {"kind": self.kind, "sizes": list(self.sizes), "every": self.every}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:

@@ -90,6 +90,7 @@ class LeanReader:
     def __init__(self, only: ReadOf) -> None:
         self._only = only
         self._shared: dict[tuple[object, ...], Measurement] = {}
+        self._looks: dict[str, WeightsLook] = {}
 
     def read(self, text: str, case: Case) -> CaseRecord:
         """From the text of a record; `case` is what it is of. Raises ValueError for anything else than a record."""
@@ -155,15 +156,22 @@ class LeanReader:
             tuple(row["rounded"]),
             tuple(row["leftovers"]),
             row["restored"],
-            WeightsLook(row.get("look", {}).get("pattern", "")),  # which tensors, the whole record tells
+            self._look(row.get("look", {}).get("pattern", "")),
         )
+
+    def _look(self, pattern: str) -> WeightsLook:
+        """Which tensors, the whole record tells."""
+        if pattern not in self._looks:
+            self._looks[pattern] = WeightsLook(pattern)
+        return self._looks[pattern]
 
 
 @contextmanager
 def reading_many() -> Iterator[None]:
     """While very many records are read: nothing in them goes in circles, and looking for that takes time.
 
-    What is done with the garbage collector is undone afterwards.
+    What is done with the garbage collector is undone afterwards. What was read by then counts as old to it: else it
+    would be looked through from end to end at the first occasion, and again at the next ones.
     """
     collects = gc.isenabled()
     gc.disable()
@@ -171,6 +179,9 @@ def reading_many() -> Iterator[None]:
         yield
     finally:
         if collects:
+            if not gc.get_freeze_count():  # what somebody keeps apart on purpose stays apart
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

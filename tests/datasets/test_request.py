@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from editsafety.datasets.request import Consequence, EditRequest, Neighbour
+from editsafety.datasets.rows import tidied
 from editsafety.errors import DataError
 
 GOOD: dict[str, Any] = {"id": "a-1", "prompt": "{} works as a", "subject": "Ashurn", "target_new": "baker"}
@@ -178,3 +180,22 @@ def test_requests_are_values() -> None:
     assert len({read(), EditRequest.from_json(GOOD)}) == 1
     with pytest.raises(AttributeError):
         read().subject = "other"  # type: ignore[misc]
+
+
+def test_a_tidy_request_is_taken_as_it_is_and_spaces_that_would_be_doubled_are_stripped_from_any_other() -> None:
+    tidy = EditRequest(
+        "a", "{} works as a", "Ashurn", "farmer", "baker", neighbours=(Neighbour("Elsa works as a", "smith"),),
+        portability=(Consequence("one_hop", "Ashurn makes", "bread", "A baker makes", "bread"),),
+    )  # fmt: skip
+    assert tidied(tidy) is tidy
+    (neighbour,), (consequence,) = tidy.neighbours, tidy.portability
+    for change in (
+        {"target_new": " farmer"},
+        {"target_true": "baker\n"},
+        {"neighbours": (neighbour, replace(neighbour, answer=" smith "))},
+        {"portability": (replace(consequence, answer=" bread"),)},
+        {"portability": (replace(consequence, hop_answer="bread "),)},
+    ):
+        untidy = replace(tidy, **change)  # type: ignore[arg-type]
+        wanted = replace(tidy, neighbours=(neighbour,) * len(untidy.neighbours))
+        assert untidy != wanted == tidied(untidy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from editsafety import datasets
+from editsafety.datasets._seen import trimmed
 from editsafety.errors import DataError
 from tests.datasets.conftest import Write
 
@@ -46,6 +47,12 @@ def test_what_does_not_show_is_no_part_of_a_subject(edge: str, write: Write) -> 
     asked = {"prompt": "{} is a", "subject": f"{edge}Elsa{edge}", "target_new": {"str": "baker"}}
     (request,) = datasets.requests(f"counterfact:{write({'requested_rewrite': asked})}")
     assert (request.subject, request.prompt.strip()) == ("Elsa", "{} is a")
+
+
+@pytest.mark.parametrize("text", ["", " \u200e", "Elsa", " El\u00adsa K \ufeff", "\u200eEl\u200e sa\u00a0\n", "a"])
+def test_only_what_takes_no_room_at_the_edges_is_taken_off(text: str) -> None:
+    """Against all of these characters written out, wherever they stand."""
+    assert trimmed(text) == text.strip(" \n\u00a0\u200e\ufeff\u00ad")
 
 
 @pytest.mark.parametrize(("given", "holds"), [("elsa", "Elsa"), ("Elsa ", "Elsa"), (" ELSA", "Elsa")])
