@@ -147,7 +147,7 @@ class Nudge(EmptySidecar):
         self.target = target
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
-        return output + 0.5
+        return (output[0] + 0.5, *output[1:]) if isinstance(output, tuple) else output + 0.5  # transformers 4: a tuple
 
 
 def test_beside_a_sidecar_every_pass_is_whole() -> None:
