@@ -46,7 +46,8 @@ from editsafety.runs.facts import BlockKey, Drifted, OrderFacts, Problem
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.store import DEATHS, Store
 
-CHUNK, SHARE = 4, 64  # single edits that one of several workers claims at a time; of a large block a 64th of its share
+# Single edits that one of several workers claims at a time; of a large block a 64th of its share; at the end fewer.
+CHUNK, SHARE = 4, 64
 
 
 class Lab:
@@ -205,7 +206,7 @@ class Lab:
         block = {self.keys.of(one): one for one in (case, *self._beside(case, beside))}
         alone = case.is_course or self.workers > 1
         few = 1 if case.is_course else max(CHUNK, len(block) // (SHARE * self.workers))
-        claimed = self.store.claim(list(block), few if alone else len(block))
+        claimed = self.store.claim(list(block), few if alone else len(block), workers=self.workers)
         if not claimed:
             time.sleep(0.05)  # other processes are at all of them
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -107,16 +106,15 @@ def test_logits_that_are_shown_are_those_of_the_pass_that_counts() -> None:
     for seed in range(3):
         edited(handle, edit_of(handle, 1, seed), lambda: nll(handle))
 
+    def shown_to(one: list[Any]) -> None:
+        passes.show_batch(handle, handle.batch(ROWS), lambda count, of: one.append((count, of(torch.arange(count)))))
+
     def shown() -> tuple[list[Any], list[Any]]:
-        batch, found = handle.batch(ROWS), ([], [])
-
-        def look_into(one: list[Any]) -> Callable[[int, Callable[[Tensor], Tensor]], None]:
-            return lambda count, of: one.append((count, of(torch.arange(count))))
-
-        passes.show_batch(handle, batch, look_into(found[0]))
+        fast, plain = list[Any](), list[Any]()
+        shown_to(fast)
         with handle.engine.switched_off():
-            passes.show_batch(handle, batch, look_into(found[1]))
-        return found
+            shown_to(plain)
+        return fast, plain
 
     fast, plain = edited(handle, edit_of(handle, 1, 9), shown)
     assert len(fast) == len(plain) == 1
