@@ -12,6 +12,7 @@ Every call gives a fresh model: tests may do to it what they like.
 from __future__ import annotations
 
 import json
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from editsafety.datasets.request import EditRequest
 from editsafety.edits.edit import LowRank
@@ -105,6 +106,11 @@ RELATIVES: dict[str, dict[str, Any]] = {
 SOON = ("gpt2", "gpt_neo", "llama", "gemma2")
 
 
+def relatives() -> tuple[str, ...]:
+    """Those of `RELATIVES` that the installed transformers has: its last 4 lacks three of them."""
+    return tuple(family for family in RELATIVES if MODEL_TYPES.get(family, family) in CONFIG_MAPPING)
+
+
 def by_family() -> list[Any]:
     """Every family as a parameter of a test; those that are built like another one are thorough."""
     return [pytest.param(name, marks=() if name in SOON else pytest.mark.thorough) for name in FAMILIES]
@@ -140,7 +146,8 @@ def config(family: str, *, tied: bool | None = None, square: bool = False, layer
 
 def model(family: str, *, dtype: str = "float32", seed: int = 0, **more: Any) -> Any:
     """A random model in evaluation mode; biases and norms are random too, so that none of them can hide a mistake."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, where a family compiles what it imports
         torch.manual_seed(seed)
         made = AutoModelForCausalLM.from_config(config(family, **more), dtype=getattr(torch, dtype))
         with torch.no_grad():

@@ -4,41 +4,101 @@ In a causal model a change at the subject's last token leaves every earlier posi
 keys and values are kept, padded on the *left* so that they join the rest of each row without a gap (sliding windows and
 relative positions then see true distances), and only the rest is run. Exact up to rounding; typically 3 to 4 times
 fewer operations than running whole rows.
+
+It needs a model that goes on with keys and values as with the text itself (`goes_on`). One that counts places from the
+tokens, as decoders built like RoBERTa do, that keeps a state, or keeps nothing, is not of that kind.
 """
 
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from editsafety.engine.layers import stands_alone
+from editsafety.errors import ModelError
+from editsafety.model import kv_cache
 from editsafety.model.handle import Batch, ModelHandle
+
+# By how much logits may differ, of their norm, where a model is tried; in narrow types.
+EXACT, HALF = 1e-3, 5e-2
+
+
+@dataclass(frozen=True, slots=True)
+class _GoesOn:
+    """Whether a model does."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What was read already: the mask `[rows, seen + seq]`, the places of the rest, and keys and values."""
+
+    mask: Tensor
+    places: Tensor | None
+    cache: Any
+
+
+@torch.no_grad()
+def goes_on(handle: ModelHandle) -> bool:
+    """Whether the rest of a row, behind kept keys and values, gives the logits of the whole row.
+
+    Tried once on a model by itself. With something beside it (a sidecar, which may tell passes apart) it is taken for
+    granted where it was not tried before.
+    """
+    kept = handle.engine.kept
+    if _GoesOn() not in kept and stands_alone(handle):
+        kept[_GoesOn()] = _try(handle)
+    return bool(kept.get(_GoesOn(), True))
+
+
+def _try(handle: ModelHandle) -> bool:
+    words = int(handle.model.config.get_text_config().vocab_size)
+    rows, starts = [[(words // 2 + i) % words for i in range(length)] for length in (8, 6)], (4, 2)
+    wholes = [handle.logits(handle.batch([row]))[0, start:] for row, start in zip(rows, starts, strict=True)]
+    rest = handle.batch([row[start:] for row, start in zip(rows, starts, strict=True)])
+    try:
+        before = _read(handle, [row[:start] for row, start in zip(rows, starts, strict=True)], rest)
+        ran = handle.run(rest.ids, before.mask, cache=before.cache, places=before.places)
+        found, whole = torch.as_tensor(ran.logits).float().flatten(0, 1), torch.cat(wholes)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # says nothing of the model
+    except Exception:  # somebody else's model may refuse a cache, for whatever reason; it answered without one
+        return False
+    if found.shape != whole.shape:
+        return False
+    apart = (found - whole)[whole.isfinite()].norm()
+    exact = HALF if handle.model.dtype.itemsize < torch.float32.itemsize else EXACT
+    return bool(apart <= exact * whole[whole.isfinite()].norm())
 
 
 class Suffix:
     """The part of `rows` from token `starts[i]` on, ready to be run many times.
 
     `batch.ids` is `[rows, seq]`, right-padded, first column = the chosen tokens; token t of row i is now at column
-    t - starts[i].
+    t - starts[i]. Raises ModelError for a start behind the first token, if the model does not go on.
     """
 
     def __init__(self, handle: ModelHandle, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> None:
         self.handle = handle
         self.batch: Batch = handle.batch([row[start:] for row, start in zip(rows, starts, strict=True)])
-        self._mask = self.batch.mask
-        self._places: Tensor | None = None
-        self._cache: Any = None
+        self._before = _Before(self.batch.mask, None, None)
         if max(starts) > 0:
-            self._remember([row[:start] for row, start in zip(rows, starts, strict=True)])
+            if not goes_on(handle):
+                raise ModelError(
+                    f"{handle.name} ({handle.kind}) does not go on with keys and values as with the text itself, and "
+                    "this editor works on the end of a text alone. Use one that runs whole texts, like rome or memit."
+                )
+            self._before = _read(handle, [row[:start] for row, start in zip(rows, starts, strict=True)], self.batch)
 
     def logits(self) -> Tensor:
         """Logits of the suffix, float32 `[rows, seq, vocab]` (or what a hook makes of them)."""
-        cache = None if self._cache is None else _with_layers(self._cache, lambda tensor: tensor)
-        ran = self.handle.run(self.batch.ids, self._mask, cache=cache, places=self._places)
+        before = self._before
+        cache = None if before.cache is None else _with_layers(before.cache, lambda tensor: tensor)
+        ran = self.handle.run(self.batch.ids, before.mask, cache=cache, places=before.places)
         return torch.as_tensor(ran.logits).float()
 
     def of_rows(self, rows: Sequence[int]) -> Self:
@@ -48,37 +108,38 @@ class Suffix:
         def pick(tensor: Tensor) -> Tensor:
             return tensor[chosen.to(tensor.device)]
 
-        fewer = copy.copy(self)
+        fewer, before = copy.copy(self), self._before
         fewer.batch = Batch(pick(self.batch.ids), pick(self.batch.mask))
-        fewer._mask = pick(self._mask)
-        fewer._places = None if self._places is None else pick(self._places)
-        fewer._cache = None if self._cache is None else _with_layers(self._cache, pick)
+        fewer._before = _Before(
+            pick(before.mask),
+            None if before.places is None else pick(before.places),
+            None if before.cache is None else _with_layers(before.cache, pick),
+        )
         return fewer
 
-    @torch.no_grad()
-    def _remember(self, prefixes: Sequence[Sequence[int]]) -> None:
-        """Run the prefixes, left-padded, and keep their keys and values; those of padding are zeroed."""
-        width = max(len(prefix) for prefix in prefixes)
-        mask = torch.zeros(len(prefixes), width, dtype=torch.long)
-        ids = torch.zeros_like(mask)
-        for i, prefix in enumerate(prefixes):
-            if prefix:
-                ids[i, -len(prefix) :] = torch.tensor(list(prefix))
-                mask[i, -len(prefix) :] = 1
-        device = self.handle.device
-        mask, ids = mask.to(device), ids.to(device)
-        both = torch.cat([mask, self.batch.mask], 1)
-        places = (both.cumsum(1) - 1).clamp(min=0)
-        self._mask = both
-        takes_places = "position_ids" in inspect.signature(self.handle.model.forward).parameters
-        first, self._places = (places[:, :width], places[:, width:]) if takes_places else (None, None)
-        # The body without the unembedding: nobody reads logits of the prefix.
-        self._cache = self.handle.run(ids, mask, keep=True, body=True, places=first).cache
-        for layer in self._cache.layers:
-            # Rows of padding only may hold NaN, and NaN times an attention weight of zero is NaN.
-            padding = mask[:, None, -layer.keys.shape[-2] :, None] == 0
-            layer.keys = layer.keys.masked_fill(padding.to(layer.keys.device), 0.0)
-            layer.values = layer.values.masked_fill(padding.to(layer.values.device), 0.0)
+
+@torch.no_grad()
+def _read(handle: ModelHandle, prefixes: Sequence[Sequence[int]], rest: Batch) -> _Before:
+    """Run the prefixes, left-padded, and keep their keys and values; those of padding are zeroed."""
+    width = max(len(prefix) for prefix in prefixes)
+    mask = torch.zeros(len(prefixes), width, dtype=torch.long)
+    ids = torch.zeros_like(mask)
+    for i, prefix in enumerate(prefixes):
+        if prefix:
+            ids[i, -len(prefix) :] = torch.tensor(list(prefix))
+            mask[i, -len(prefix) :] = 1
+    mask, ids = mask.to(handle.device), ids.to(handle.device)
+    both = torch.cat([mask, rest.mask], 1)
+    places = (both.cumsum(1) - 1).clamp(min=0)
+    first, then = (places[:, :width], places[:, width:]) if kv_cache.takes_places(handle.model) else (None, None)
+    # The body without the unembedding: nobody reads logits of the prefix.
+    cache = handle.run(ids, mask, keep=True, body=True, places=first).cache
+    for layer in cache.layers:
+        # Rows of padding only may hold NaN, and NaN times an attention weight of zero is NaN.
+        padding = mask[:, None, -layer.keys.shape[-2] :, None] == 0
+        layer.keys = layer.keys.masked_fill(padding.to(layer.keys.device), 0.0)
+        layer.values = layer.values.masked_fill(padding.to(layer.values.device), 0.0)
+    return _Before(both, then, cache)
 
 
 def _with_layers(cache: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from editsafety.engine.layers import stands_alone
 from editsafety.model import kv_cache
+from editsafety.model.architectures import has_row
 from editsafety.model.handle import ModelHandle
 from editsafety.model.logits import only_at
 
@@ -81,7 +82,7 @@ def cannot_keep(handle: ModelHandle) -> str | None:
         return f"{name} is run plainly: shortcuts are switched off"
     if not stands_alone(handle):
         return f"{name} does not answer by its weights alone: a sidecar, or who asks in its place, may need whole texts"
-    if not handle.has_row:
+    if not has_row(handle.model.config):
         return f"{name} is of a family that is not known here: its cache may hold other things than keys and values"
     if not kv_cache.takes_one(handle.model):
         return f"{name} ({type(handle.model).__name__}) takes no cache of keys and values"

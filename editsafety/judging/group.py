@@ -35,7 +35,8 @@ class Finding:
 class Group:
     """One editor on one model: its judged cases, its group checks by stream ("all" for the whole), and what is missing.
 
-    `planned` counts the planned cases of each stream.
+    `planned` counts the planned cases of each stream. `cut_short`: the run was stopped before every check of the policy
+    was made, so what was not found yet says nothing.
     """
 
     model: str
@@ -44,6 +45,7 @@ class Group:
     checks: Mapping[str, tuple[Check, ...]]
     missing: tuple[str, ...]
     planned: Mapping[str, int] = field(default_factory=dict)
+    cut_short: bool = False
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -62,7 +64,8 @@ class Group:
         found = [case.verdict for case in cases if case.checks]
         found += [c.verdict for name, checks in self.checks.items() for c in checks if stream in (None, name)]
         lacking = bool(self.missing) if stream is None else len(cases) < self.planned.get(stream, 0)
-        return Verdict.worst([*found, *([Verdict.INCOMPLETE] if lacking or not cases or not found else [])])
+        incomplete = lacking or self.cut_short or not cases or not found
+        return Verdict.worst([*found, *([Verdict.INCOMPLETE] if incomplete else [])])
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -120,6 +123,9 @@ class Group:
             yield Finding(verdict, "complete", WHOLE, f"{verdict.value}: no case was judged")
         elif self.is_unasked:
             said = f"{verdict.value}: nothing that was asked has a limit in this policy, so no case was judged"
+            yield Finding(verdict, "complete", WHOLE, said)
+        elif self.cut_short:
+            said = f"{verdict.value}: the run was stopped before every check was made; all cases have results"
             yield Finding(verdict, "complete", WHOLE, said)
 
     def _case_findings(self) -> Iterator[Finding]:

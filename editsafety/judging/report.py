@@ -80,7 +80,7 @@ class RunReport:
         for case in cases:
             blocks.setdefault(case.block, []).append(case)
         with reading_many():
-            groups = tuple(_group(policy, block, records, facts) for block in blocks.values())
+            groups = tuple(_group(policy, block, records, facts, interrupted) for block in blocks.values())
         told = controls_of(plan, policy, records, controls, facts)
         walked = tuple(_judged(policy, records[case.id], facts) for case in courses if case.id in records)
         missing = tuple(case.id for case in courses if case.id not in records)
@@ -233,7 +233,9 @@ class RunReport:
         return found[0].text if found else None
 
 
-def _group(policy: Policy, cases: Sequence[Case], records: Mapping[str, CaseRecord], facts: RunFacts) -> Group:
+def _group(
+    policy: Policy, cases: Sequence[Case], records: Mapping[str, CaseRecord], facts: RunFacts, interrupted: bool
+) -> Group:
     model, editor = slug(cases[0].model), label(cases[0].editor)
     judged, missing = [], []
     for name in (case.id for case in cases):
@@ -247,7 +249,9 @@ def _group(policy: Policy, cases: Sequence[Case], records: Mapping[str, CaseReco
         rows = [case.record for case in judged if case.record.stream == stream]
         checks[stream] = tuple(check for check in judge_group(policy, rows) if facts.asks_for(check.name))
     checks[WHOLE] = tuple(checks_of_block(model, editor, facts, complete=not missing))
-    return Group(model, editor, tuple(judged), checks, tuple(missing), planned)
+    # Which checks a run asks for shows as its tests are run, the rates of an editor among the last.
+    cut_short = interrupted and not all(facts.asks_for(name) for name in policy.group)
+    return Group(model, editor, tuple(judged), checks, tuple(missing), planned, cut_short)
 
 
 def _judged(policy: Policy, record: CaseRecord, facts: RunFacts) -> CaseVerdict:

@@ -128,6 +128,8 @@ def _prove(model: Any, found: Architecture, layer: int) -> None:
     if len(passed.received) != 1 or set(passed.given) != {block, *parts}:
         raise NotFoundError("its blocks are not run once each with their hidden states first")
     before, after = passed.received[0], passed.given[block]
+    if before.numel() != TOKENS * before.shape[-1]:
+        raise NotFoundError("its blocks are given other tokens beside those of the text")
     added = after - before
     missed = added - sum(passed.given[name].reshape(before.shape) for name in parts)
     exact = HALF if weight.dtype.itemsize < torch.float32.itemsize else EXACT

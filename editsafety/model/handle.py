@@ -261,7 +261,9 @@ class ModelHandle:
         With `keep` the keys and values are handed back, in `cache` itself when one was given. `body` leaves the
         unembedding out: there are no logits then. `places` are position ids `[batch, seq]`, for models that take any.
         """
-        more: dict[str, Any] = {} if places is None else {"position_ids": places}
+        more: dict[str, Any] = {}
+        if places is not None:  # a copy: XGLM of transformers 4 adds its offset into what it is given, in one piece
+            more["position_ids"] = places.clone(memory_format=torch.contiguous_format)
         model: Any = self.model.base_model if body else self.model
         if cache is not None:
             more[kv_cache.keyword(model)] = cache

@@ -13,7 +13,7 @@ from torch import nn
 
 from editsafety import discovery
 from editsafety.errors import EditSafetyError, ModelError, UsageError, masked, sentence_of
-from editsafety.model import placement, shards
+from editsafety.model import hub, placement, shards
 from editsafety.model.saved_folders import why_no_model
 from editsafety.names import slug
 from editsafety.shipped import shipped
@@ -199,7 +199,11 @@ def _load_pretrained(spec: ModelSpec, tokenizer: Any) -> Loaded:
     if local:
         shards.refuse_damaged(Path(place))
         hint = "Save the model again, or copy all files of its folder."
-    options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code, "local_files_only": spec.offline or local}
+    away = None if local or spec.offline else hub.cannot_reach()
+    if away:
+        hint = f"{away}, so only what is on this machine could be taken. {hint}"
+    here = local or spec.offline or away is not None
+    options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code, "local_files_only": here}
     if spec.revision is not None and not local:
         options["revision"] = spec.revision
     dtype = getattr(torch, spec.dtype)

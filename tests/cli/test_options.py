@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,11 @@ def test_every_option_says_what_it_is_and_hides_nothing_in_brackets(words: tuple
         if name != "--help":
             assert one.help, name
             assert "[" not in one.help, name
+
+
+def test_the_version_is_said_without_a_command() -> None:
+    said = CliRunner().invoke(app, ["--version"])
+    assert (said.exit_code, said.stdout) == (0, f"editsafety {metadata.version('editsafety')}\n")
 
 
 def test_the_plain_help_lists_the_commands_in_groups() -> None:

@@ -57,6 +57,18 @@ def test_an_interrupted_run_is_incomplete_however_well_it_went():
     assert (made.verdict, made.exit_code) == (Verdict.INCOMPLETE, 13)
 
 
+def test_an_editor_passes_no_check_that_an_interrupted_run_did_not_come_to():
+    """The rates of an editor are asked for behind all of its cases: a run that was stopped there never judged them."""
+    idle = [record("rome", "hard", i, takes=0.0) for i in range(4)]
+    begun = report(idle, facts=facts(JudgedCheck("perplexity")), interrupted=True)
+    assert begun.groups[0].verdict is Verdict.INCOMPLETE
+    said = "INCOMPLETE: the run was stopped before every check was made; all cases have results"
+    assert begun.groups[0].sentences == (said,)
+    asked = facts(*map(JudgedCheck, (*DEFAULT.case, *DEFAULT.group)))
+    assert report(idle, facts=asked, interrupted=True).groups[0].verdict is Verdict.INEFFECTIVE
+    assert report([record("rome", "hard", 0)], facts=asked, interrupted=True).groups[0].verdict is Verdict.PASS
+
+
 def test_where_every_case_failed_the_verdict_is_error_and_the_reason_is_told_once():
     made = report([failed("rome", "hard", i) for i in range(5)])
     assert (made.verdict, made.exit_code) == (Verdict.ERROR, 13)

@@ -20,7 +20,7 @@ ROW = (
 )  # fmt: skip
 # The parts of a block are found in the model, and prove themselves on it.
 FOUND = (
-    "apertus1p5_text", "bitnet", "cpmant", "cwm", "diffllama", "emu3", "exaone", "fuyu", "gpt_neox_japanese",
+    "apertus1p5_text", "bitnet", "cwm", "diffllama", "emu3", "exaone", "fuyu", "gpt_neox_japanese",
     "granite_swa", "hunyuan_v1_dense", "internlm3", "iquestcoder", "jais2", "megatron-bert", "ministral",
     "modernbert-decoder", "nemotron", "persimmon", "roberta-prelayernorm", "vaultgemma", "xlm-roberta-xl", "youtu",
 )  # fmt: skip
@@ -56,6 +56,7 @@ BLACK_BOX: dict[str, tuple[str, ...]] = {
     ),
     "no list of": ("hrm_text",),
     "not run once each": ("git", "got_ocr2"),
+    "other tokens": ("cpmant",),
 }  # fmt: skip
 # Not run on token ids alone.
 REFUSED = {
@@ -69,6 +70,8 @@ UNTRIED = (
     "blt", "cohere_compass_text", "dbrx", "dots1", "gemma3n", "gemma3n_text", "gemma4",
     "moss_transcribe_diarize", "phi4_multimodal", "zamba", "zamba2",
 )  # fmt: skip
+# transformers 4 makes none that is small.
+SINCE_5 = ("emu3", "mllama")
 # Names that transformers 4 had and 5 took off its list.
 GONE = ("code_llama", "mega", "open-llama", "qdqbert", "speech_to_text_2", "transfo-xl", "xlm-prophetnet")
 STANDINGS: dict[str, tuple[str, ...]] = {

@@ -119,7 +119,7 @@ def test_what_does_not_fit_on_the_cards_is_told_before_it_is_loaded(monkeypatch:
     monkeypatch.setattr("accelerate.utils.get_max_memory", lambda *_: {0: size // 5, 1: size // 5, "cpu": size})
     with pytest.raises(ModelError, match=r"does not fit on cuda:0.* would be offloaded"):
         placement.lay_out(model, "sequential", torch.float32, "model")
-    monkeypatch.setattr("accelerate.utils.get_max_memory", lambda *_: {0: size * 2 // 3, 1: size * 2 // 3, "cpu": size})
+    monkeypatch.setattr("accelerate.utils.get_max_memory", lambda *_: {0: size * 3 // 4, 1: size * 3 // 4, "cpu": size})
     found = placement.lay_out(model, "sequential", torch.float32, "model")
     assert set(found.values()) == {"cuda:0", "cuda:1"}
 

@@ -20,7 +20,7 @@ from tests.editors.conftest import NUMBERS, material
 
 # One of each thing that is built otherwise: the others are thorough.
 SOON = ("olmo3", "cohere2", "glm4", "mpt", "starcoder2")
-SOME = [pytest.param(name, marks=() if name in SOON else pytest.mark.thorough) for name in tiny.RELATIVES]
+SOME = [pytest.param(name, marks=() if name in SOON else pytest.mark.thorough) for name in tiny.relatives()]
 
 
 def logits(handle: ModelHandle) -> torch.Tensor:
@@ -28,7 +28,7 @@ def logits(handle: ModelHandle) -> torch.Tensor:
         return handle.logits(handle.batch([handle.ids("The capital of Dorvan is Kelmar")]))
 
 
-@pytest.mark.parametrize("family", tiny.RELATIVES)
+@pytest.mark.parametrize("family", tiny.relatives())
 def test_every_part_is_a_projection_that_is_used_once_in_the_order_of_the_layers(family: str) -> None:
     handle = tiny.handle(family)
     wanted = [handle.mlp_out(layer).module for layer in range(handle.layers)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from editsafety.datasets.request import SLOT, EditRequest
 from editsafety.errors import ModelError
+from editsafety.model import hub
 from editsafety.model.handle import ModelHandle
 from editsafety.model.loading import ModelSpec, model_folder, pocket_models
 
@@ -73,7 +74,8 @@ def tokenizer_of(spec: ModelSpec) -> PreTrainedTokenizerBase:
         folder = model_folder(borrowed[0]) or folder
     local = folder.is_dir()
     if not local:
-        options |= {"revision": spec.revision or "main", "local_files_only": spec.offline}
+        here = spec.offline or hub.cannot_reach() is not None
+        options |= {"revision": spec.revision or "main", "local_files_only": here}
     try:
         return AutoTokenizer.from_pretrained(str(folder) if local else name, **options)
     except (OSError, ValueError, ImportError) as error:
