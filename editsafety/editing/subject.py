@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from editsafety.datasets.request import SLOT, EditRequest
+from editsafety.engine.spelling import spelled_once
 from editsafety.errors import DataError, EditorError
 from editsafety.model.handle import ModelHandle
 from editsafety.model.tokens import Spelled
@@ -51,7 +52,7 @@ def locate_text(handle: ModelHandle, prompt: str, subject: str, context: str = B
     left, right = _halves("context", context)
     head = handle.write_before(left, before)
     text = head + subject + after + right
-    spelled = handle.spell_out(text)
+    spelled = spelled_once(handle, ("spelled out", text), lambda: handle.spell_out(text))
     index = _by_characters(text, spelled, len(head), len(head) + len(subject))
     if index is None:
         index = _by_prefix(spelled.ids, handle.ids(head + subject))

@@ -55,7 +55,9 @@ class ModuleState:
             if key in self.parts and (attributes[key] or self.parts[key]):
                 yield from hook_findings(key.strip("_").replace("_", " "), label, self.parts[key], attributes[key])
         for key, kind in FAMILY.items():
-            if key in self.parts and not same(attributes[key], self.parts[key]):
+            if key not in self.parts or not (self.parts[key] or attributes[key]):
+                continue
+            if not same(attributes[key], self.parts[key]):
                 yield from _family(label, kind, self.parts[key], attributes[key])
         if type(module) is not self.kind:
             yield f"the class of {label} was changed from {self.kind.__name__} to {type(module).__name__}"
@@ -80,7 +82,7 @@ class ModuleState:
             self.module.__class__ = self.kind
         attributes = self.module.__dict__
         for key, kept in self.parts.items():
-            if not same(attributes[key], kept):
+            if (kept or attributes[key]) and not same(attributes[key], kept):  # most of them are empty
                 attributes[key].clear()
                 attributes[key].update(kept)
         for key in self._added():

@@ -260,6 +260,11 @@ def mlp_of(handle: ModelHandle, layer: int) -> tuple[str, ...]:
     return () if mlp == handle.block(layer) else (mlp,)
 
 
+def down_projection(handle: ModelHandle, layer: int) -> str:
+    """Name of the down-projection of a block's MLP."""
+    return _parts(handle, layer)[2]
+
+
 def _parts(handle: ModelHandle, layer: int) -> tuple[str, str, str]:
     """Names of a block's attention, its MLP and the down-projection in it."""
     block = handle.block(layer)

@@ -87,18 +87,21 @@ class Lean:
         if entrance.layer + entrance.inside <= last:
             tokens |= dict.fromkeys(self.handle.architecture.modules(Part.ATTENTION_OUT, last), self.read)
         get = self.handle.model.get_submodule
-        return {part: _SomeTokens(get(part).forward, self.shape, chosen) for part, chosen in tokens.items()}
+        return {part: SomeTokens(get(part).forward, self.shape, chosen) for part, chosen in tokens.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _SomeTokens:
-    """Stands in for a part of which only some tokens are wanted."""
+class SomeTokens:
+    """Stands in for a part of which only some tokens are wanted; the others are zero."""
 
     own: Callable[..., Any]
+    # Rows and columns of the batch.
     shape: tuple[int, int]
+    # Places in the flattened batch.
     chosen: Tensor
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the part gives for the chosen tokens, or for all where it does not take `[rows, seq, d]`."""
         if kwargs or not all(isinstance(one, Tensor) and one.ndim == 3 and one.shape[:2] == self.shape for one in args):
             return self.own(*args, **kwargs)
         given = self.own(*(one.flatten(0, 1).index_select(0, self.chosen.to(one.device))[None] for one in args))

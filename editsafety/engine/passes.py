@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from editsafety.engine.continuing import made_once
 from editsafety.engine.layers import Entrance, LowerLayers, enter, record, stands_alone
+from editsafety.engine.unpadded import Unpadded
 from editsafety.model import scoring
 from editsafety.model.handle import Batch, ModelHandle
 from editsafety.model.logits import only_at
@@ -61,6 +63,8 @@ class _States:
     lower: LowerLayers
     rows: Tensor
     places: Tensor
+    # How padding is left out; None where it is not.
+    unpadded: Unpadded | None = None
 
 
 Value = TypeVar("Value")
@@ -142,18 +146,35 @@ def _keep(handle: ModelHandle, batch: Batch, place: _Entered, look: Look | None)
     with record(handle, entrance) as recording:
         whole = scoring.batch_nll(handle, batch, look)
     handle.engine.kept[place] = None
-    if recording.lower is not None:
+    if recording.lower is not None and recording.lower.whole:
         states = _States(recording.lower, *scoring.followed(batch))
         rows, places = states.rows.cpu(), states.places.cpu()
-        again = _enter(handle, batch, states)
-        if states.lower.whole and same_bits(again[rows, places], whole[rows, places]):
-            handle.engine.kept[place] = states
+        for how in dict.fromkeys((Unpadded.of(batch), None)):
+            states = replace(states, unpadded=how)
+            again = _pass(handle, batch, states)
+            if recording.lower.whole and same_bits(again[rows, places], whole[rows, places]):
+                handle.engine.kept[place] = states
+                break
     return whole
 
 
 def _enter(handle: ModelHandle, batch: Batch, states: _States, look: Look | None = None) -> Tensor:
-    """The rest of the pass; logits are taken where another token follows, and not behind the end of a row."""
-    with enter(handle, states.lower), only_at(handle, states.rows, states.places):
+    """The rest of the pass, without padding if everything is finite: what breaks may break where the padding is."""
+    shown: list[tuple[int, Callable[[Tensor], Tensor]]] = []
+    nll = _pass(handle, batch, states, lambda *what: shown.append(what))
+    if states.unpadded is not None and not nll.isfinite().all():
+        shown.clear()
+        nll = _pass(handle, batch, replace(states, unpadded=None), lambda *what: shown.append(what))
+    if look is not None:
+        for what in shown:
+            look(*what)
+    return nll
+
+
+def _pass(handle: ModelHandle, batch: Batch, states: _States, look: Look | None = None) -> Tensor:
+    """One pass; logits are taken where another token follows, and not behind the end of a row."""
+    how = nullcontext() if states.unpadded is None else states.unpadded.passing(handle, states.lower)
+    with enter(handle, states.lower), how, only_at(handle, states.rows, states.places):
         read = handle.logits(batch)[0]
     if look is not None:
         look(len(read), lambda chosen: read[chosen])

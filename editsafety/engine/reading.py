@@ -7,7 +7,7 @@ cannot_keep   why keys and values are of no use here            then whole texts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,15 +57,22 @@ class Unfinished:
     rows: Sequence[int]
     lengths: Sequence[int]
 
-    def ending_at(self, width: int, layer: int, name: str) -> Tensor:
-        """The keys or values of a layer, `[rows, heads, width, d]`, with the tokens of every row at its end."""
-        kept = getattr(self.cache.layers[layer], name)
-        chosen = kept[torch.tensor(self.rows, device=kept.device)]
+    def ending_at(self, width: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Keys and values, layer after layer, `[rows, heads, width, d]`, with the tokens of every row at its end."""
         at = torch.arange(width) - (width - torch.tensor(self.lengths)[:, None])
-        where = at.clamp(min=0).to(kept.device)[:, None, :, None].expand(-1, kept.shape[1], -1, kept.shape[3])
-        # What stands in padding may be NaN, and NaN times an attention weight of zero is NaN.
-        moved: Tensor = chosen.gather(2, where)
-        return moved.masked_fill((at < 0).to(kept.device)[:, None, :, None], 0.0)
+        rows, padding = torch.tensor(self.rows)[:, None, None], (at < 0)[:, None, :, None]
+        where, padded = at.clamp(min=0)[:, None, :], bool((at < 0).any())
+        heads = {
+            count: torch.arange(count)[None, :, None] for count in {one.keys.shape[1] for one in self.cache.layers}
+        }
+
+        def moved(kept: Tensor) -> Tensor:
+            chosen = kept[tuple(one.to(kept.device) for one in (rows, heads[kept.shape[1]], where))]
+            # What stands in padding may be NaN, and NaN times an attention weight of zero is NaN.
+            return chosen.masked_fill_(padding.to(kept.device), 0.0) if padded else chosen
+
+        for layer in self.cache.layers:
+            yield moved(layer.keys), moved(layer.values)
 
 
 def cannot_keep(handle: ModelHandle) -> str | None:
@@ -121,11 +128,9 @@ class KeptRows:
         width = int(self._lengths.max())
         self._mask = (torch.arange(width, device=handle.device) >= width - self._lengths[:, None]).long()
         self._cache = DynamicCache()
-        for layer in range(len(parts[0].cache.layers)):
-            keys, values = (
-                torch.cat([part.ending_at(width, layer, name) for part in parts]) for name in ("keys", "values")
-            )
-            self._cache.update(keys, values, layer)
+        for layer, kept in enumerate(zip(*(part.ending_at(width) for part in parts), strict=True)):
+            keys, values = zip(*kept, strict=True)
+            self._cache.update(torch.cat(keys), torch.cat(values), layer)
         self._places = kv_cache.takes_places(handle.model)
 
     def follow(self, tokens: Sequence[int]) -> Tensor:

@@ -27,7 +27,7 @@ from editsafety.errors import (
     sentence_of,
 )
 from editsafety.foreign import contained
-from editsafety.lab import single
+from editsafety.lab import single, yardstick
 from editsafety.lab.attempt import Made, compute, where_raised
 from editsafety.lab.bench import Bench
 from editsafety.lab.edit_store import EditStore, edit_key
@@ -46,7 +46,8 @@ from editsafety.runs.facts import BlockKey, Drifted, OrderFacts, Problem
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.store import DEATHS, Store
 
-CHUNK, SHARE = 4, 64  # single edits that one of several workers claims at a time; of a large block a 64th of its share
+# Single edits that one of several workers claims at a time; of a large block a 64th of its share; at the end fewer.
+CHUNK, SHARE = 4, 64
 
 
 class Lab:
@@ -79,6 +80,7 @@ class Lab:
         self._asked = Counter((model, requests) for (model, _), requests in self._uses)
         self._refused: dict[Block, EditSafetyError] = {}
         self._singles: dict[Block, list[Case]] = {}
+        self._passed: Counter[Block] = Counter()  # places at which the yardstick might have been read
         for case in self.wanted:
             if not case.is_course:
                 self._singles.setdefault(case.block, []).append(case)
@@ -204,7 +206,7 @@ class Lab:
         block = {self.keys.of(one): one for one in (case, *self._beside(case, beside))}
         alone = case.is_course or self.workers > 1
         few = 1 if case.is_course else max(CHUNK, len(block) // (SHARE * self.workers))
-        claimed = self.store.claim(list(block), few if alone else len(block))
+        claimed = self.store.claim(list(block), few if alone else len(block), workers=self.workers)
         if not claimed:
             time.sleep(0.05)  # other processes are at all of them
             return
@@ -239,7 +241,7 @@ class Lab:
         size = len(first.requests) if first.is_course else len(cases)
         with self.progress.task(title, size) as task, bench.handle.engine.in_a_row():
             for key, case in cases.items():
-                self.tools.read_yardstick(*case.block)
+                self._read_yardstick(case.block)
                 self.watch(Sign.running(case, key))
                 deaths = self.store.start(key)
                 try:
@@ -263,10 +265,16 @@ class Lab:
                     if record.failure is not None and record.failure.kind == "device":
                         self.tools.spoilt = f"{bench.broken}. Run the same command again: what was finished is kept."
                     return
-        self.tools.read_yardstick(*first.block)
+        self._read_yardstick(first.block)
         if not bench.is_intact():
             self.store.note(Drifted(bench.handle.name, label(first.editor)))
             bench.repair()
+
+    def _read_yardstick(self, block: Block) -> None:
+        """Time a forward pass beside an edit, of a large block beside one edit in so many."""
+        if yardstick.is_due(self._passed[block], len(self._singles.get(block, ()))):
+            self.tools.read_yardstick(*block)
+        self._passed[block] += 1
 
     def _run(self, bench: Bench, editor: Editor, case: Case, key: str, task: Task) -> CaseRecord:
         terms = self.keys.terms(case.model)

@@ -13,7 +13,17 @@ from editsafety.model.handle import ModelHandle
 from editsafety.model.meter import metered
 
 ROWS, WIDTH = 8, 32  # tokens of one pass; the same for every model and every run
-MOST = 200  # readings that are kept of a block: one before every edit, as long as there are fewer
+MOST = 200  # readings that are kept of a block
+ENOUGH = 32  # of a larger block no more are taken, spread over all of it: they cost as much as a third of measuring
+
+
+def is_due(edits: int, of: int) -> bool:
+    """Whether there is to be a reading behind so many edits of a block of that size.
+
+    Before every edit of a small block; every second, third ... edit where there would be twice, three times as many as
+    are enough. Evenly, since what the machine does beside it may change from minute to minute.
+    """
+    return edits % max(1, of // ENOUGH) == 0
 
 
 def reading(handle: ModelHandle) -> float | None:

@@ -7,14 +7,15 @@ not said beforehand is asked when it is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from editsafety.datasets.request import EditRequest
 from editsafety.engine import continuing
 from editsafety.engine.continuing import Continuation, Forced, TargetIds, Wish
+from editsafety.engine.spelling import spelled_once
 from editsafety.errors import DataError, MeasureError, sentence_of
 from editsafety.measures import Inputs, Measure
 from editsafety.measures._answerable import NOBODYS, answerable
@@ -59,6 +60,7 @@ class ScoredTarget:
 
 
 Asked = Question | ScoredTarget
+Spelt = TypeVar("Spelt")
 
 
 @runtime_checkable
@@ -213,10 +215,15 @@ def _target(handle: ModelHandle, scored: ScoredTarget) -> TargetIds:
 
 
 def _spell(handle: ModelHandle, prompt: str) -> tuple[int, ...]:
-    return continuing.made_once(handle, ("ids", prompt), lambda: tuple(handle.ids(prompt)))
+    return _once(handle, ("ids", prompt), lambda: tuple(handle.ids(prompt)))
 
 
 def _follow(handle: ModelHandle, target: str, prompt: str) -> tuple[int, ...]:
     """Ids of a target behind a prompt; behind a gap, which prompt that is does not matter."""
-    behind = "" if continuing.made_once(handle, ("gap", prompt), lambda: handle.gap(prompt)) else prompt
-    return continuing.made_once(handle, ("target", target, behind), lambda: tuple(handle.target_ids(target, behind)))
+    behind = "" if _once(handle, ("gap", prompt), lambda: handle.gap(prompt)) else prompt
+    return _once(handle, ("target", target, behind), lambda: tuple(handle.target_ids(target, behind)))
+
+
+def _once(handle: ModelHandle, text: Hashable, make: Callable[[], Spelt]) -> Spelt:
+    """Spelled once while the model does not change, and inside of sessions once for all edits."""
+    return continuing.made_once(handle, text, lambda: spelled_once(handle, text, make))

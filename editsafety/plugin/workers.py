@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from importlib import util
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,9 +28,23 @@ def visible_gpus() -> list[str]:
         devices = [device.strip() for device in visible.split(",") if device.strip()]
         hidden = next((place for place, device in enumerate(devices) if device.startswith("-")), None)
         return devices[:hidden]  # CUDA sees nothing from the first -1 on
+    if "torch" not in sys.modules and _is_torch_for_cpus():
+        return []  # told without importing torch, which takes a worker seconds that it has no use for
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]  # asks the driver, and does not start CUDA
+
+
+def _is_torch_for_cpus() -> bool:
+    """Whether the installed torch was built without CUDA and ROCm, by its own `version.py`; False where in doubt."""
+    found = util.find_spec("torch")
+    where = None if found is None or found.origin is None else Path(found.origin).with_name("version.py")
+    spec = None if where is None or not where.is_file() else util.spec_from_file_location("torch_version", where)
+    if spec is None or spec.loader is None:
+        return False
+    version = util.module_from_spec(spec)
+    spec.loader.exec_module(version)
+    return all(vars(version).get(name, "unknown") is None for name in ("cuda", "hip"))
 
 
 def pick_auto(settings: Settings) -> WorkerCount:

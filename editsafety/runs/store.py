@@ -198,8 +198,12 @@ class Store:
         with self._writing():
             self._db.execute("DELETE FROM starts WHERE key = ?", (key,))
 
-    def claim(self, keys: Sequence[str], most: int) -> list[str]:
-        """Claim up to `most` of these keys for this process: neither finished nor claimed by a living process."""
+    def claim(self, keys: Sequence[str], most: int, *, workers: int = 1) -> list[str]:
+        """Claim up to `most` of these keys for this process: neither finished nor claimed by a living process.
+
+        Of what is left for several workers each takes half of its share at most, and one key at least: towards the end
+        fewer at a time, so that all of them come to the end together.
+        """
         me = (os.getpid(), _born(os.getpid()))
         with self._writing():
             for key, pid, born in self._db.execute("SELECT key, pid, born FROM claims").fetchall():
@@ -208,7 +212,10 @@ class Store:
             taken = {
                 row[0] for row in self._db.execute("SELECT key FROM claims UNION SELECT key FROM cases WHERE ended")
             }
-            free = [key for key in dict.fromkeys(keys) if key not in taken][:most]
+            free = [key for key in dict.fromkeys(keys) if key not in taken]
+            if workers > 1:
+                most = min(most, max(1, len(free) // (2 * workers)))
+            free = free[:most]
             self._db.executemany("INSERT INTO claims VALUES (?, ?, ?)", [(key, *me) for key in free])
         return free
 

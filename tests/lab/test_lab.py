@@ -14,9 +14,10 @@ from editsafety.errors import EditorError, NotPreparedError, UsageError
 from editsafety.judging.checks import judge_case
 from editsafety.judging.policy import Policy
 from editsafety.judging.verdict import Verdict
-from editsafety.lab import edit_store, single
+from editsafety.lab import edit_store, single, yardstick
 from editsafety.lab.lab import Lab
 from editsafety.model.handle import ModelHandle
+from editsafety.names import slug
 from editsafety.progress import Progress
 from editsafety.runs.case import Case
 from editsafety.runs.schedule import Schedule
@@ -84,6 +85,18 @@ def test_an_exploding_edit_is_a_collapse_and_noop_is_called_no_op(paths, tmp_pat
     judged = {case.id: judge_case(Policy.read("default"), found.record(case)).verdict for case in found.plan.cases}
     assert {v for name, v in judged.items() if "Explodes" in name} == {Verdict.COLLAPSE}
     assert {v for name, v in judged.items() if "noop" in name} == {Verdict.NO_OP}
+
+
+@pytest.mark.parametrize(("enough", "readings"), [(32, 5), (1, 2)])
+def test_the_yardstick_is_read_before_every_edit_of_a_small_block_and_less_often_in_a_large_one(
+    paths, tmp_path, monkeypatch, enough, readings
+):
+    """Four edits and the end of the block are five places; with one reading as enough, every fourth of them is due."""
+    monkeypatch.setattr(yardstick, "ENOUGH", enough)
+    found = lab(paths, tmp_path, "Nudge")
+    verdicts(found)
+    assert len(found.plan.cases) == 4
+    assert len(found.store.facts().yardsticks[slug(paths["model"]), "Nudge"].seconds) == readings
 
 
 def test_an_editor_that_keeps_state_is_found_out_by_the_order(paths, tmp_path):

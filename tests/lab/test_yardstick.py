@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -44,3 +46,15 @@ def test_the_machine_is_its_processor_and_how_many_threads_are_in_use():
     said = yardstick.machine(tiny.handle("gpt2"))
     assert f"{torch.get_num_threads()} of " in said
     assert said.endswith(" threads")
+
+
+@pytest.mark.parametrize(("size", "readings"), [(1, 1), (31, 31), (63, 63), (64, 32), (144, 36), (1000, 33)])
+def test_a_large_block_is_timed_beside_one_edit_in_so_many_all_along(size, readings):
+    places = [place for place in range(size) if yardstick.is_due(place, size)]
+    assert len(places) == readings
+    assert places[0] == 0
+    assert len({later - place for place, later in pairwise(places)}) <= 1
+
+
+def test_a_course_is_timed_each_time():
+    assert all(yardstick.is_due(place, 0) for place in range(5))

@@ -216,6 +216,55 @@ def test_the_visible_gpus_are_those_that_the_caller_named(monkeypatch, visible, 
     assert visible_gpus() == expected
 
 
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("cuda = None\nhip = None\n", True),
+        ("cuda = '12.8'\nhip = None\n", False),
+        ("cuda = None\nhip = '6.4'\n", False),
+        ("cuda = None\n", False),
+        (None, False),
+    ],
+    ids=["cpu", "cuda", "rocm", "unknown", "no file"],
+)
+def test_a_torch_for_cpus_is_told_by_its_version_file_without_importing_it(tmp_path, monkeypatch, version, expected):
+    import importlib.util
+    from importlib.machinery import ModuleSpec
+
+    from editsafety.plugin.workers import _is_torch_for_cpus
+
+    found = ModuleSpec("torch", None, origin=str(tmp_path / "__init__.py"))
+    if version is not None:
+        (tmp_path / "version.py").write_text(version)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    assert _is_torch_for_cpus() is expected
+
+
+def test_what_the_version_file_says_is_what_torch_says():
+    import torch
+
+    from editsafety.plugin.workers import _is_torch_for_cpus
+
+    assert _is_torch_for_cpus() == (torch.version.cuda is None and torch.version.hip is None)
+
+
+def test_no_worker_of_a_machine_without_gpus_imports_torch_to_learn_that():
+    import os
+    import subprocess
+    import sys
+
+    import torch
+
+    if torch.version.cuda is not None or torch.version.hip is not None:
+        pytest.skip("this torch has to be asked for its GPUs")
+    asked = (
+        "import sys; from editsafety.plugin.workers import visible_gpus; print(visible_gpus(), 'torch' in sys.modules)"
+    )
+    clean = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, env=clean)
+    assert done.stdout.strip() == "[] False"
+
+
 @pytest.mark.parametrize(("cores", "workers"), [(3, 3), (1, 0)])
 def test_auto_asks_for_workers_when_xdist_does_and_one_line_says_why(
     pytester, paths, monkeypatch, capsys, cores, workers

@@ -63,6 +63,18 @@ def test_a_claim_takes_what_is_free_in_order_and_no_more_than_asked(path):
     assert store.claim([], 9) == []
 
 
+def test_several_workers_claim_fewer_at_a_time_towards_the_end(path):
+    """Of ten keys two workers take two and two, and the last six one by one."""
+    store, keys = Store(path), [f"k{i}" for i in range(10)]
+    claimed = []
+    while mine := store.claim(keys, 4, workers=2):
+        claimed.append(mine)
+        for key in mine:
+            store.put(key, RECORD)
+    assert [len(mine) for mine in claimed] == [2, 2, *[1] * 6]
+    assert [key for mine in claimed for key in mine] == keys
+
+
 def test_a_killed_process_leaves_its_finished_cases_and_frees_its_claims(path):
     body = """
         claimed = store.claim(keys, 10)
