@@ -47,7 +47,7 @@ def calibrate(
     out = out or Path(f"{label(editor)}-{slug(model)}.yaml")
     options.refuse_unwritable(out)
     spec = requests or plans.streams(settings, model)["normal"]
-    rows = options.read_requests(spec, skip_bad_rows=settings.skip_bad_rows, offline=loading.offline)
+    rows = options.requests_for(model, spec, settings, loading)
     handle = loading.load(model)
     extent = calibrating.Extent(facts, edits, others, minutes, settings.seed)
     progress = options.show_progress(quiet=quiet)

@@ -46,11 +46,7 @@ def keys(
     options.refuse_unwritable(out)
     options.refuse_unwritable(draw)
     specs = {name: spec for name, spec in plans.streams(settings, model).items() if spec}
-    skip = settings.skip_bad_rows
-    requests = {
-        name: options.read_requests(spec, limit, skip_bad_rows=skip, offline=loading.offline)
-        for name, spec in specs.items()
-    }
+    requests = {name: options.requests_for(model, spec, settings, loading, limit) for name, spec in specs.items()}
     source = plans.text_source(settings, model)
     ordinary = datasets.texts(source, limit=texts, offline=loading.offline) if texts else ()
     handle = loading.load(model)

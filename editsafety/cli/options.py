@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,6 +125,23 @@ def read_requests(
     from editsafety import datasets
 
     found = datasets.read_requests(spec, limit, skip_bad_rows=skip_bad_rows, offline=offline)
+    for line in found.sentences:
+        typer.echo(f"{spec}: {line}", err=True)
+    return found.requests
+
+
+def requests_for(
+    model: str, spec: str, settings: Settings, loading: Loading, limit: int | None = None
+) -> tuple[EditRequest, ...]:
+    """The requests of a data set that a run on this model takes; what is not among them is told on standard error.
+
+    Of HardEdit the hard ones for this model come first; of the ordinary ones those that are hard for it are left out.
+    Raises DataError.
+    """
+    from editsafety.runs.offers import offer
+
+    asked = replace(settings, limit=limit, revision=loading.revision, offline=loading.offline)
+    found = offer(asked, model, spec)
     for line in found.sentences:
         typer.echo(f"{spec}: {line}", err=True)
     return found.requests

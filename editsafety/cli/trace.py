@@ -63,7 +63,7 @@ def trace(
     options.refuse_unwritable(draw)
     kinds = tuple(dict.fromkeys(kind or KINDS))
     spec = requests or plans.streams(settings, model)["normal"]
-    rows = options.read_requests(spec, skip_bad_rows=settings.skip_bad_rows, offline=loading.offline)
+    rows = options.requests_for(model, spec, settings, loading)
     handle = loading.load(model)
     handle.engine.plain = settings.plain
     protocol = Protocol(kinds, samples, window or Protocol.window_of(handle.layers), settings.seed, settings.batch_size)

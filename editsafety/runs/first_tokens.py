@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from editsafety.datasets.request import EditRequest
 from editsafety.errors import UsageError
+from editsafety.model import hub
 from editsafety.shipped import shipped
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def _of_hub(model: str, revision: str | None, *, offline: bool) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    here = offline or hub.cannot_reach() is not None
     try:
-        return Path(hf_hub_download(model, FILE, revision=revision, local_files_only=offline))
+        return Path(hf_hub_download(model, FILE, revision=revision, local_files_only=here))
     except (HfHubHTTPError, OSError, ValueError):  # no such model, no such file, no network, no name of a model
         return None

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import string
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import typer
+from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
+from editsafety import datasets
 from editsafety.cli.app import COMMANDS, app
-from editsafety.cli.options import Loading, collapse_limit, collapse_limit_of_runs, refuse_unwritable
+from editsafety.cli.options import Loading, collapse_limit, collapse_limit_of_runs, refuse_unwritable, requests_for
 from editsafety.errors import UnknownNameError, UsageError
 from editsafety.judging.policy import Policy
 from editsafety.model.loading import ModelSpec
+from editsafety.runs.first_tokens import begins_with_one_token
 from editsafety.runs.folders import PLAN
-from editsafety.runs.settings import options_of
+from editsafety.runs.offers import HARDEDIT, ORDINARY
+from editsafety.runs.settings import Settings, options_of
 
 GONE = (
     "--text-limit",
@@ -76,6 +82,27 @@ def test_every_option_says_what_it_is_and_hides_nothing_in_brackets(words: tuple
         if name != "--help":
             assert one.help, name
             assert "[" not in one.help, name
+
+
+def test_tools_take_the_requests_that_a_run_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`keys` looked at HardEdit in the order of its file, which is that of another tokenizer.
+
+    This one knows the last of its subjects as words, and spells all others.
+    """
+    known = [row for row in datasets.requests(HARDEDIT) if row.subject_first and row.subject.isalpha()][-5:]
+    tokenizer = Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    letters = list(string.printable.strip())
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=1000, initial_alphabet=letters, show_progress=False)
+    tokenizer.train_from_iterator([row.subject for row in known] * 10, trainer)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    hard = requests_for(str(tmp_path), HARDEDIT, Settings((), ()), Loading(), 5)
+    assert {row.subject for row in known} & {row.subject for row in hard}
+    assert all(begins_with_one_token(row, tokenizer) for row in hard)
+    ordinary = requests_for(str(tmp_path), ORDINARY, Settings((), ()), Loading())
+    assert not any(begins_with_one_token(row, tokenizer) for row in ordinary)
+    left = len(datasets.requests(ORDINARY)) - len(ordinary)
+    assert ("left out: they begin with a subject of one token" in capsys.readouterr().err) == bool(left)
 
 
 def test_the_version_is_said_without_a_command() -> None:
