@@ -102,8 +102,10 @@ def pytest_ended(words: list[str], place: Path) -> tuple[int, str]:
     if not (place / "suites").exists():
         (place / "suites").symlink_to(ROOT / "suites")
     command = [sys.executable, "-m", "pytest", *words, "-o", f"cache_dir={place / 'cache'}"]
+    # What pytest and xdist say of the session around it would be taken for its own: a worker times nothing.
+    around = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        command, cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+        command, cwd=place, env={**around, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )
     return done.returncode, done.stdout + done.stderr
 
