@@ -115,7 +115,8 @@ def test_the_page_says_what_the_lists_say() -> None:
 
 WORDS = {
     "a row": "every editor works: the parts of a block are known",
-    "found in the model": "the same: the parts are looked for in the model, and prove themselves on it",
+    "found in the model": "the same: the parts are looked for in the model, and prove themselves on it "
+    "(not kn, grace and wise on roberta-prelayernorm and xlm-roberta-xl)",
     "black box": "`check`, `verify`, `apply`, and methods that find their weights themselves",
     "refused": "nothing: it is not run on token ids alone",
     "untried": "nobody has run one here, because none is small; what it is shows when it is loaded",
