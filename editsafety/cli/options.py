@@ -20,10 +20,12 @@ from editsafety.progress import Progress
 from editsafety.runs.settings import Settings, redeclared
 
 if TYPE_CHECKING:
+    from editsafety.datasets.reading import Sifted
     from editsafety.datasets.request import EditRequest
     from editsafety.editors import Editor
     from editsafety.model.handle import ModelHandle
     from editsafety.model.loading import ModelSpec
+    from editsafety.runs.offers import Offer
 
 # Fields of Settings that say how a model is loaded, and how it is run.
 LOADING = ("device", "dtype", "device_map", "revision", "offline", "trust_remote_code", "plain")
@@ -125,9 +127,7 @@ def read_requests(
     from editsafety import datasets
 
     found = datasets.read_requests(spec, limit, skip_bad_rows=skip_bad_rows, offline=offline)
-    for line in found.sentences:
-        typer.echo(f"{spec}: {line}", err=True)
-    return found.requests
+    return _told(spec, found)
 
 
 def requests_for(
@@ -142,6 +142,10 @@ def requests_for(
 
     asked = replace(settings, limit=limit, revision=loading.revision, offline=loading.offline)
     found = offer(asked, model, spec)
+    return _told(spec, found)
+
+
+def _told(spec: str, found: Offer | Sifted) -> tuple[EditRequest, ...]:
     for line in found.sentences:
         typer.echo(f"{spec}: {line}", err=True)
     return found.requests

@@ -5,8 +5,8 @@ keys and values are kept, padded on the *left* so that they join the rest of eac
 relative positions then see true distances), and only the rest is run. Exact up to rounding; typically 3 to 4 times
 fewer operations than running whole rows.
 
-It needs a model that goes on with keys and values as with the text itself (`goes_on`). One that counts places from the
-tokens, as decoders built like RoBERTa do, that keeps a state, or keeps nothing, is not of that kind.
+It needs a model that goes on with keys and values as with the text itself (`cannot_go_on`). One that counts places from
+the tokens, as decoders built like RoBERTa do, that keeps a state, or keeps nothing, is not of that kind.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from editsafety.engine.layers import stands_alone
-from editsafety.errors import ModelError
+from editsafety.errors import ModelError, sentence_of
 from editsafety.model import kv_cache
 from editsafety.model.handle import Batch, ModelHandle
 
@@ -29,8 +29,8 @@ EXACT, HALF = 1e-3, 5e-2
 
 
 @dataclass(frozen=True, slots=True)
-class _GoesOn:
-    """Whether a model does."""
+class _GoingOn:
+    """What came of trying a model: why it does not go on, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,36 +43,40 @@ class _Before:
 
 
 @torch.no_grad()
-def goes_on(handle: ModelHandle) -> bool:
-    """Whether the rest of a row, behind kept keys and values, gives the logits of the whole row.
+def cannot_go_on(handle: ModelHandle) -> str | None:
+    """Why the rest of a row, behind kept keys and values, does not give the logits of the whole row; None if it does.
 
-    Tried once on a model by itself. With something beside it (a sidecar, which may tell passes apart) it is taken for
-    granted where it was not tried before.
+    Tried once on a model by itself. With something beside it (a sidecar, which may tell passes apart), and while no
+    logit of it is finite, it is taken for granted where it was not tried before.
     """
     kept = handle.engine.kept
-    if _GoesOn() not in kept and stands_alone(handle):
-        kept[_GoesOn()] = _try(handle)
-    return bool(kept.get(_GoesOn(), True))
+    if _GoingOn() not in kept and stands_alone(handle):
+        words = int(handle.model.config.get_text_config().vocab_size)
+        rows, starts = [[(words // 2 + i) % words for i in range(length)] for length in (8, 6)], (4, 2)
+        whole = torch.cat([handle.logits(handle.batch([row]))[0, at:] for row, at in zip(rows, starts, strict=True)])
+        if not whole.isfinite().any():
+            return None
+        kept[_GoingOn()] = _compared(handle, rows, starts, whole)
+    reason: str | None = kept.get(_GoingOn())
+    return reason
 
 
-def _try(handle: ModelHandle) -> bool:
-    words = int(handle.model.config.get_text_config().vocab_size)
-    rows, starts = [[(words // 2 + i) % words for i in range(length)] for length in (8, 6)], (4, 2)
-    wholes = [handle.logits(handle.batch([row]))[0, start:] for row, start in zip(rows, starts, strict=True)]
+def _compared(handle: ModelHandle, rows: Sequence[Sequence[int]], starts: Sequence[int], whole: Tensor) -> str | None:
     rest = handle.batch([row[start:] for row, start in zip(rows, starts, strict=True)])
     try:
         before = _read(handle, [row[:start] for row, start in zip(rows, starts, strict=True)], rest)
         ran = handle.run(rest.ids, before.mask, cache=before.cache, places=before.places)
-        found, whole = torch.as_tensor(ran.logits).float().flatten(0, 1), torch.cat(wholes)
+        found = torch.as_tensor(ran.logits).float().flatten(0, 1)
     except (MemoryError, torch.OutOfMemoryError):
         raise  # says nothing of the model
-    except Exception:  # somebody else's model may refuse a cache, for whatever reason; it answered without one
-        return False
+    except Exception as error:  # somebody else's model may refuse a cache, for whatever reason; whole rows it took
+        return sentence_of(error)
     if found.shape != whole.shape:
-        return False
-    apart = (found - whole)[whole.isfinite()].norm()
+        return f"logits of shape {tuple(found.shape)} in place of {tuple(whole.shape)}"
+    finite = whole.isfinite()
     exact = HALF if handle.model.dtype.itemsize < torch.float32.itemsize else EXACT
-    return bool(apart <= exact * whole[whole.isfinite()].norm())
+    alike = bool((found - whole)[finite].norm() <= exact * whole[finite].norm())
+    return None if alike else "its logits are others"
 
 
 class Suffix:
@@ -87,10 +91,11 @@ class Suffix:
         self.batch: Batch = handle.batch([row[start:] for row, start in zip(rows, starts, strict=True)])
         self._before = _Before(self.batch.mask, None, None)
         if max(starts) > 0:
-            if not goes_on(handle):
+            if reason := cannot_go_on(handle):
                 raise ModelError(
-                    f"{handle.name} ({handle.kind}) does not go on with keys and values as with the text itself, and "
-                    "this editor works on the end of a text alone. Use one that runs whole texts, like rome or memit."
+                    f"{handle.name} ({handle.kind}) does not go on with keys and values as with the text itself "
+                    f"({reason}), and this editor works on the end of a text alone. Use one that runs whole texts, "
+                    "like rome or memit."
                 )
             self._before = _read(handle, [row[:start] for row, start in zip(rows, starts, strict=True)], self.batch)
 

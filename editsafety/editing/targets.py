@@ -36,7 +36,7 @@ from editsafety.datasets.request import EditRequest
 from editsafety.editing import buckets, gradients
 from editsafety.editing.keys import by_token
 from editsafety.editing.subject import locate, locate_text
-from editsafety.editing.suffix import Suffix, goes_on
+from editsafety.editing.suffix import Suffix, cannot_go_on
 from editsafety.engine.above import Above
 from editsafety.engine.lean import Lean
 from editsafety.engine.once import once
@@ -97,7 +97,7 @@ def optimise(
 
     Stops when the loss is below `v_stop_loss`, is not finite, or after `v_num_grad_steps` passes (the last of which
     only measures). The norm of v* - v0 never exceeds `clamp_norm_factor` * ||v0||. With `whole_rows` every pass runs
-    every token: slower, the same up to rounding. So it does by itself on a model that does not go on (`goes_on`).
+    every token: slower, the same up to rounding. So it does by itself on a model that does not go on (`cannot_go_on`).
     """
     return optimise_many(handle, module, [request], contexts, settings, whole_rows=whole_rows)[0]
 
@@ -181,7 +181,7 @@ class _Search:
         target = handle.target_ids(request.target_new, request.filled)
         prompts = [locate(handle, request, context) for context in contexts]
         kl = locate_text(handle, KL_PROMPT, request.subject)
-        whole = whole_rows or not goes_on(handle)
+        whole = whole_rows or cannot_go_on(handle) is not None
         self.starts = [0 if whole else located.subject for located in (*prompts, kl)]
         self.rows = [*((*prompt.ids, *target[:-1]) for prompt in prompts), kl.ids]
         # From here on columns of what is run: where the subject's last token is, and where scores are read (KL last).

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2LMHeadModel
 
-from editsafety.editing.suffix import Suffix, goes_on
+from editsafety.editing.suffix import Suffix, cannot_go_on
 from editsafety.editing.targets import TargetHparams, optimise
 from editsafety.errors import ModelError
 from editsafety.model.handle import ModelHandle
 from tests import tiny
+from tests.engine.test_reading import Forgetful, of_class
 from tests.model import causal
 
 TEXTS = (
@@ -43,21 +43,11 @@ def test_some_of_the_rows_give_what_they_gave_among_all(family: str) -> None:
 
 @pytest.mark.parametrize("family", tiny.by_family())
 def test_a_model_of_a_known_family_goes_on(family: str) -> None:
-    assert goes_on(tiny.handle(family))
-
-
-class KeepsNothing(GPT2LMHeadModel):
-    """A class of somebody's own, for every word of a text read anew."""
-
-    def forward(self, input_ids: Any, attention_mask: Any = None, use_cache: Any = None, **more: Any) -> Any:
-        return super().forward(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+    assert cannot_go_on(tiny.handle(family)) is None
 
 
 def keeps_nothing() -> ModelHandle:
-    plain = tiny.handle("gpt2")
-    model = KeepsNothing(plain.model.config)
-    model.load_state_dict(plain.model.state_dict())
-    return ModelHandle.of(model, plain.tokenizer, name="keeps-nothing")
+    return of_class(Forgetful)
 
 
 def counts_places_from_tokens() -> ModelHandle:
@@ -68,7 +58,7 @@ def counts_places_from_tokens() -> ModelHandle:
 @pytest.mark.parametrize("made", [keeps_nothing, counts_places_from_tokens])
 def test_where_kept_keys_give_another_text_v_star_is_sought_on_whole_rows_and_a_suffix_is_refused(made: Any) -> None:
     handle = made()
-    assert not goes_on(handle)
+    assert cannot_go_on(handle)
     numbers = TargetHparams(v_num_grad_steps=3, v_lr=0.1, v_weight_decay=0.1, clamp_norm_factor=4)
     usual, whole = (
         optimise(handle, handle.mlp_out(1).module, tiny.request(), ("{}", "So. {}"), numbers, whole_rows=rows)
@@ -76,6 +66,15 @@ def test_where_kept_keys_give_another_text_v_star_is_sought_on_whole_rows_and_a_
     )
     assert torch.equal(usual.value, whole.value)
     row = handle.ids("The capital of Dorvan is Kelmar")
-    with pytest.raises(ModelError, match="does not go on with keys and values as with the text itself"):
+    with pytest.raises(ModelError, match=r"does not go on with keys and values as with the text itself \(.+\), and"):
         Suffix(handle, [row], [3])
     assert torch.equal(Suffix(handle, [row], [0]).logits(), handle.logits(handle.batch([row])))
+
+
+def test_a_model_that_says_nothing_finite_is_tried_again_when_it_does() -> None:
+    handle = counts_places_from_tokens()
+    whole = handle.model.lm_head.decoder.bias.data.clone()
+    handle.model.lm_head.decoder.bias.data.fill_(float("nan"))
+    assert cannot_go_on(handle) is None
+    handle.model.lm_head.decoder.bias.data.copy_(whole)
+    assert "are others" in str(cannot_go_on(handle))
