@@ -118,7 +118,7 @@ def collect_rows(
         )
     modules = [site.module for site in sites]
     sums: dict[str, Tensor] = {}
-    batches = list(_batches(rows))
+    batches, read = list(_batches(rows)), 0
     with (progress or Progress.quiet()).task(f"second moments of {handle.name}", len(batches)) as task:
         for chosen in batches:
             batch = handle.batch(chosen)
@@ -128,7 +128,8 @@ def collect_rows(
                 keys = by_token(seen.inputs[module], *batch.ids.shape)
                 real = keys[batch.mask.bool().to(keys.device)].float()
                 sums[module] = sums[module] + real.T @ real if module in sums else real.T @ real
-            task.step(f"{batch.mask.sum()} tokens")
+            read += sum(len(row) for row in chosen)
+            task.step(f"{read} of {count} tokens")
     return {module: Covariance(module, total / count, count) for module, total in sums.items()}
 
 

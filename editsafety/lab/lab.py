@@ -238,7 +238,8 @@ class Lab:
         title = f"{label(first.editor)} on {slug(first.model)}"
         if first.is_course:
             title += f", {first.stream} {first.schedule.kind}"
-        size = len(first.requests) if first.is_course else len(cases)
+        portions = first.schedule.portions(len(first.requests))
+        size = sum(len(one) for one in portions) if first.is_course else len(cases)
         with self.progress.task(title, size) as task, bench.handle.engine.in_a_row():
             for key, case in cases.items():
                 self._read_yardstick(case.block)
@@ -285,20 +286,22 @@ class Lab:
         if not case.is_course:
             return single.run(bench, editor.name, case, make, terms.probes if case.probed else ())
 
+        known = self.store.record(key)
+        last = _said(task, known) if known is not None and known.steps else ""
+
         def commit(record: CaseRecord) -> None:
+            nonlocal last
             self.store.put(key, record)
             self.watch(Sign.running(case, key))
-            _tell(task, record)
+            last = _said(task, record)
 
-        known = self.store.record(key)
-        if known is not None and known.steps:
-            _tell(task, known)
         folder = self.store.path.parent
         checkpoints = folder / "checkpoints" / f"{key[:16]}.safetensors"
         delta = folder / "breaking" / f"{case.id}-{key[:8]}.safetensors"
         record = walk(
-            bench, editor, case, terms, make, known=known, checkpoints=checkpoints, delta=delta, on_step=commit
-        )
+            bench, editor, case, terms, make, known=known, checkpoints=checkpoints, delta=delta, on_step=commit,
+            on_edit=lambda written: _tell(task, written, last),
+        )  # fmt: skip
         checkpoints.unlink(missing_ok=True)
         return record
 
@@ -325,11 +328,17 @@ def _ids(requests: Iterable[EditRequest]) -> tuple[str, ...]:
     return tuple(request.digest() for request in requests)
 
 
-def _tell(task: Task, record: CaseRecord) -> None:
-    """Bring the progress of a course to where it is."""
-    reached = sum(len(step.block) for step in record.steps)
-    while task.done < min(reached, task.total):
-        task.step(f"perplexity {times(record.ratios[-1])}")
+def _said(task: Task, record: CaseRecord) -> str:
+    """Bring the progress of a course to its last step; what is said of that."""
+    note = f"perplexity {times(record.ratios[-1])}"
+    _tell(task, sum(len(step.block) for step in record.steps), note)
+    return note
+
+
+def _tell(task: Task, written: int, note: str) -> None:
+    """Bring the progress of a course to so many requests."""
+    if (more := min(written, task.total) - task.done) > 0:
+        task.step(note, more)
 
 
 def _unrunnable(block: Block, error: Exception) -> str:

@@ -48,6 +48,7 @@ def walk(
     checkpoints: Path | None = None,
     delta: Path | None = None,
     on_step: Callable[[CaseRecord], None] = lambda record: None,
+    on_edit: Callable[[int], None] = lambda written: None,
 ) -> CaseRecord:
     """Walk a course to its end, or go on where it was left; the model is afterwards what it was.
 
@@ -56,7 +57,8 @@ def walk(
     there; what follows is bit for bit what an uninterrupted walk gives), `delta` the file that the edit which breaks
     the model is saved to. Past `terms.limit` times its unedited perplexity the model is broken, and likewise where that
     is no number; with `terms.stop` the course then ends. `on_step` is given the record after every step and has to
-    commit it. In memory are, beside the edited weights, those of the last step and the edits since.
+    commit it, `on_edit` how many requests are written, after each edit between two steps. In memory are, beside the
+    edited weights, those of the last step and the edits since.
 
     What an editor does wrong is the record's `failure`; the steps before it stay. Raises UsageError when the editor's
     traits do not allow the schedule or the unedited model has no perplexity; NotPreparedError; StoreError; UndoError
@@ -74,7 +76,7 @@ def walk(
     before = {**bench.base, **{probe.name: bench.probed(probe) for probe in terms.probes}}
     names = tuple(probe.name for probe in terms.probes)
     record = known or CaseRecord.begun(case, slug(case.model), editor.name, before=before, abilities=names)
-    walker = _Walker(bench, editor, case, terms, make, checkpoints, delta, on_step, record)
+    walker = _Walker(bench, editor, case, terms, make, checkpoints, delta, on_step, on_edit, record)
     try:
         walker.on_top() if case.schedule.cumulative else walker.apart()
     except (NotPreparedError, StoreError):
@@ -97,6 +99,7 @@ class _Walker:
     checkpoint: Path | None
     delta: Path | None
     on_step: Callable[[CaseRecord], None]
+    on_edit: Callable[[int], None]
     record: CaseRecord
     drift: Drift = field(default_factory=Drift)
     left: list[str] = field(default_factory=list)  # behind by the editor since the last step
@@ -137,6 +140,7 @@ class _Walker:
                 session.apply(made.edit)
                 block.append(made)
                 if not schedule.is_measured(portion.stop, last, len(requests)):
+                    self.on_edit(portion.stop)
                     continue
                 step = self._step(session, unedited, requests[: portion.stop], block)
                 self._prove(session, unedited)

@@ -43,6 +43,15 @@ def test_the_published_collapse_is_put_down_to_its_denominator_and_c_rome_is_nam
     assert cause.figures["numerator"] == 168.55
 
 
+def test_where_an_edit_that_stays_has_as_little_the_median_shows_what_is_apart():
+    """A hard request that did no harm has 0.02 here, less than the one that collapsed; the others have 9.6 to 12.48."""
+    harmless = record("rome", "hard", 9, ratio=1.0, notes={**NORMAL, "denominator": 0.02})
+    (cause,) = causes.of_case(record("rome", "hard", 0, ratio=379.0, notes=FALL), [*stays(**NORMAL), harmless])
+    assert cause.sentence.startswith(
+        "denominator 0.04 where edits that stay have a median of 11 (0.02 to 12): the subject"
+    )
+
+
 def test_the_sign_of_a_denominator_is_no_cause():
     one = record("rome", "hard", 0, ratio=3.0, notes={**NORMAL, "denominator": -9.6})
     assert kinds(one, stays(**NORMAL)) == ["unknown"]

@@ -1,4 +1,4 @@
-"""Editors for courses: they break the model on the way, or wait where a file says so."""
+"""Editors for courses: they break the model on the way, take several requests, or wait where a file says so."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from tests.system import world
 
 # Breaks the model at the third edit of a course or at one request; waits where a file beside it says so.
 MORE = '''
+from editsafety import Traits
 
 class Counts(Nudge):
     """At its third edit on top of others the model breaks."""
@@ -26,6 +27,16 @@ class Trips(Nudge):
         if requests[0].id.endswith("-2"):
             edit.deltas[0].left.fill_(float("nan"))
         return edit
+
+
+class Several(Nudge):
+    """Takes any number of requests at once."""
+
+    traits = Traits(batch=True)
+
+    def edit(self, requests, carry=None):
+        edit = super().edit(requests)
+        return Edit(edit.editor, tuple(one.id for one in requests), edit.made_for, edit.deltas)
 
 
 class Waits(Nudge):

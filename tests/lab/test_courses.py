@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import subprocess
 import sys
@@ -60,6 +61,25 @@ def test_a_finished_course_is_not_walked_again_and_leaves_no_checkpoint(
     finished = fresh.store.finished([course(fresh, every=2), course(fresh, "batch")])
     assert {name: one.to_text() for name, one in finished.items()} == {record.case: record.to_text()}
     assert fresh.tools._bench is None  # no model was loaded for that
+
+
+def test_progress_counts_every_edit_of_a_course_and_not_its_measurements(
+    paths: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten edits that took four minutes were `1 of 60, 4 min each, 4.1 h left`."""
+    monkeypatch.setattr("editsafety.progress.EVERY", 0.0)  # a line for every step
+    told = io.StringIO()
+    found = lab(paths, tmp_path / "run", "Nudge")
+    found.progress = Progress(told)
+    found.record(course(found, every=4))
+    lines = [line for line in told.getvalue().splitlines() if "normal sequential" in line]
+    assert [line.split(": ")[1].split(",")[0] for line in lines] == [f"{n} of 8" for n in range(9)]
+    assert all(("perplexity" in line) == (n >= 4) for n, line in enumerate(lines))  # known from the fourth on
+    found = lab(paths, tmp_path / "batch", "Several")
+    found.progress = Progress(told := io.StringIO())
+    found.record(course(found, "batch", sizes=(1, 3)))
+    lines = [line for line in told.getvalue().splitlines() if "normal batch" in line]
+    assert [line.split(": ")[1].split(",")[0] for line in lines] == ["0 of 4", "1 of 4", "4 of 4"]
 
 
 def test_probes_are_measured_on_the_unedited_model_and_at_every_step(paths: dict[str, str], tmp_path: Path) -> None:

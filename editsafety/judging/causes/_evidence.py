@@ -94,10 +94,18 @@ class Evidence:
         return told if usual is None else {**told, "usual_low": usual.low, "usual_high": usual.high}
 
     def beside(self, name: str) -> str:
-        """`0.003 where edits that stay have 1.1 to 1.6`; without the latter where none stays."""
+        """`0.003 where edits that stay have 1.1 to 1.6`; without the latter where none stays.
+
+        An edit that stays may have as little as this one has (a hard request that did no harm): then their median
+        shows what sets this one apart.
+        """
         own, usual = self.own(name), self.usual(name)
         said = "-" if own is None else exact(own, 2)
-        return said if usual is None else f"{said} where edits that stay have {usual}"
+        if usual is None:
+            return said
+        within = own is not None and usual.low <= own <= usual.high and usual.low < usual.high
+        theirs = f"a median of {exact(usual.middle, 2)} ({usual})" if within else f"{usual}"
+        return f"{said} where edits that stay have {theirs}"
 
     def true(self, name: str) -> bool:
         """Whether something was noted to be so."""
