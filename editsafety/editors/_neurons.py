@@ -15,6 +15,7 @@ published code: no batch size (a row is one token), and several requests are wri
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -151,9 +152,10 @@ class NeuronEditor(Editor):
         """The deltas of one request, and the figures that explain them.
 
         neurons and layers (how many), prompts, largest_attribution (of the prompt itself), value_norm ||v||,
-        update_norm (Frobenius, over all layers), and what the member notes.
+        update_norm (Frobenius, over all layers), loudest and loudest_neuron (see `loudest`), and what the member notes.
         """
         chosen, about = self.neurons(request)
+        about |= loudest(self.handle, chosen, self.handle.ids(request.filled))
         vector, more = self.value(request, self._old(request))
         by_layer: dict[int, list[int]] = {}
         for layer, index in chosen:
@@ -199,6 +201,33 @@ def attributions(handle: ModelHandle, question: NeuronQuestion, alphas: Tensor, 
             (slope,) = torch.autograd.grad(probabilities[:, answers].mean(1).sum(), [scaled])
             found.append(own * slope.mean(0))
     return [layer.to(handle.device) for layer in found]
+
+
+def loudest(handle: ModelHandle, chosen: Sequence[Neuron], ids: Sequence[int]) -> Notes:
+    """The neuron that writes most beside its MLP, at whatever token of a text: how many times, and its name.
+
+    It is |a_i| ||w_i|| at its largest, over the median norm of what the MLP writes at the tokens. A usual neuron writes
+    a part of that. Hundreds of times as much are a massive activation, which single neurons write at the first token of
+    every text and take back in the last layers ("Massive Activations in Large Language Models", arXiv 2402.17762): all
+    attention leans on it, so whoever rewrites such a neuron rewrites every text. Nothing where no figure is finite.
+    """
+    sites = {layer: handle.mlp_out(layer) for layer, _ in chosen}
+    if not sites:
+        return {}
+    modules = [site.module for site in sites.values()]
+    with torch.no_grad(), trace.watch(handle.model, modules, stop=True) as seen:
+        handle.logits(handle.batch([ids]))
+    times: dict[Neuron, float] = {}
+    for layer, site in sites.items():
+        indices = [index for at, index in chosen if at == layer]
+        fires = seen.inputs[site.module].reshape(-1, site.d_in)[:, indices].float().abs().amax(0)
+        writes = fires * handle.weight(site)[:, indices].float().norm(dim=0)
+        usual = seen.outputs[site.module].reshape(-1, site.d_out).float().norm(dim=1).median()
+        times |= {(layer, i): x for i, x in zip(indices, (writes / usual).tolist(), strict=True) if math.isfinite(x)}
+    if not times:
+        return {}
+    layer, index = max(times, key=lambda neuron: times[neuron])
+    return {"loudest": times[layer, index], "loudest_neuron": f"neuron {index} of layer {layer}"}
 
 
 def coarse(scores: Sequence[Tensor], threshold: float) -> list[Neuron]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from editsafety import editors
-from editsafety.editors._neurons import NeuronQuestion, Place, attributions, shared
+from editsafety.editors._neurons import NeuronQuestion, Place, attributions, loudest, shared
 from editsafety.edits.edit import Edit, LowRank
 from editsafety.edits.seal import Frame, Seal
 from editsafety.edits.session import EditSession
@@ -137,6 +137,42 @@ def test_neurons_are_those_above_the_share_of_the_largest_attribution(make: Make
     assert set(found) == above
     assert found == sorted(found)
     assert notes["largest_attribution"] == pytest.approx(top)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_neuron_that_writes_most_beside_its_mlp_is_named(family: str, make: Make) -> None:
+    """|a_i| ||w_i|| at its largest over the median norm of what the MLP writes, by hooks of this test's own."""
+    handle = tiny.handle(family)
+    editor: Any = make("kn", handle, adaptive_threshold=0.0)
+    chosen, _ = editor.neurons(REQUEST)
+    notes = editor.edit([REQUEST]).notes
+    ids = tuple(handle.ids(REQUEST.filled))
+    by_hand = {}
+    for layer, index in chosen:
+        site = handle.mlp_out(layer)
+        seen: list[tuple[Tensor, Tensor]] = []
+        module = handle.model.get_submodule(site.module)
+        hook = module.register_forward_hook(lambda _, args, out, seen=seen: seen.append((args[0], out)))
+        with torch.no_grad():
+            handle.model(input_ids=torch.tensor([ids]))
+        hook.remove()
+        fires, written = seen[0]
+        stored = module.weight.detach()
+        column = stored[index] if family == "gpt2" else stored[:, index]
+        norms = [float(token.norm()) for token in written.detach().reshape(len(ids), -1)]
+        most = max(abs(float(x)) for x in fires.reshape(len(ids), -1)[:, index]) * float(column.norm())
+        by_hand[f"neuron {index} of layer {layer}"] = most / sorted(norms)[(len(norms) - 1) // 2]
+    assert len(by_hand) > 10
+    assert notes["loudest"] == pytest.approx(max(by_hand.values()), rel=1e-5)
+    assert by_hand[notes["loudest_neuron"]] == pytest.approx(notes["loudest"], rel=1e-5)
+
+
+def test_of_no_neurons_and_of_a_model_of_nan_no_loudest_one_is_told() -> None:
+    handle = tiny.handle("gpt2")
+    assert loudest(handle, [], handle.ids("Ashurn works")) == {}
+    with torch.no_grad():
+        handle.model.get_parameter(handle.mlp_out(0).parameter).fill_(float("nan"))
+    assert loudest(handle, [(0, 1)], handle.ids("Ashurn works")) == {}
 
 
 def test_as_published_the_model_is_led_from_what_it_says_to_the_new_answer(make: Make) -> None:

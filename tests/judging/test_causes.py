@@ -148,6 +148,28 @@ def test_knowledge_neurons_are_rewritten_for_every_text():
     assert "2401.04700" in cause.advice
 
 
+def test_a_neuron_that_writes_a_massive_activation_is_named():
+    """The figures of SmolLM2-135M, whose neuron 1229 of layer 11 writes 16,000 where the rest adds 10 or so."""
+    notes = {
+        "neurons": 4,
+        "layers": 2,
+        "update_norm": 12.9,
+        "loudest": 1600.0,
+        "loudest_neuron": "neuron 1229 of layer 11",
+    }
+    usual = stays("kn", neurons=6, update_norm=12.0, loudest=0.5)
+    (cause,) = causes.of_case(record("kn", "hard", 0, ratio=143.0, notes=notes), usual)
+    assert cause.kind == "neurons"
+    assert cause.sentence == (
+        "neuron 1229 of layer 11 is rewritten, which every text is read around (a massive activation, "
+        "arXiv 2402.17762): at one token it writes 1600 times what its MLP does, where edits that stay have 0.5 to 0.65"
+    )
+    assert cause.figures["loudest"] == 1600.0
+    quiet = {**notes, "loudest": 9.9}
+    (cause,) = causes.of_case(record("kn", "normal", 0, ratio=143.0, notes=quiet), ())
+    assert cause.sentence.startswith("4 neurons in 2 layers are rewritten for every text that fires them")
+
+
 def test_weights_taken_away_wholesale_are_the_cause():
     one = record("kn", "hard", 0, ratio=40.0)
     growth = Measurement("norm_growth", 1, "ratio", 1.0, n=2, items=(1.0, 0.1))

@@ -12,6 +12,7 @@ FAR = 3.0  # a value or an update this many times the usual one is out of the or
 APART = 0.5  # bare and prefixed key of a subject: below this cosine the published formula is in danger
 WHOLE = 1.0  # ||dW|| / ||W||: an update as large as the weight needs no comparison
 EMPTIED = 0.7  # ||W + dW|| / ||W||: below this, more than half of the weight's energy is gone
+LOUD = 10.0  # times what its MLP writes: no neuron of a fact, but one that writes a massive activation
 SIGNALS = ("denominator", "numerator", "update_norm", "delta_relative", "norm_growth", "key_agreement")
 FALL = "The Fall of ROME, arXiv 2406.11263"
 
@@ -101,6 +102,17 @@ def _neurons(evidence: Evidence) -> Cause | None:
     count = evidence.own("neurons")
     if not count:
         return None
+    told = evidence.figures("update_norm", "neurons", "layers", "value_norm", "delta_large_share", "loudest")
+    size = 0.5 + max(0.0, decades(evidence.contrast("update_norm") or 1.0))
+    loud, usual = evidence.own("loudest"), evidence.usual("loudest")
+    if loud is not None and loud >= LOUD:
+        beside = "" if usual is None else f", where edits that stay have {usual}"
+        name = evidence.notes.get("loudest_neuron")
+        said = (
+            f"{name if isinstance(name, str) else 'a neuron'} is rewritten, which every text is read around (a massive "
+            f"activation, arXiv 2402.17762): at one token it writes {exact(loud, 2)} times what its MLP does{beside}"
+        )
+        return Cause("neurons", said, "leave such neurons out of the edit", told, size + decades(loud / LOUD))
     layers = evidence.own("layers")
     where = f" in {layers:.0f} layer{'' if layers == 1 else 's'}" if layers else ""
     said = (
@@ -111,8 +123,7 @@ def _neurons(evidence: Evidence) -> Cause | None:
         "a higher adaptive_threshold takes fewer; one KN edit is known to take all abilities to about 0 "
         "(arXiv 2401.04700)"
     )
-    told = evidence.figures("update_norm", "neurons", "layers", "value_norm", "delta_large_share")
-    return Cause("neurons", said, advice, told, 0.5 + max(0.0, decades(evidence.contrast("update_norm") or 1.0)))
+    return Cause("neurons", said, advice, told, size)
 
 
 def _sidecar(evidence: Evidence) -> Cause | None:
