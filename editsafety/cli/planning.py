@@ -27,6 +27,7 @@ def show(settings: Settings) -> None:
     """Print cases, memory and time of every model of a run. Loads none of them. Raises what laying out a run raises."""
     from editsafety.lab import forecast
     from editsafety.model.loading import ModelSpec, devices_of
+    from editsafety.plugin.workers import pick_auto
     from editsafety.research.speed.machine import matmul_rate
 
     plan = RunPlan.of(settings)
@@ -47,6 +48,9 @@ def show(settings: Settings) -> None:
         f"{cases} single edits and controls: about {in_words(seconds)} with one worker{more}; "
         f"{forecast.RECORD * cases / 1e6:.1f} MB of results"
     )
+    workers = pick_auto(settings)
+    if workers.count > 1:
+        typer.echo(f"-n auto shares them between {workers.count} workers, {workers.why}")
     typer.echo("(counted from shapes, not measured: it may be a third of that or three times as much)")
 
 

@@ -312,3 +312,13 @@ def test_a_plan_says_what_a_run_is_going_to_take_and_runs_nothing(command, tmp_p
     assert "together on cpu:" in done.out
     assert "single edits and controls: about" in done.out
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("cores", "told"), [(3, True), (1, False)])
+def test_a_plan_says_how_many_workers_would_share_the_run(command, monkeypatch, cores, told):
+    monkeypatch.setattr("editsafety.lab.worker_count.usable_cores", lambda: cores)
+    monkeypatch.setattr("editsafety.model.room.free_memory", lambda *_: 64 << 30)
+    done = command("run", "--model=pocket-neo", "--editor=rome", "--limit=2", "--device=cpu", "--plan")
+    assert done.code == 0, done.err
+    assert ("-n auto shares them between 3 workers, one for each of 3 cores: 64.0 GiB" in done.out) is told
+    assert ("workers" in done.out) is told
