@@ -238,8 +238,10 @@ class Lab:
         title = f"{label(first.editor)} on {slug(first.model)}"
         if first.is_course:
             title += f", {first.stream} {first.schedule.kind}"
-        portions = first.schedule.portions(len(first.requests))
-        size = sum(len(one) for one in portions) if first.is_course else len(cases)
+        size = len(cases)
+        if first.is_course:  # what is still to be written: what an earlier process wrote says nothing of the rate
+            portions = first.schedule.portions(len(first.requests))
+            size = sum(len(one) for one in portions) - _written(self.store.record(next(iter(cases))))
         with self.progress.task(title, size) as task, bench.handle.engine.in_a_row():
             for key, case in cases.items():
                 self._read_yardstick(case.block)
@@ -287,20 +289,21 @@ class Lab:
             return single.run(bench, editor.name, case, make, terms.probes if case.probed else ())
 
         known = self.store.record(key)
-        last = _said(task, known) if known is not None and known.steps else ""
+        begun, last = _written(known), ""
 
         def commit(record: CaseRecord) -> None:
             nonlocal last
             self.store.put(key, record)
             self.watch(Sign.running(case, key))
-            last = _said(task, record)
+            last = f"perplexity {times(record.ratios[-1])}"
+            _tell(task, _written(record) - begun, last)
 
         folder = self.store.path.parent
         checkpoints = folder / "checkpoints" / f"{key[:16]}.safetensors"
         delta = folder / "breaking" / f"{case.id}-{key[:8]}.safetensors"
         record = walk(
             bench, editor, case, terms, make, known=known, checkpoints=checkpoints, delta=delta, on_step=commit,
-            on_edit=lambda written: _tell(task, written, last),
+            on_edit=lambda written: _tell(task, written - begun, last),
         )  # fmt: skip
         checkpoints.unlink(missing_ok=True)
         return record
@@ -328,11 +331,9 @@ def _ids(requests: Iterable[EditRequest]) -> tuple[str, ...]:
     return tuple(request.digest() for request in requests)
 
 
-def _said(task: Task, record: CaseRecord) -> str:
-    """Bring the progress of a course to its last step; what is said of that."""
-    note = f"perplexity {times(record.ratios[-1])}"
-    _tell(task, sum(len(step.block) for step in record.steps), note)
-    return note
+def _written(record: CaseRecord | None) -> int:
+    """How many requests of a course are written by now."""
+    return sum(len(step.block) for step in record.steps) if record is not None else 0
 
 
 def _tell(task: Task, written: int, note: str) -> None:

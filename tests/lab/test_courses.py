@@ -82,6 +82,30 @@ def test_progress_counts_every_edit_of_a_course_and_not_its_measurements(
     assert [line.split(": ")[1].split(",")[0] for line in lines] == ["0 of 4", "1 of 4", "4 of 4"]
 
 
+def test_progress_of_a_course_that_goes_on_counts_what_is_left_of_it(
+    paths: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier process wrote came in no time at all, and made the rest look as fast."""
+    monkeypatch.setattr("editsafety.progress.EVERY", 0.0)
+    found = lab(paths, tmp_path / "run", "Nudge")
+    along = course(found, every=3)
+    put = found.store.put
+
+    def stopped(key: str, record: CaseRecord) -> None:
+        put(key, record)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(found.store, "put", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            found.record(along)
+    again = lab(paths, tmp_path / "run", "Nudge")
+    again.progress = Progress(told := io.StringIO())
+    assert [step.edits for step in again.record(along).steps] == [3, 6, 8]
+    lines = [line for line in told.getvalue().splitlines() if "normal sequential" in line]
+    assert [line.split(": ")[1].split(",")[0] for line in lines] == [f"{n} of 5" for n in range(6)]
+
+
 def test_probes_are_measured_on_the_unedited_model_and_at_every_step(paths: dict[str, str], tmp_path: Path) -> None:
     asked = tmp_path / "choosing.jsonl"
     asked.write_text('{"id": "0", "prompt": "Mirel works as a", "options": ["baker", "judge"], "gold": 0}\n')
