@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def draw(records: Sequence[CaseRecord], path: Path, *, figure: str = "ratio", li
         if figure == "ratio":
             place.set_yscale("log")
             place.yaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+            place.yaxis.set_minor_formatter(partial(_between, place))
             place.axhline(limit, color="#666666", linewidth=0.8, linestyle="--")
     for place in list(axes.flat)[len(panels) :]:
         place.set_visible(False)
@@ -56,6 +58,12 @@ def draw(records: Sequence[CaseRecord], path: Path, *, figure: str = "ratio", li
         canvas.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
     plots.close(canvas)
     return path
+
+
+def _between(place: Any, value: float, _: int | None = None) -> str:
+    """The label between two decades, at twice, three and five times: where the axis has no more than one of them."""
+    low, high = place.get_ylim()
+    return f"{value:g}x" if high < 30 * low and f"{value:e}"[0] in "235" else ""
 
 
 def points(record: CaseRecord, figure: str = "ratio") -> list[tuple[int, float]]:

@@ -125,7 +125,7 @@ GIVEN: Mapping[str, Prepare] = {
     "docs/ci.md": run_in_ci,
     "docs/editors.md": published_requests,
     "docs/hard-cases.md": prepared(published_requests, candidates),
-    "docs/real-models.md": prepared(published_requests, corpus, chat_model),
+    "docs/real-models.md": prepared(published_requests, corpus, chat_model, course),
     "docs/sequences.md": prepared(course, saved_edit, ability_files),
     "docs/without-the-editor.md": edited_model,
     "docs/writing-an-editor.md": own_program,

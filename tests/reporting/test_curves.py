@@ -46,6 +46,27 @@ def test_a_line_starts_at_one_times_and_goes_through_what_bisection_found(drawn,
     assert ([17], [300.0]) in [(x, y) for _, x, y in drawn]  # the cross
 
 
+@pytest.mark.parametrize(
+    ("worst", "told"), [(1.3, {"1x", "2x"}), (7.2, {"1x", "2x", "3x", "5x"}), (6e3, {"1x", "10x", "100x", "1000x"})]
+)
+def test_an_axis_has_labels_as_times_also_where_nothing_collapses(worst, told, tmp_path, monkeypatch):
+    """Of 1x to 7x the labels were 1x, 2 x 10^0, 3 x 10^0 and so on."""
+    from matplotlib.figure import Figure
+
+    texts = []
+
+    def note(figure, *_args, **_more):
+        figure.canvas.draw()
+        (axes,) = figure.axes
+        low, high = axes.get_ylim()
+        for ticks in (axes.yaxis.get_major_ticks(), axes.yaxis.get_minor_ticks()):
+            texts.extend(one.label1.get_text() for one in ticks if low <= one.get_loc() <= high)
+
+    monkeypatch.setattr(Figure, "savefig", note)
+    curves.draw([course(step(10, ratio=1.0), step(20, ratio=worst))], tmp_path / "curves.png")
+    assert set(texts) - {""} == told
+
+
 def test_any_figure_of_the_steps_can_be_drawn(drawn, tmp_path):
     curves.draw([BROKEN, STANDS], tmp_path / "curves.svg", figure="reasoning")
     assert [(x, y) for _, x, y in drawn] == [([20], [0.8])]
