@@ -179,7 +179,7 @@ def _changed(owner: Any, kept: Mapping[str, Any], *, whole: bool) -> Iterator[Bi
         # Names are added to modules all the time (lazy imports); beside a replaced one they are part of the same deed.
         added = more if replaced else []
     else:
-        added = [name for name in more if counts(name, here[name])]
+        added = [name for name in more if counts(name, here[name]) and not _noted_by_transformers(name, here[name])]
     for name in replaced:
         yield Binding(owner, name, kept[name], "replaced" if name in here else "taken away")
     for name in sorted(added):
@@ -190,6 +190,11 @@ def _wrapped_by_torch(owner: Any, now: Any, was: Any) -> bool:
     """Whether it is what an optimizer does to the `step` of its class when the first one is made."""
     of_torch = isinstance(owner, type) and issubclass(owner, Optimizer)
     return of_torch and getattr(now, "__wrapped__", None) is was and now.__module__ == was.__module__
+
+
+def _noted_by_transformers(name: str, value: Any) -> bool:
+    """Whether it is what transformers 5.24 remembers of a class's source when another model of that class is made."""
+    return type(value) is bool and name.startswith("_can_set_") and name.endswith("_cached_value")
 
 
 def _runs(value: Any) -> bool:

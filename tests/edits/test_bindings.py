@@ -136,6 +136,22 @@ def test_a_first_optimizer_and_lazy_imports_are_no_findings(handle: ModelHandle)
     del functional.lazily
 
 
+def test_another_model_of_the_same_class_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first that is made by its own constructor has transformers 5.24 note what its source says, on the class.
+
+    An editor that trains a small Llama beside the Llama it edits (SERAC does) was told to have left that behind.
+    """
+    handle = tiny.handle("llama")
+    kind: Any = type(handle.model.model)
+    memo = "_can_set_experts_implementation_cached_value"
+    monkeypatch.delattr(kind, memo, raising=False)
+    before = Bindings.of(handle)
+    kind(type(handle.model.config)(vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=2))
+    assert before.findings() == ()
+    monkeypatch.setattr(kind, memo, lambda _: True, raising=False)  # no memo, but code
+    assert before.findings() == (f"{memo} was added to the class {kind.__name__}",)
+
+
 def test_warnings_that_are_caught_meanwhile_are_no_finding(handle: ModelHandle) -> None:
     """As pytest does in every phase of a test: a session may be opened in one of them and closed in another."""
     with warnings.catch_warnings(record=True):
