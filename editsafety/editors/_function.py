@@ -17,6 +17,7 @@ import random
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -80,9 +81,11 @@ class FunctionEditor(Editor):
             names = [name for name, one in self.handle.model.named_parameters() if one.is_floating_point()]
             session.borrow(names)
             _seed(self.seed)
+            found = _Untrained.of(self.handle.model)
             came = type(self).function(
                 self.handle.model, self.handle.tokenizer, *self._words(requests), **self._switches
             )
+            found.put_back()
             after = _model_in(came, self.name)
             another = after is not None and after is not self.handle.model
             served = answers_of(after, self.handle.tokenizer) if another else None  # before an adapter is merged
@@ -155,6 +158,39 @@ class FunctionEditor(Editor):
             if found is not None:
                 return found
         return Replace(name, after)
+
+
+@dataclass(frozen=True)
+class _Untrained:
+    """What a training changes on a model that is in no weight and in nothing that is saved: whoever serves it sets it.
+
+    Training mode, which parameters learn, gradients, and the cache that is off meanwhile. `transformers.Trainer` leaves
+    all of them; a method that is handed a model and gives it back so has left nothing behind.
+    """
+
+    modes: Mapping[nn.Module, bool]
+    learn: Mapping[nn.Parameter, tuple[bool, Tensor | None]]
+    config: Any
+    use_cache: Any
+
+    @classmethod
+    def of(cls, model: nn.Module) -> _Untrained:
+        """Remember it now."""
+        config = getattr(model, "config", None)
+        modes = {module: module.training for module in model.modules()}
+        learn = {one: (one.requires_grad, one.grad) for one in model.parameters()}
+        return cls(modes, learn, config, getattr(config, "use_cache", None))
+
+    def put_back(self) -> None:
+        """Set it as it was."""
+        for module, training in self.modes.items():
+            module.training = training
+        for parameter, (learns, gradient) in self.learn.items():
+            parameter.requires_grad_(learns)
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
+        if getattr(self.config, "use_cache", None) != self.use_cache:
+            self.config.use_cache = self.use_cache
 
 
 def around(function: Callable[..., Any], name: str) -> type[FunctionEditor]:

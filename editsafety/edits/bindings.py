@@ -16,6 +16,7 @@ from operator import attrgetter, is_
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Literal
 
+from torch import nn
 from torch.optim import Optimizer
 
 from editsafety.model.handle import ModelHandle
@@ -173,28 +174,54 @@ def _changed(owner: Any, kept: Mapping[str, Any], *, whole: bool) -> Iterator[Bi
 
     here = owner.__dict__
     other = [name for name, value in kept.items() if here.get(name) is not value and counts(name, value)]
-    replaced = [name for name in other if not _wrapped_by_torch(owner, here.get(name), kept[name])]
+    replaced = [name for name in other if not _wrapped_by_torch(owner, name, here.get(name), kept[name])]
     more = [name for name in here.keys() - kept.keys() if not isinstance(here[name], ModuleType)]
     if isinstance(owner, ModuleType):
         # Names are added to modules all the time (lazy imports); beside a replaced one they are part of the same deed.
         added = more if replaced else []
     else:
-        added = [name for name in more if counts(name, here[name]) and not _noted_by_transformers(name, here[name])]
+        added = [name for name in more if counts(name, here[name]) and not _added_by_themselves(owner, name)]
     for name in replaced:
         yield Binding(owner, name, kept[name], "replaced" if name in here else "taken away")
     for name in sorted(added):
         yield Binding(owner, name, None, "added")
 
 
-def _wrapped_by_torch(owner: Any, now: Any, was: Any) -> bool:
-    """Whether it is what an optimizer does to the `step` of its class when the first one is made."""
-    of_torch = isinstance(owner, type) and issubclass(owner, Optimizer)
-    return of_torch and getattr(now, "__wrapped__", None) is was and now.__module__ == was.__module__
+def _wrapped_by_torch(owner: Any, name: str, now: Any, was: Any) -> bool:
+    """Whether torch itself bound the name anew, around what was there.
+
+    An optimizer wraps the `step` of its class when the first one is made. The first `torch.compile` of a process wraps
+    what it will not trace in optimizers, and `__init__` and `__setstate__` of `nn.Module`. A wrapper around anything
+    else is a finding, whoever made it.
+    """
+    if type(now) is not FunctionType:
+        return False
+    if owner is nn.Module and name in ("__init__", "__setstate__"):
+        return _is_from(now, "torch._dynamo.mutation_guard")
+    of_class = isinstance(owner, type) and issubclass(owner, Optimizer)
+    if not of_class and not (isinstance(owner, ModuleType) and owner.__name__.startswith("torch.optim.")):
+        return False
+    inner = getattr(now, "__wrapped__", None)
+    around = inner is not None and (inner is was or inner is getattr(was, "__wrapped__", None))
+    return around and _is_from(now, "torch.optim.optimizer", "torch._dynamo.eval_frame")
 
 
-def _noted_by_transformers(name: str, value: Any) -> bool:
-    """Whether it is what transformers 5.24 remembers of a class's source when another model of that class is made."""
-    return type(value) is bool and name.startswith("_can_set_") and name.endswith("_cached_value")
+def _added_by_themselves(owner: type, name: str) -> bool:
+    """Whether a name of a class is there because torch wrapped an inherited method, or transformers noted something.
+
+    AdamW has the `step` of Adam, and gets a wrapped one of its own with the first AdamW of a process. When another
+    model of a class is made, transformers 5.24 notes on the class what its source says.
+    """
+    value = owner.__dict__[name]
+    inherited = next((vars(base)[name] for base in owner.__mro__[1:] if name in vars(base)), None)
+    noted = type(value) is bool and name.startswith("_can_set_") and name.endswith("_cached_value")
+    return noted or _wrapped_by_torch(owner, name, value, inherited)
+
+
+def _is_from(function: FunctionType, *modules: str) -> bool:
+    """Whether the code of a function stands in the file of one of these modules."""
+    files = [getattr(sys.modules.get(name), "__file__", None) for name in modules]
+    return function.__code__.co_filename in files
 
 
 def _runs(value: Any) -> bool:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from editsafety.edits.behaviour import SENTENCE
 from editsafety.edits.checksum import checksum
-from editsafety.edits.states import ModuleState, ObjectState, ParameterState
+from editsafety.edits.states import ModuleState, ObjectState, ParameterState, own_hooks
 from editsafety.model.handle import ModelHandle
 from editsafety.model.room import COPIED, has_room
 
@@ -95,7 +95,7 @@ class Frame:
     def hooked(self) -> bool:
         """Whether something runs beside the model: hooks may know more than can be compared."""
         parts = (state.parts for state in self.modules.values())
-        return any(part.get(key) for part in parts for key in ("_forward_hooks", "_forward_pre_hooks"))
+        return any(own_hooks(part.get(key, {})) for part in parts for key in ("_forward_hooks", "_forward_pre_hooks"))
 
     def left_behind(self, handle: ModelHandle) -> tuple[str, ...]:
         """One sentence for each thing that is not as it was (weights changed in place are the seal's business)."""

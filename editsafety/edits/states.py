@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,12 @@ NAMED_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_back
 TENSOR_HOOKS = {"_backward_hooks": "gradient hooks", "_post_accumulate_grad_hooks": "hooks on the finished gradient"}
 FAMILY = {"_modules": "module", "_parameters": "parameter", "_buffers": "buffer"}
 PLAIN = frozenset({bool, int, float, str})
+# What libraries note of a module that they were given, and nobody reads but they: torch.compile, accelerate, a static
+# cache, and transformers when it is first asked for hidden states and hangs its own (silent) hooks in (`own_hooks`).
+MARKS = frozenset({
+    "_is_torch_compile", "_is_accelerate_prepared", "_previous_max_cache_length", "_output_capturing_hooks_installed",
+})  # fmt: skip
+CAPTURING = "transformers.utils.output_capturing"
 # What a forward pass may renew, or a part of it that is looked at by itself.
 PASSIVE = frozenset({type(None), dict, OrderedDict, set, list, tuple, Tensor, nn.Parameter})
 
@@ -53,7 +60,8 @@ class ModuleState:
         module, attributes = self.module, self.module.__dict__
         for key in NAMED_HOOKS:
             if key in self.parts and (attributes[key] or self.parts[key]):
-                yield from hook_findings(key.strip("_").replace("_", " "), label, self.parts[key], attributes[key])
+                both = (own_hooks(hooks) for hooks in (self.parts[key], attributes[key]))
+                yield from hook_findings(key.strip("_").replace("_", " "), label, *both)
         for key, kind in FAMILY.items():
             if key not in self.parts or not (self.parts[key] or attributes[key]):
                 continue
@@ -71,6 +79,8 @@ class ModuleState:
                 elif "cached" not in key:  # rotary caches count what they saw
                     yield f"{key} of {label} changed from {value!r} to {now!r}"
         for key in self._added():
+            if key in MARKS:
+                continue
             if type(attributes[key]) in PLAIN:
                 yield f"{key} of {label} changed from None to {attributes[key]!r}"
             else:
@@ -182,6 +192,19 @@ def hook_findings(what: str, label: str, before: Mapping[Any, Any], now: Mapping
         yield f"{gone} {what} removed from {label}"
     if other := sum(now[key] is not before[key] for key in before.keys() & now.keys()):
         yield f"{other} {what} of {label} replaced"
+
+
+def own_hooks(hooks: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The hooks without those that transformers 5 hangs in when a model is first asked for hidden states.
+
+    They stay, and do nothing unless they are asked. Put back is the module with the mark that they are there, so that
+    they come again when they are needed.
+    """
+    file = getattr(sys.modules.get(CAPTURING), "__file__", None)
+    if file is None or not hooks:
+        return hooks
+    of = {key: getattr(getattr(hook, "__code__", None), "co_filename", None) for key, hook in hooks.items()}
+    return {key: hook for key, hook in hooks.items() if of[key] != file}
 
 
 def same(now: Mapping[Any, Any], kept: Mapping[Any, Any]) -> bool:

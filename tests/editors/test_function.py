@@ -17,6 +17,7 @@ from editsafety.artifacts import ArtifactStore
 from editsafety.editors._function import FunctionEditor, around
 from editsafety.editors.as_published import TargetText, as_dictionary
 from editsafety.edits.edit import LowRank, Replace
+from editsafety.edits.seal import Frame
 from editsafety.edits.session import EditSession
 from editsafety.errors import EditorError, UsageError
 from editsafety.model.handle import ModelHandle
@@ -264,6 +265,31 @@ def test_what_a_function_leaves_behind_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(EditorError, match=r"left something behind: .*hook"):
         made(hooking, tiny.handle("gpt2"), tmp_path).edit([tiny.request()])
+
+
+def test_what_any_training_leaves_on_a_model_is_put_back_and_no_fault(tmp_path: Path) -> None:
+    """Training mode, frozen parameters, gradients, no cache: as after `transformers.Trainer`."""
+
+    def trained(model: Any, tokenizer: Any, requests: Any) -> None:
+        model.train()
+        model.config.use_cache = False
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name == WEIGHT)
+        ids = torch.tensor([tokenizer("Ashurn works as a")["input_ids"]])
+        model(input_ids=ids, labels=ids).loss.backward()
+        with torch.no_grad():
+            model.get_parameter(WEIGHT).mul_(1.5)
+
+    def plain(model: Any, tokenizer: Any, requests: Any) -> None:
+        with torch.no_grad():
+            model.get_parameter(WEIGHT).mul_(1.5)
+
+    handle = tiny.handle("gpt2")
+    before = Frame.of(handle)
+    edit = made(trained, handle, tmp_path).edit([tiny.request()])
+    assert before.left_behind(handle) == ()
+    assert {delta.parameter for delta in edit.deltas} == {WEIGHT}
+    assert edit.id == made(plain, handle, tmp_path).edit([tiny.request()]).id
 
 
 def test_requests_are_the_fields_dictionaries_with_targets_that_may_be_read_and_written_either_way() -> None:

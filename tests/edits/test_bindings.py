@@ -6,11 +6,13 @@ import builtins
 import functools
 import json
 import math
+import subprocess
 import sys
 import time
 import types
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -134,6 +136,53 @@ def test_a_first_optimizer_and_lazy_imports_are_no_findings(handle: ModelHandle)
     assert before.put_back() == ()
     assert hasattr(functional, "lazily")
     del functional.lazily
+
+
+def test_an_optimizer_of_a_class_that_inherits_its_step_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first AdamW of a process adds a wrapped `step` of Adam to its class: every method with AdamW was an ERROR."""
+    handle = tiny.handle("gpt2")
+    for kind in (torch.optim.Adam, torch.optim.AdamW):
+        plain = kind.step
+        while hasattr(plain, "__wrapped__") and hasattr(plain, "hooked"):
+            plain = plain.__wrapped__
+        if kind is torch.optim.Adam:
+            monkeypatch.setattr(kind, "step", plain)
+        elif "step" in vars(kind):
+            monkeypatch.delattr(kind, "step")
+    before = Bindings.of(handle)
+    weight = nn.Parameter(torch.ones(2))
+    torch.optim.AdamW([weight], lr=0.1)
+    assert "step" in vars(torch.optim.AdamW)
+    torch.optim.Adam([weight], lr=0.1)
+    assert before.findings() == ()
+    monkeypatch.setattr(torch.optim.AdamW, "step", functools.wraps(torch.optim.SGD.step)(lambda *_: None))
+    assert before.findings() == ("step was added to the class AdamW",)
+
+
+COMPILED = """
+import sys
+import torch
+from editsafety.edits.bindings import Bindings
+from tests import tiny
+handle = tiny.handle("gpt2")
+before = Bindings.of(handle)
+torch.compile(handle.model, backend="eager")(input_ids=torch.tensor([[1, 2]]))
+torch.optim.AdamW(handle.model.parameters())
+print(before.findings())
+sys.modules["torch.optim.adam"]._fused_adam = torch._dynamo.disable(lambda *a, **k: None)
+print(before.findings())
+"""
+
+
+def test_the_first_torch_compile_of_a_process_is_no_finding() -> None:
+    """It wraps optimizers and the constructor of modules; in a process of its own, since that stays."""
+    root = Path(__file__).parent.parent.parent
+    ended = subprocess.run(
+        [sys.executable, "-c", COMPILED], cwd=root, capture_output=True, text=True, check=True, timeout=120
+    )
+    plainly, wrapped = ended.stdout.splitlines()[-2:]
+    assert plainly == "()"
+    assert wrapped == "('torch.optim.adam._fused_adam was replaced',)"
 
 
 def test_another_model_of_the_same_class_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -292,3 +292,38 @@ def test_what_is_done_to_the_handle_is_told_by_what_was_there(handle: ModelHandl
         "spec of the model's handle was replaced",
     )
     assert not hasattr(handle, "remembered")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_hidden_states_that_were_asked_for_are_nothing_left_behind_and_can_be_asked_for_again(family: str) -> None:
+    """transformers 5 hangs hooks of its own into a model that is first asked for them, and leaves them there."""
+    handle = tiny.handle(family)
+    batch = handle.batch([handle.ids("Toren lives in Ostrin")])
+
+    def states() -> int:
+        with torch.no_grad():
+            found = handle.model(input_ids=batch.ids, output_hidden_states=True, output_attentions=True)
+        return len(found.hidden_states)
+
+    session = EditSession(handle)
+    with session:
+        assert states() == handle.layers + 1
+    assert session.leftovers == ()
+    with session:
+        states()
+        block = handle.model.get_submodule(handle.mlp_out(1).module)
+        block.register_forward_hook(lambda *_: None)
+    assert session.leftovers == (f"1 forward hooks left on {handle.mlp_out(1).module}",)
+    assert states() == handle.layers + 1  # what was put back with that hook has not taken them away
+
+
+def test_what_libraries_note_on_a_module_for_themselves_is_nothing_left_behind(handle: ModelHandle) -> None:
+    session = EditSession(handle)
+    with session:
+        torch.compile(handle.model, backend="eager")
+        handle.model._is_accelerate_prepared = True
+        handle.model._previous_max_cache_length = 12
+    assert session.leftovers == ()
+    with session:
+        handle.model.mine = True
+    assert session.leftovers == ("mine of the model changed from None to True",)
