@@ -17,6 +17,7 @@ import random
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,7 +31,9 @@ from editsafety.editors.as_published import UnreadHparams, as_dictionary
 from editsafety.edits.behaviour import CLOSE, Outcome, answers_of, apart
 from editsafety.edits.edit import Delta, Edit, Replace
 from editsafety.edits.factors import low_rank
+from editsafety.edits.seal import Frame
 from editsafety.edits.session import EditSession
+from editsafety.edits.surroundings import Surroundings
 from editsafety.errors import EditorError, ModelError, UsageError
 from editsafety.model import room
 from editsafety.model.handle import ModelHandle
@@ -81,21 +84,23 @@ class FunctionEditor(Editor):
             names = [name for name, one in self.handle.model.named_parameters() if one.is_floating_point()]
             session.borrow(names)
             _seed(self.seed)
-            found = _Untrained.of(self.handle.model)
+            data = _Data.of(self.handle)
             came = type(self).function(
                 self.handle.model, self.handle.tokenizer, *self._words(requests), **self._switches
             )
-            found.put_back()
+            settings = data.put_back()
             after = _model_in(came, self.name)
             another = after is not None and after is not self.handle.model
             served = answers_of(after, self.handle.tokenizer) if another else None  # before an adapter is merged
             changed = self._changed(session, after, names)
             deltas = tuple(self._delta(name, *both) for name, both in changed.items())
+            data.renew_parameters()
         if session.leftovers:
             raise EditorError(f"{self.name} left something behind: {'; '.join(session.leftovers)}.")
         ids = tuple(request.id for request in requests)
+        told = {"put_back": "; ".join(settings)} if settings else {}
         ranks = {f"rank of {one.site.module}": one.left.shape[1] for one in deltas if not isinstance(one, Replace)}
-        edit = Edit(self.name, ids, self.handle.identity, deltas, notes={**ranks, "tensors": len(deltas)})
+        edit = Edit(self.name, ids, self.handle.identity, deltas, notes={**ranks, "tensors": len(deltas), **told})
         if served is not None:
             # One that comes back in another dtype rounds on its way as well; what that does to its weights is measured.
             same = getattr(after, "dtype", None) == self.handle.model.dtype
@@ -161,36 +166,40 @@ class FunctionEditor(Editor):
 
 
 @dataclass(frozen=True)
-class _Untrained:
-    """What a training changes on a model that is in no weight and in nothing that is saved: whoever serves it sets it.
+class _Data:
+    """What a method may change beside the weights without changing what the model computes from them.
 
-    Training mode, which parameters learn, gradients, and the cache that is off meanwhile. `transformers.Trainer` leaves
-    all of them; a method that is handed a model and gives it back so has left nothing behind.
+    Training mode, which parameters learn, gradients, no cache meanwhile, a pad token, a note on a module, settings of
+    torch and of the process: most methods leave some of it, none is in a model that is saved, and so none of it is the
+    method's edit or its fault. Hooks, functions that were replaced and modules that were built in stay where they are:
+    they run, and are told as left behind.
     """
 
-    modes: Mapping[nn.Module, bool]
-    learn: Mapping[nn.Parameter, tuple[bool, Tensor | None]]
-    config: Any
-    use_cache: Any
+    frame: Frame
+    surroundings: Surroundings
 
     @classmethod
-    def of(cls, model: nn.Module) -> _Untrained:
+    def of(cls, handle: ModelHandle) -> _Data:
         """Remember it now."""
-        config = getattr(model, "config", None)
-        modes = {module: module.training for module in model.modules()}
-        learn = {one: (one.requires_grad, one.grad) for one in model.parameters()}
-        return cls(modes, learn, config, getattr(config, "use_cache", None))
+        return cls(Frame.of(handle), Surroundings.now())
 
-    def put_back(self) -> None:
-        """Set it as it was."""
-        for module, training in self.modes.items():
-            module.training = training
-        for parameter, (learns, gradient) in self.learn.items():
-            parameter.requires_grad_(learns)
-            if parameter.grad is not gradient:
-                parameter.grad = gradient
-        if getattr(self.config, "use_cache", None) != self.use_cache:
-            self.config.use_cache = self.use_cache
+    def put_back(self) -> tuple[str, ...]:
+        """Set it as it was; what of torch and of the process was another one, in words."""
+        said = self.surroundings.settle()
+        for module in self.frame.modules.values():
+            module.settle()
+        for parameter in self.frame.parameters.values():
+            with suppress(RuntimeError):  # of another dtype by now: that is put back, and told, with its values
+                parameter.parameter.requires_grad_(parameter.requires_grad)
+                parameter.parameter.grad = parameter.grad
+        for thing in self.frame.objects:
+            thing.restore()
+        return said
+
+    def renew_parameters(self) -> None:
+        """Put the model's own parameters where a method has put new ones, once these have been read."""
+        for module in self.frame.modules.values():
+            module.renew()
 
 
 def around(function: Callable[..., Any], name: str) -> type[FunctionEditor]:

@@ -100,6 +100,20 @@ class ModuleState:
         attributes.update(self.plain)
         attributes.update(self.objects)
 
+    def settle(self) -> None:
+        """Set values as they were, and take those away that were added: what is data, and nothing that runs."""
+        attributes = self.module.__dict__
+        for key in self._added():
+            if type(attributes[key]) in PLAIN and key not in MARKS:
+                del attributes[key]
+        attributes.update(self.plain)
+
+    def renew(self) -> None:
+        """Put its own parameters where others of their names are."""
+        kept, now = self.parts.get("_parameters", {}), self.module.__dict__.get("_parameters", {})
+        if now.keys() == kept.keys():
+            now.update(kept)
+
     def _added(self) -> list[str]:
         """Attributes that the module did not have; caches and other tensors, lists and dicts are its own business."""
         attributes = self.module.__dict__

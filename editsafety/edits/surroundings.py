@@ -56,6 +56,16 @@ class Surroundings:
 
     def put_back(self) -> tuple[str, ...]:
         """Set again what can be set, one after the other, and say it: under a mode the next ones might not be read."""
+        found = list(self.settle())
+        for name, mapping, kept in self.registries:
+            if not same(mapping, kept):
+                found.append(f"{name} were changed")
+                mapping.clear()
+                mapping.update(kept)
+        return tuple(found)
+
+    def settle(self) -> tuple[str, ...]:
+        """Set the settings again and leave the registries: what stands in those may run beside a model."""
         found = []
         for setting, was in self.settings:
             if _equal(now := setting.value(), was):
@@ -64,11 +74,6 @@ class Surroundings:
             if setting.write is not None:
                 with suppress(RuntimeError, OSError, ValueError):  # it is still another one, and will be said to be
                     setting.write(was)
-        for name, mapping, kept in self.registries:
-            if not same(mapping, kept):
-                found.append(f"{name} were changed")
-                mapping.clear()
-                mapping.update(kept)
         return tuple(found)
 
 
