@@ -23,11 +23,15 @@ TENSOR_HOOKS = {"_backward_hooks": "gradient hooks", "_post_accumulate_grad_hook
 FAMILY = {"_modules": "module", "_parameters": "parameter", "_buffers": "buffer"}
 PLAIN = frozenset({bool, int, float, str})
 # What libraries note of a module that they were given, and nobody reads but they: torch.compile, accelerate, a static
-# cache, and transformers when it is first asked for hidden states and hangs its own (silent) hooks in (`own_hooks`).
+# cache, gradient checkpointing (nothing while `gradient_checkpointing` is off), and transformers when it is first asked
+# for hidden states and hangs its own (silent) hooks in (`own_hooks`).
 MARKS = frozenset({
-    "_is_torch_compile", "_is_accelerate_prepared", "_previous_max_cache_length", "_output_capturing_hooks_installed",
+    "_is_torch_compile", "_is_accelerate_prepared", "_previous_max_cache_length", "_gradient_checkpointing_func",
+    "_require_grads_hook", "_output_capturing_hooks_installed",
 })  # fmt: skip
 CAPTURING = "transformers.utils.output_capturing"
+# What hangs on embeddings beside gradient checkpointing, as `module.qualname`: their output asks for a gradient.
+ASKING = "transformers.modeling_utils.PreTrainedModel.enable_input_require_grads.<locals>.make_inputs_require_grads"
 # What a forward pass may renew, or a part of it that is looked at by itself.
 PASSIVE = frozenset({type(None), dict, OrderedDict, set, list, tuple, Tensor, nn.Parameter})
 
@@ -101,8 +105,15 @@ class ModuleState:
         attributes.update(self.objects)
 
     def settle(self) -> None:
-        """Set values as they were, and take those away that were added: what is data, and nothing that runs."""
+        """Set values as they were, and take those away that were added: what is data, and nothing that runs.
+
+        Hooks that have an embedding ask for a gradient compute nothing, and go as well.
+        """
         attributes = self.module.__dict__
+        hooks = attributes.get("_forward_hooks", {})
+        for key in hooks.keys() - self.parts.get("_forward_hooks", {}).keys():
+            if f"{getattr(hooks[key], '__module__', '')}.{getattr(hooks[key], '__qualname__', '')}" == ASKING:
+                del hooks[key]
         for key in self._added():
             if type(attributes[key]) in PLAIN and key not in MARKS:
                 del attributes[key]

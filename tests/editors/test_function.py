@@ -314,7 +314,16 @@ def new_parameter(model: Any, tokenizer: Any) -> None:
     owner.weight = nn.Parameter(owner.weight.detach().clone())
 
 
-@pytest.mark.parametrize("habit", [settings, padding, note, new_parameter], ids=lambda habit: habit.__name__)
+def checkpointing(model: Any, tokenizer: Any) -> None:
+    with warnings.catch_warnings():  # transformers 5.24 calls it activation checkpointing, and knows this name, too
+        warnings.simplefilter("ignore")
+        model.gradient_checkpointing_enable()
+    model.enable_input_require_grads()
+
+
+@pytest.mark.parametrize(
+    "habit", [settings, padding, note, new_parameter, checkpointing], ids=lambda habit: habit.__name__
+)
 def test_what_methods_do_beside_the_weights_is_put_back_and_no_fault(habit: Any, tmp_path: Path) -> None:
     """`tokenizer.pad_token = tokenizer.eos_token`, deterministic algorithms, a new parameter in place of another."""
 
