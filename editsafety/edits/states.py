@@ -74,13 +74,13 @@ class ModuleState:
         if type(module) is not self.kind:
             yield f"the class of {label} was changed from {self.kind.__name__} to {type(module).__name__}"
         for key, value in self.objects.items():
-            if attributes.get(key) is not value:
+            if attributes.get(key) is not value and key not in MARKS:
                 yield f"{key} of {label} was replaced"
         for key, value in self.plain.items():
             if (now := attributes.get(key)) != value:
                 if key == "training":
                     yield f"{label} left in {'training' if now else 'evaluation'} mode"
-                elif "cached" not in key:  # rotary caches count what they saw
+                elif "cached" not in key and key not in MARKS:  # rotary caches count what they saw
                     yield f"{key} of {label} changed from {value!r} to {now!r}"
         for key in self._added():
             if key in MARKS:
