@@ -290,7 +290,7 @@ def _of_package(path: Path, place: str) -> ModuleType:
     try:
         with contained("it"):
             module = importlib.import_module(name)
-    except Exception as error:
+    except Exception as error:  # a user's file may raise anything
         raise UsageError(f"{place}: fails while being imported: {sentence_of(error)}") from error
     if Path(str(module.__file__)).resolve() != path:
         raise UsageError(f"{place}: another package of that name is imported already, from {module.__file__}.")

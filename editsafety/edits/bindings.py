@@ -19,6 +19,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.optim import Optimizer
 
+from editsafety.edits.origin import is_from
 from editsafety.model.handle import ModelHandle
 
 # Modules that a forward pass, a gradient, an optimizer or this package's own work goes through (it measures, keeps
@@ -197,13 +198,13 @@ def _wrapped_by_torch(owner: Any, name: str, now: Any, was: Any) -> bool:
     if type(now) is not FunctionType:
         return False
     if owner is nn.Module and name in ("__init__", "__setstate__"):
-        return _is_from(now, "torch._dynamo.mutation_guard")
+        return is_from(now, "torch._dynamo.mutation_guard")
     of_class = isinstance(owner, type) and issubclass(owner, Optimizer)
     if not of_class and not (isinstance(owner, ModuleType) and owner.__name__.startswith("torch.optim.")):
         return False
     inner = getattr(now, "__wrapped__", None)
     around = inner is not None and (inner is was or inner is getattr(was, "__wrapped__", None))
-    return around and _is_from(now, "torch.optim.optimizer", "torch._dynamo.eval_frame")
+    return around and is_from(now, "torch.optim.optimizer", "torch._dynamo.eval_frame")
 
 
 def _added_by_themselves(owner: type, name: str) -> bool:
@@ -216,12 +217,6 @@ def _added_by_themselves(owner: type, name: str) -> bool:
     inherited = next((vars(base)[name] for base in owner.__mro__[1:] if name in vars(base)), None)
     noted = type(value) is bool and name.startswith("_can_set_") and name.endswith("_cached_value")
     return noted or _wrapped_by_torch(owner, name, value, inherited)
-
-
-def _is_from(function: FunctionType, *modules: str) -> bool:
-    """Whether the code of a function stands in the file of one of these modules."""
-    files = [getattr(sys.modules.get(name), "__file__", None) for name in modules]
-    return function.__code__.co_filename in files
 
 
 def _runs(value: Any) -> bool:

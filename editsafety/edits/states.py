@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from editsafety.edits.checksum import checksum
+from editsafety.edits.origin import is_from
 
 HOOKS = (
     "_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
@@ -225,11 +225,7 @@ def own_hooks(hooks: Mapping[Any, Any]) -> Mapping[Any, Any]:
     They stay, and do nothing unless they are asked. Put back is the module with the mark that they are there, so that
     they come again when they are needed.
     """
-    file = getattr(sys.modules.get(CAPTURING), "__file__", None)
-    if file is None or not hooks:
-        return hooks
-    of = {key: getattr(getattr(hook, "__code__", None), "co_filename", None) for key, hook in hooks.items()}
-    return {key: hook for key, hook in hooks.items() if of[key] != file}
+    return {key: hook for key, hook in hooks.items() if not is_from(hook, CAPTURING)} if hooks else hooks
 
 
 def same(now: Mapping[Any, Any], kept: Mapping[Any, Any]) -> bool:

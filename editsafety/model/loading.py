@@ -288,7 +288,7 @@ def _call_maker(spec: ModelSpec) -> tuple[Any, Any]:
         made = discovery.from_file(spec.name)()
     except EditSafetyError:
         raise
-    except Exception as error:
+    except Exception as error:  # a user's function may raise anything
         raise ModelError(f"{spec.name} failed: {sentence_of(error)}. It has to return (model, tokenizer).") from error
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
         raise ModelError(f"{spec.name} returned {type(made).__name__}, expected a tuple (model, tokenizer).")

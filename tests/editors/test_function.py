@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -15,19 +14,15 @@ from torch import nn
 
 from editsafety import editors
 from editsafety.artifacts import ArtifactStore
-from editsafety.editors._function import FunctionEditor, around
+from editsafety.editors._function import FunctionEditor
 from editsafety.editors.as_published import TargetText, as_dictionary
 from editsafety.edits.edit import LowRank, Replace
-from editsafety.edits.seal import Frame
 from editsafety.edits.session import EditSession
-from editsafety.edits.surroundings import Surroundings
 from editsafety.errors import EditorError, UsageError
-from editsafety.model.handle import ModelHandle
 from editsafety.runs.plan import RunPlan
 from editsafety.runs.settings import Settings
 from tests import tiny
-
-WEIGHT = "transformer.h.1.mlp.c_proj.weight"
+from tests.editors.functions import WEIGHT, made
 
 
 def write(model: Any, size: float = 0.1) -> None:
@@ -58,11 +53,6 @@ def apply_mine_to_model(
     write(model, hparams.size)
     assert hparams["size"] == hparams.size
     return model, {}
-
-
-def made(function: Any, handle: ModelHandle, place: Path, **numbers: Any) -> FunctionEditor:
-    kind = around(function, f"my.py:{function.__name__}")
-    return kind(handle, kind.Hparams(**numbers), ArtifactStore(place), name=function.__name__)
 
 
 @pytest.mark.parametrize(("function", "numbers"), [(in_place, {}), (another, {}), (apply_mine_to_model, {"size": 0.1})])
@@ -267,84 +257,6 @@ def test_what_a_function_leaves_behind_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(EditorError, match=r"left something behind: .*hook"):
         made(hooking, tiny.handle("gpt2"), tmp_path).edit([tiny.request()])
-
-
-def test_what_any_training_leaves_on_a_model_is_put_back_and_no_fault(tmp_path: Path) -> None:
-    """Training mode, frozen parameters, gradients, no cache: as after `transformers.Trainer`."""
-
-    def trained(model: Any, tokenizer: Any, requests: Any) -> None:
-        model.train()
-        model.config.use_cache = False
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name == WEIGHT)
-        ids = torch.tensor([tokenizer("Ashurn works as a")["input_ids"]])
-        model(input_ids=ids, labels=ids).loss.backward()
-        with torch.no_grad():
-            model.get_parameter(WEIGHT).mul_(1.5)
-
-    def plain(model: Any, tokenizer: Any, requests: Any) -> None:
-        with torch.no_grad():
-            model.get_parameter(WEIGHT).mul_(1.5)
-
-    handle = tiny.handle("gpt2")
-    before = Frame.of(handle)
-    edit = made(trained, handle, tmp_path).edit([tiny.request()])
-    assert before.left_behind(handle) == ()
-    assert {delta.parameter for delta in edit.deltas} == {WEIGHT}
-    assert edit.id == made(plain, handle, tmp_path).edit([tiny.request()]).id
-
-
-def settings(model: Any, tokenizer: Any) -> None:
-    torch.set_grad_enabled(False)
-    torch.use_deterministic_algorithms(True)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-def padding(model: Any, tokenizer: Any) -> None:
-    tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "left"
-    model.config.pad_token_id = 3
-
-
-def note(model: Any, tokenizer: Any) -> None:
-    model.edited = True
-
-
-def new_parameter(model: Any, tokenizer: Any) -> None:
-    owner = model.get_submodule(WEIGHT.rpartition(".")[0])
-    owner.weight = nn.Parameter(owner.weight.detach().clone())
-
-
-def checkpointing(model: Any, tokenizer: Any) -> None:
-    with warnings.catch_warnings():  # transformers 5.24 calls it activation checkpointing, and knows this name, too
-        warnings.simplefilter("ignore")
-        model.gradient_checkpointing_enable()
-    model.enable_input_require_grads()
-
-
-@pytest.mark.parametrize(
-    "habit", [settings, padding, note, new_parameter, checkpointing], ids=lambda habit: habit.__name__
-)
-def test_what_methods_do_beside_the_weights_is_put_back_and_no_fault(habit: Any, tmp_path: Path) -> None:
-    """`tokenizer.pad_token = tokenizer.eos_token`, deterministic algorithms, a new parameter in place of another."""
-
-    def habitual(model: Any, tokenizer: Any, requests: Any) -> None:
-        habit(model, tokenizer)
-        plain(model, tokenizer, requests)
-
-    def plain(model: Any, tokenizer: Any, requests: Any) -> None:
-        with torch.no_grad():
-            model.get_parameter(WEIGHT).mul_(1.5)
-
-    handle = tiny.handle("gpt2")
-    weight = handle.model.get_parameter(WEIGHT)
-    frame, surroundings = Frame.of(handle), Surroundings.now()
-    edit = made(habitual, handle, tmp_path).edit([tiny.request()])
-    assert frame.left_behind(handle) == ()
-    assert surroundings.findings() == ()
-    assert handle.model.get_parameter(WEIGHT) is weight
-    assert edit.id == made(plain, handle, tmp_path).edit([tiny.request()]).id
-    told = str(edit.notes.get("put_back", ""))
-    assert ("torch's gradient mode changed from True to False" in told) is (habit is settings)
 
 
 def test_requests_are_the_fields_dictionaries_with_targets_that_may_be_read_and_written_either_way() -> None:
