@@ -41,6 +41,7 @@ from editsafety.model.handle import ModelHandle
 # Copies are made, and originals kept, by the session; the field's functions have switches for both.
 SWITCHES: Mapping[str, bool] = {"copy": False, "return_orig_weights": False, "keep_original_weight": False}
 NEEDED = 3  # model, tokenizer, requests
+HABITS = ("pad_token", "padding_side", "use_cache", "pad_token_id")  # what no pass computes with
 
 
 class GivenHparams(types.SimpleNamespace):
@@ -177,11 +178,16 @@ class _Data:
 
     frame: Frame
     surroundings: Surroundings
+    # Padding and the cache: of the tokenizer and the configs, by object and name.
+    habits: tuple[tuple[Any, str, Any], ...]
 
     @classmethod
     def of(cls, handle: ModelHandle) -> _Data:
         """Remember it now."""
-        return cls(Frame.of(handle), Surroundings.now())
+        frame = Frame.of(handle)
+        things = [one.thing for one in frame.objects]
+        habits = tuple((one, name, getattr(one, name)) for one in things for name in HABITS if hasattr(one, name))
+        return cls(frame, Surroundings.now(), habits)
 
     def put_back(self) -> tuple[str, ...]:
         """Set it as it was; what of torch and of the process was another one, in words."""
@@ -192,8 +198,9 @@ class _Data:
             with suppress(RuntimeError):  # of another dtype by now: that is put back, and told, with its values
                 parameter.parameter.requires_grad_(parameter.requires_grad)
                 parameter.parameter.grad = parameter.grad
-        for thing in self.frame.objects:
-            thing.restore()
+        for thing, name, was in self.habits:
+            if getattr(thing, name, None) != was:
+                setattr(thing, name, was)
         return said
 
     def renew_parameters(self) -> None:

@@ -105,9 +105,10 @@ class ModuleState:
         attributes.update(self.objects)
 
     def settle(self) -> None:
-        """Set values as they were, and take those away that were added: what is data, and nothing that runs.
+        """Put back what a training sets, and take away plain values that were added: nothing that a pass computes with.
 
-        Hooks that have an embedding ask for a gradient compute nothing, and go as well.
+        Another value of what was there (an epsilon, a scale) stays, and is told. Hooks that have an embedding ask for a
+        gradient compute nothing, and go as well.
         """
         attributes = self.module.__dict__
         hooks = attributes.get("_forward_hooks", {})
@@ -117,7 +118,7 @@ class ModuleState:
         for key in self._added():
             if type(attributes[key]) in PLAIN and key not in MARKS:
                 del attributes[key]
-        attributes.update(self.plain)
+        attributes.update({key: self.plain[key] for key in ("training", "gradient_checkpointing") if key in self.plain})
 
     def renew(self) -> None:
         """Put its own parameters where others of their names are."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from editsafety.edits.seal import Frame
 from editsafety.edits.surroundings import Surroundings
+from editsafety.errors import EditorError
 from tests import tiny
 from tests.editors.functions import WEIGHT, made
 
@@ -93,3 +94,24 @@ def test_what_methods_do_beside_the_weights_is_put_back_and_no_fault(habit: Any,
     assert edit.id == made(plain, handle, tmp_path).edit([tiny.request()]).id
     told = str(edit.notes.get("put_back", ""))
     assert ("torch's gradient mode changed from True to False" in told) is (habit is settings)
+
+
+def other_epsilon(model: Any) -> None:
+    model.transformer.h[0].ln_1.eps = 0.5
+
+
+def other_config(model: Any) -> None:
+    model.config.scale_attn_by_inverse_layer_idx = True
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [(other_epsilon, "eps of transformer.h.0.ln_1"), (other_config, "scale_attn_by_inverse")]
+)
+def test_what_a_pass_computes_with_is_no_habit(change: Any, said: str, tmp_path: Path) -> None:
+    def changing(model: Any, tokenizer: Any, requests: Any) -> None:
+        change(model)
+        with torch.no_grad():
+            model.get_parameter(WEIGHT).mul_(1.5)
+
+    with pytest.raises(EditorError, match=f"left something behind: .*{said}"):
+        made(changing, tiny.handle("gpt2"), tmp_path).edit([tiny.request()])
